@@ -1,0 +1,1 @@
+"""What comes in: interactions, public sets, splits, negative samples."""

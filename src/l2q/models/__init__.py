@@ -1,0 +1,1 @@
+"""What is learned: graph, quantizers, annealing, encoder, losses; tensors and arrays in and out."""

@@ -1,0 +1,61 @@
+"""The one record between learning and serving: rows of users and items, cut into segments.
+
+    score(u, i) = sum_s ((w_s * a_us) * <q_us, q_is>) * a_is        in float32, s ascending
+
+with q the values of segment s (a layer, for layer-wise models), a the scales, w the segment weights.
+For codes <q_us, q_is> is an integer, so every back end that follows this order of operations gives the
+same float32 score to the bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One side. ``values`` (rows, sum of segment dims): float32, or int8 codes in {-1, +1};
+    ``scales`` (rows, segments) float32, or None for ones (also where the side's scale cannot change
+    its ranking)."""
+
+    values: np.ndarray
+    scales: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def binary(self) -> bool:
+        return self.values.dtype == np.int8
+
+
+@dataclass(frozen=True)
+class Representations:
+    """Users and items. ``dims`` holds each segment's width, ``weights`` (segments,) float32 its factor in
+    the score (the square of the layer weight, since users and items both carry it); ``scale_dtype``
+    ("float16" or "float32") is how scales are stored: their values are already rounded to it."""
+
+    users: Rows
+    items: Rows
+    dims: tuple[int, ...]
+    weights: np.ndarray
+    scale_dtype: str = "float32"
+
+    @property
+    def num_users(self) -> int:
+        return len(self.users)
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items)
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Where each segment starts and the last ends, (segments + 1,)."""
+        return np.concatenate(([0], np.cumsum(self.dims)))
+
+    @property
+    def binary(self) -> bool:
+        return self.users.binary and self.items.binary

@@ -1,0 +1,1 @@
+"""What ships: packed codes, exact Top-K kernels, indexes and their files."""
