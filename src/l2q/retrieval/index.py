@@ -1,0 +1,241 @@
+"""One search protocol over users and items: dense (float sign products) and packed (xor and popcount).
+
+    score(u, i) = sum_s ((w_s * a_us) * <q_us, q_is>) * a_is        in float32, s ascending
+
+Best first; among equal scores the lower item id first. The two back ends share no scoring code, so that
+one can be held to the other.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numba
+import numpy as np
+
+from l2q.data.interactions import Interactions
+from l2q.errors import L2QError
+from l2q.representations import Representations, Rows
+from l2q.retrieval import packing
+
+
+class Index(Protocol):
+    """``search`` takes user ids or query rows. Row u of ``exclude`` belongs to user id u, or to query u.
+
+    Returns scores float32 and items int32, both (queries, k); where fewer than k candidates are left, the
+    rest of the row has score -inf and item -1. Raises L2QError for k < 1 and for unknown users.
+    """
+
+    num_users: int
+    num_items: int
+
+    def search(
+        self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def item_rows(self, items: np.ndarray) -> Rows:
+        """Items as query rows."""
+        ...
+
+
+class DenseIndex:
+    """Float values, or codes as float32 matrix products of -1 and +1, which are exact integers.
+
+    Works through the queries in chunks whose products fit ``memory_mb``, halved when memory runs out.
+    """
+
+    def __init__(self, representations: Representations, memory_mb: float = 256):
+        self.representations = representations
+        self.num_users = representations.num_users
+        self.num_items = representations.num_items
+        self._segments = [
+            slice(start, start + dim)
+            for start, dim in zip(representations.offsets[:-1], representations.dims, strict=True)
+        ]
+        values = representations.items.values
+        self._items = [np.ascontiguousarray(values[:, segment], np.float32) for segment in self._segments]
+        self._item_scales = np.ascontiguousarray(_scales(representations.items, len(self._segments)).T)
+        row_bytes = 4 * max(self.num_items, 1) * len(self._segments)
+        self._chunk = max(int(memory_mb * 2**20) // row_bytes, 1)
+
+    def item_rows(self, items: np.ndarray) -> Rows:
+        return _take(self.representations.items, items)
+
+    def search(
+        self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        side, rows, excluded = _queries(self, self.representations.users, users, k, exclude)
+        scores = np.full((len(rows), k), -np.inf, np.float32)
+        items = np.full((len(rows), k), -1, np.int32)
+        start, chunk = 0, min(self._chunk, max(len(rows), 1))
+        products = None
+        while start < len(rows):
+            try:
+                if products is None:
+                    products = np.empty((len(self._segments), chunk, self.num_items), np.float32)
+                part = slice(start, start + chunk)
+                self._search(side, rows[part], excluded, products, scores[part], items[part])
+            except MemoryError:
+                if chunk == 1:
+                    raise
+                products, chunk = None, chunk // 2
+            else:
+                start += chunk
+        return scores, items
+
+    def _search(self, side, rows, excluded, products, scores, items) -> None:
+        queries = _take(side, rows)
+        products = products[:, : len(rows)]  # (segments, queries, items)
+        for product, segment, values in zip(products, self._segments, self._items, strict=True):
+            np.matmul(queries.values[:, segment].astype(np.float32, copy=False), values.T, out=product)
+        factors = self.representations.weights * _scales(queries, len(self._segments))
+        _rank(products, factors, self._item_scales, rows, excluded.indptr, excluded.items, scores, items)
+
+
+@numba.njit(parallel=True, cache=True)
+def _rank(products, factors, item_scales, rows, indptr, excluded, scores, items):
+    """The k best of each row of ``products`` into ``scores`` and ``items``, which hold -inf and -1.
+
+    Items come in ascending order and replace only a strictly smaller score: the lower id wins a tie.
+    """
+    segments, num_queries, num_items = products.shape
+    k = scores.shape[1]
+    for query in numba.prange(num_queries):
+        total = products[0, query]
+        for item in range(num_items):
+            total[item] = factors[query, 0] * total[item] * item_scales[0, item]
+        for segment in range(1, segments):
+            for item in range(num_items):
+                total[item] += (
+                    factors[query, segment] * products[segment, query, item] * item_scales[segment, item]
+                )
+        for item in excluded[indptr[rows[query]] : indptr[rows[query] + 1]]:
+            total[item] = -np.inf
+        for item in range(num_items):
+            score = total[item]
+            if score > scores[query, k - 1]:
+                place = k - 1
+                while place > 0 and score > scores[query, place - 1]:
+                    scores[query, place] = scores[query, place - 1]
+                    items[query, place] = items[query, place - 1]
+                    place -= 1
+                scores[query, place] = score
+                items[query, place] = item
+
+
+class PackedIndex:
+    """Codes as packed bits: an item costs ``packing.row_bytes(dims)`` bytes and its scales."""
+
+    def __init__(
+        self,
+        users: np.ndarray,
+        items: np.ndarray,
+        dims: tuple[int, ...],
+        weights: np.ndarray,
+        user_scales: np.ndarray | None = None,
+        item_scales: np.ndarray | None = None,
+    ):
+        self.num_users, self.num_items = len(users), len(items)
+        self._dims, self._weights = dims, weights
+        self._users = Rows(users, user_scales)
+        self._items = Rows(items, item_scales)
+        self._words = packing.to_words(items, dims)
+        self._starts = np.cumsum([0] + [packing.row_words((dim,)) for dim in dims])
+
+    @classmethod
+    def from_representations(cls, representations: Representations) -> PackedIndex:
+        if not representations.binary:
+            raise L2QError("a packed index needs codes (int8), these representations are float")
+        users, items, dims = representations.users, representations.items, representations.dims
+        return cls(
+            packing.pack(users.values, dims),
+            packing.pack(items.values, dims),
+            dims,
+            representations.weights,
+            users.scales,
+            items.scales,
+        )
+
+    def item_rows(self, items: np.ndarray) -> Rows:
+        packed = _take(self._items, items)
+        return Rows(packing.unpack(packed.values, self._dims), packed.scales)
+
+    def search(
+        self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(users, Rows):
+            users = Rows(packing.pack(users.values, self._dims), users.scales)
+        side, rows, excluded = _queries(self, self._users, users, k, exclude)
+        item_scales = _scales(self._items, len(self._dims))
+        scores = np.full((len(rows), k), -np.inf, np.float32)
+        items = np.full((len(rows), k), -1, np.int32)
+        for place, row in enumerate(rows):
+            query = _take(side, np.array([row]))
+            factors = self._weights * _scales(query, len(self._dims))[0]
+            differing = np.bitwise_count(packing.to_words(query.values, self._dims) ^ self._words)
+            total = np.zeros(self.num_items, np.float32)
+            for segment, dim in enumerate(self._dims):
+                words = slice(self._starts[segment], self._starts[segment + 1])
+                product = np.float32(dim) - 2 * differing[:, words].sum(axis=1).astype(np.float32)
+                term = factors[segment] * product * item_scales[:, segment]
+                total = term if segment == 0 else total + term
+            total[excluded[row]] = -np.inf
+            best = np.argsort(-total, kind="stable")[:k]
+            best = best[total[best] > -np.inf]
+            scores[place, : len(best)], items[place, : len(best)] = total[best], best
+        return scores, items
+
+
+def similar_items(index: Index, item: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k items nearest to one, itself left out: scores (k,) and items (k,).
+
+    Codes are scored among each other as a user's would be, with the item's own scales; float values by
+    their cosine, s(i, j) / sqrt(s(i, i) s(j, j)).
+    """
+    if isinstance(index, DenseIndex) and not index.representations.items.binary:
+        index = _cosine_index(index.representations)
+    itself = Interactions.from_pairs([0], [item], 1, index.num_items)
+    scores, items = index.search(index.item_rows(np.array([item])), k, itself)
+    return scores[0], items[0]
+
+
+def _cosine_index(representations: Representations) -> DenseIndex:
+    segments = len(representations.dims)
+    factors = np.sqrt(representations.weights) * _scales(representations.items, segments)
+    values = representations.items.values * np.repeat(factors, representations.dims, axis=1)
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    unit = Rows(np.divide(values, norms, out=np.zeros_like(values), where=norms > 0))
+    return DenseIndex(Representations(unit, unit, (values.shape[1],), np.ones(1, np.float32)))
+
+
+def _queries(
+    index: Index, stored: Rows, users: np.ndarray | Rows, k: int, exclude: Interactions | None
+) -> tuple[Rows, np.ndarray, Interactions]:
+    """The rows to draw from, which of them, and exclusions by the same row number."""
+    if k < 1:
+        raise L2QError(f"k is {k}; it must be at least 1")
+    if isinstance(users, Rows):
+        side, rows = users, np.arange(len(users))
+    else:
+        side, rows = stored, np.asarray(users, np.int64)
+        if len(rows) and not (rows.min() >= 0 and rows.max() < len(stored)):
+            raise L2QError(f"user ids {rows.min()} .. {rows.max()} are not all in 0 .. {len(stored) - 1}")
+    if exclude is None:
+        exclude = Interactions(np.zeros(len(side) + 1, np.int64), np.empty(0, np.int32), index.num_items)
+    if (exclude.num_users, exclude.num_items) != (len(side), index.num_items):
+        raise L2QError(
+            f"exclude holds {exclude.num_users} users x {exclude.num_items} items, "
+            f"the index is searched with {len(side)} x {index.num_items}"
+        )
+    return side, rows, exclude
+
+
+def _take(side: Rows, rows: np.ndarray) -> Rows:
+    return Rows(side.values[rows], None if side.scales is None else side.scales[rows])
+
+
+def _scales(side: Rows, segments: int) -> np.ndarray:
+    """(rows, segments) float32, ones where there are none."""
+    if side.scales is None:
+        return np.ones((len(side), segments), np.float32)
+    return np.asarray(side.scales, np.float32)
