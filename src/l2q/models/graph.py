@@ -113,8 +113,8 @@ class Propagation:
         graph = self.graph
         nodes = np.arange(graph.num_nodes) if rows is None else rows.numpy()
         Y = torch.empty((len(nodes), X.shape[1]), dtype=X.dtype)
-        _use_threads_of_torch()
-        bounds = _balanced(graph.degrees[nodes])
+        use_threads_of_torch()
+        bounds = balanced_chunks(graph.degrees[nodes])
         _hop(bounds, nodes, graph.indptr, graph.indices, graph.scales, X.numpy(), Y.numpy())
         return Y
 
@@ -129,8 +129,8 @@ class Propagation:
         slots = np.full(graph.num_nodes, -1, dtype=np.int32)
         slots[nodes] = np.arange(len(nodes), dtype=np.int32)
         Y = torch.empty((graph.num_nodes, G.shape[1]), dtype=G.dtype)
-        _use_threads_of_torch()
-        bounds, scales = _balanced(graph.degrees), graph.scales
+        use_threads_of_torch()
+        bounds, scales = balanced_chunks(graph.degrees), graph.scales
         _hop_from(bounds, graph.indptr, graph.indices, slots, scales[nodes], scales, G.numpy(), Y.numpy())
         return Y
 
@@ -185,11 +185,11 @@ class _Layers(torch.autograd.Function):
         return total, None, None, None, None
 
 
-def _use_threads_of_torch() -> None:
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+def use_threads_of_torch() -> None:
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
-def _balanced(degrees: np.ndarray, chunks: int = 64) -> np.ndarray:
+def balanced_chunks(degrees: np.ndarray, chunks: int = 64) -> np.ndarray:
     """Bounds of ``chunks`` runs of rows of about equal work: degrees follow a power law, so equal numbers of
     rows would not do. A row costs its edges and one more for writing it."""
     work = np.concatenate(([0], np.cumsum(degrees + 1)))
