@@ -1,9 +1,13 @@
-"""Fixtures that every test file may use."""
+"""Fixtures that every test file may use, and an environment without account or display."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

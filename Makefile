@@ -1,0 +1,40 @@
+# Every target sets up what it needs: on a fresh clone, `make train` is enough.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help train test check format bench
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s%s\n", $$1, $$2}' Makefile
+
+train: .venv/installed  ## train on the embedded data; ARGS="model=l2q dataset=gowalla" adds options
+	$(BIN)/python train.py $(ARGS)
+
+test: .venv/installed-test  ## run the tests; ARGS="-k graph" adds options
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/installed-test  ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed-test  ## put the code into the form that check asks for
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/installed-test  ## run every script in benchmarks/
+	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+
+# pip is the last thing that venv writes: where it is, the environment is whole.
+$(BIN)/pip:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: requirements.txt pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install -r requirements.txt
+	@touch $@
+
+.venv/installed-test: requirements-test.txt .venv/installed
+	$(BIN)/python -m pip install -r requirements-test.txt
+	@touch $@
