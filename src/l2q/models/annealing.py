@@ -1,0 +1,99 @@
+"""Annealing: curves from progress p in [0, 1] to strength t in [0, 1], float at 0 and hard codes at 1.
+
+How a strength softens the codes is the relaxation, in ``quantizers``. Under tanh the slope is
+beta = t / (1 - t), so a linear curve raises beta slowly at first and without bound at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from l2q.errors import L2QError
+from l2q.models.quantizers import RELAXATIONS
+
+
+def constant(p: float) -> float:
+    """t = 1: hard codes from the first step on."""
+    return 1.0
+
+
+def linear(p: float) -> float:
+    """t = p."""
+    return p
+
+
+def cosine(p: float) -> float:
+    """t = (1 - cos(pi p)) / 2: slow at both ends (after Loshchilov and Hutter, "SGDR", 2017)."""
+    return (1 - math.cos(math.pi * p)) / 2
+
+
+def geometric(p: float, hold: float, minimum: float) -> float:
+    """t = 1 - T, T = 1 until p = hold, then minimum^((p - hold) / (1 - hold)).
+
+    The temperature T waits, then is multiplied by the same factor at every step until ``minimum``; the codes
+    are hard at p = 1 (after an unused schedule in BiGeaR's code, Chen et al., 2022).
+    """
+    return 1 - minimum ** (max(p - hold, 0.0) / (1 - hold))
+
+
+def hashnet(p: float, stages: int) -> float:
+    """t = sqrt(floor(stages p) / stages): equal stages whose strength grows as a square root.
+
+    After the continuation of Cao et al., "HashNet", 2017, which raises the slope of tanh so.
+    """
+    return math.sqrt(math.floor(stages * p) / stages)
+
+
+def step(p: float, switch: float) -> float:
+    """t = 0 until p = switch, then 1: a float model first, then its codes."""
+    return float(p >= switch)
+
+
+CURVES: dict[str, tuple[Callable[..., float], tuple[str, ...]]] = {
+    "constant": (constant, ()),
+    "linear": (linear, ()),
+    "cosine": (cosine, ()),
+    "geometric": (geometric, ("hold", "minimum")),
+    "hashnet": (hashnet, ("stages",)),
+    "step": (step, ("switch",)),
+}
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """A curve x a relaxation. Progress 1 is reached after ``horizon_epochs`` epochs. ``hold`` and
+    ``minimum`` belong to geometric, ``stages`` to hashnet, ``switch`` to step.
+
+    Raises L2QError for an unknown curve or relaxation, or a parameter outside its range.
+    """
+
+    name: str
+    curve: str
+    relaxation: str
+    horizon_epochs: float
+    hold: float = 0.25
+    minimum: float = 0.01
+    stages: int = 10
+    switch: float = 0.5
+
+    def __post_init__(self) -> None:
+        for option, fine, rule in (
+            ("curve", self.curve in CURVES, f"one of {', '.join(CURVES)}"),
+            ("relaxation", self.relaxation in RELAXATIONS, f"one of {', '.join(RELAXATIONS)}"),
+            ("horizon_epochs", self.horizon_epochs >= 0, "at least 0"),
+            ("hold", 0 <= self.hold < 1, "at least 0 and below 1"),
+            ("minimum", 0 < self.minimum < 1, "between 0 and 1"),
+            ("stages", self.stages >= 1, "at least 1"),
+            ("switch", 0 <= self.switch <= 1, "from 0 to 1"),
+        ):
+            if not fine:
+                raise L2QError(f"annealing.{option}={getattr(self, option)} must be {rule}")
+
+    def strength(self, progress: float) -> float:
+        """t at ``progress`` >= 0; exactly 1 from progress 1 on."""
+        if progress >= 1:
+            return 1.0
+        curve, parameters = CURVES[self.curve]
+        return curve(progress, **{name: getattr(self, name) for name in parameters})

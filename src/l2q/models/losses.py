@@ -1,0 +1,145 @@
+"""Objectives: what a batch of (user, positive item, negative item) triplets costs."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import softplus
+
+from l2q.errors import L2QError
+from l2q.models.pairs import pair_scores
+
+
+def bpr(positive: Tensor, negative: Tensor) -> Tensor:
+    """mean_b softplus(negative_b - positive_b) of scores (batch,) (Rendle et al., "BPR", 2009)."""
+    return softplus(negative - positive).mean()
+
+
+def sampled_softmax(positive: Tensor, negatives: Tensor) -> Tensor:
+    """-mean_b log(exp(p_b) / (exp(p_b) + sum_k exp(n_bk))) of scores p (batch,), n (batch, negatives).
+
+    A negative of -inf does not count. There is no correction by log Q, the sampling probability (Yi et al.,
+    2019): negatives drawn uniformly all have the same Q, and it cancels when the positive is corrected alike.
+    """
+    # -log(e^p / (e^p + e^n)) = softplus(n - p), with n the log of the summed negatives
+    return bpr(positive, torch.logsumexp(negatives, dim=1))
+
+
+def l2(embeddings: Tensor, rows: Tensor) -> Tensor:
+    """1/2 sum_b |embeddings[rows_b]|^2; rows may repeat. The (batch, d) copy is never made."""
+    return _HalfSquares.apply(embeddings, rows)
+
+
+class _HalfSquares(torch.autograd.Function):
+    """1/2 sum_r c_r |E_r|^2, c_r how often row r occurs; dE_r = c_r E_r."""
+
+    @staticmethod
+    def forward(ctx, embeddings: Tensor, rows: Tensor) -> Tensor:
+        counts = torch.bincount(rows, minlength=len(embeddings)).to(embeddings.dtype)
+        ctx.save_for_backward(embeddings, counts)
+        return torch.linalg.vector_norm(embeddings, dim=1).square_().dot(counts).div_(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        embeddings, counts = ctx.saved_tensors
+        return embeddings * (grad * counts).unsqueeze(1), None
+
+
+class Temperature(nn.Module):
+    """What scores are multiplied by before the loss sees them: t, or t / sqrt(D) for codes without scales.
+
+    A score of D signs reaches D and would saturate softplus; that of D random signs has standard deviation
+    sqrt(D). ``scales`` is the quantizer's option: "none" divides. The ranking does not change. A learned
+    temperature starts at ``temperature`` and moves on a log scale.
+    """
+
+    def __init__(self, temperature: float, learn_temperature: bool, scales: str | None):
+        super().__init__()
+        if not temperature > 0:
+            raise L2QError(f"objective.temperature={temperature} must be above 0")
+        self.by_width = scales == "none"
+        log_temperature = torch.tensor(math.log(temperature))
+        if learn_temperature:
+            self.log_temperature = nn.Parameter(log_temperature)
+        else:
+            self.register_buffer("log_temperature", log_temperature, persistent=False)
+
+    def forward(self, width: int) -> Tensor:
+        """The factor for scores over ``width`` = D values."""
+        return self.log_temperature.exp() / math.sqrt(width if self.by_width else 1)
+
+
+class BPR(nn.Module):
+    """Bayesian personalised ranking with L2 on layer 0.
+
+    bpr(t score(user, pos), t score(user, neg)) + l2 / 2 (|e_u|^2 + |e_i|^2 + |e_j|^2) / batch
+    """
+
+    def __init__(
+        self,
+        l2: float = 1e-3,
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+        scales: str | None = None,
+    ):
+        super().__init__()
+        self.l2 = _weight(l2)
+        self.temperature = Temperature(temperature, learn_temperature, scales)
+
+    def forward(
+        self, X: Tensor, Y: Tensor, batch: tuple[Tensor, Tensor, Tensor], E_users: Tensor, E_items: Tensor
+    ) -> Tensor:
+        """Loss of ``batch`` = (users, pos_items, neg_items), each (batch,), rows of X (users, D) and
+        Y (items, D), whose inner products are the scores, and of layer 0, E_users and E_items."""
+        users, pos_items, neg_items = batch
+        factor = self.temperature(X.shape[1])
+        positive = factor * pair_scores(X, Y, users, pos_items)
+        negative = factor * pair_scores(X, Y, users, neg_items)
+        squares = l2(E_users, users) + l2(E_items, torch.cat([pos_items, neg_items]))
+        return bpr(positive, negative) + self.l2 / len(users) * squares
+
+
+class SampledSoftmax(nn.Module):
+    """Softmax of each positive against negatives that the whole batch shares, with L2 on layer 0.
+
+    The first ``num_negatives`` of the batch's negative items (fewer in a smaller batch) serve all its users,
+    so that their scores are one dense product. A row's own positive among them does not count.
+    """
+
+    def __init__(
+        self,
+        l2: float = 1e-3,
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+        num_negatives: int = 1024,
+        scales: str | None = None,
+    ):
+        super().__init__()
+        if num_negatives < 1:
+            raise L2QError(f"objective.num_negatives={num_negatives} must be at least 1")
+        self.l2 = _weight(l2)
+        self.num_negatives = num_negatives
+        self.temperature = Temperature(temperature, learn_temperature, scales)
+
+    def forward(
+        self, X: Tensor, Y: Tensor, batch: tuple[Tensor, Tensor, Tensor], E_users: Tensor, E_items: Tensor
+    ) -> Tensor:
+        """As ``BPR.forward``."""
+        users, pos_items, neg_items = batch
+        neg_items = neg_items[: self.num_negatives]
+        factor = self.temperature(X.shape[1])
+        positive = factor * pair_scores(X, Y, users, pos_items)
+        negatives = (factor * X[users]) @ Y[neg_items].T  # (batch, num_negatives)
+        negatives.masked_fill_(pos_items.unsqueeze(1) == neg_items, -torch.inf)
+        squares = l2(E_users, users) + l2(E_items, torch.cat([pos_items, neg_items]))
+        return sampled_softmax(positive, negatives) + self.l2 / len(users) * squares
+
+
+def _weight(l2: float) -> float:
+    if not l2 >= 0:
+        raise L2QError(f"objective.l2={l2} must be at least 0")
+    return l2
