@@ -1,0 +1,344 @@
+"""The index on disk: a folder of plain ``.npy`` and text files with a manifest. No pickle.
+
+manifest.json       format, sizes, score and tie rule, files with bytes and SHA-256, metrics
+users.codes.npy     (users, row bytes) uint8, packed as in ``packing``; or users.values.npy, float32
+users.scales.npy    (users, segments) float16 or float32; absent where all are one
+users.txt           names, one a line in row order; absent where the row number is the name
+items.*             the same for items
+items.degrees.npy   (items,) int32, train interactions of each item
+train.indptr.npy, train.items.npy   train items of every user, left out of a search
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from l2q.data.interactions import Interactions
+from l2q.errors import L2QError
+from l2q.representations import Representations, Rows
+from l2q.retrieval import packing
+from l2q.retrieval.fold_in import FoldIn
+from l2q.retrieval.index import DenseIndex, Index, PackedIndex
+
+FORMAT, VERSION = "l2q-index", 1
+MANIFEST = "manifest.json"
+RULES = {
+    "bit_order": "little: value k of a segment is bit k % 8 of its byte k // 8; 1 is +1, 0 is -1; "
+    "each segment is filled up with zero bits to whole bytes",
+    "score": "float32: sum over segments s, ascending, of ((weights[s] * user_scale[s]) * dot[s]) * "
+    "item_scale[s]; a scale that is not stored is 1",
+    "ties": "equal scores: the lower item id first",
+}
+
+
+def save_index(
+    folder: str | Path,
+    representations: Representations,
+    train: Interactions,
+    *,
+    user_names: Sequence[str] | None = None,
+    item_names: Sequence[str] | None = None,
+    dataset: str = "",
+    config_hash: str = "",
+    metrics: Mapping[str, float] | None = None,
+) -> Path:
+    """Writes the whole index beside ``folder`` and then puts it in its place; an index that was there
+    is lost only when the new one is complete.
+
+    Raises L2QError where sizes disagree, a name holds a line break, or the folder cannot be written.
+    """
+    folder = Path(folder).absolute()
+    if (train.num_users, train.num_items) != (representations.num_users, representations.num_items):
+        raise L2QError(
+            f"index {folder}: train is {train.num_users} users x {train.num_items} items, "
+            f"the representations {representations.num_users} x {representations.num_items}"
+        )
+    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
+        raise L2QError(f"{folder} holds something else than an index; give another folder")
+    arrays: dict[str, np.ndarray] = {
+        "items.degrees": train.item_degrees.astype(np.int32),
+        "train.indptr": train.indptr,
+        "train.items": train.items,
+    }
+    for side, rows in (("users", representations.users), ("items", representations.items)):
+        if rows.binary:
+            arrays[f"{side}.codes"] = packing.pack(rows.values, representations.dims)
+        else:
+            arrays[f"{side}.values"] = np.asarray(rows.values, np.float32)
+        if rows.scales is not None:
+            arrays[f"{side}.scales"] = rows.scales.astype(representations.scale_dtype)
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "dataset": dataset,
+        "num_users": representations.num_users,
+        "num_items": representations.num_items,
+        "dims": [int(dim) for dim in representations.dims],
+        "weights": [float(weight) for weight in representations.weights],
+        "scale_dtype": representations.scale_dtype,
+        **RULES,
+        "config_hash": config_hash,
+        "metrics": dict(metrics or {}),
+    }
+    fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    try:
+        for leftover in (fresh, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        for name, array in arrays.items():
+            np.save(fresh / f"{name}.npy", array, allow_pickle=False)
+        for side, names, size in (
+            ("users", user_names, train.num_users),
+            ("items", item_names, train.num_items),
+        ):
+            if names is not None:
+                _write_names(fresh / f"{side}.txt", names, size)
+        manifest["files"] = {
+            path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            for path in sorted(fresh.iterdir())
+        }
+        _write_manifest(fresh, manifest)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(fresh, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise L2QError(f"cannot write the index to {folder}: {error.strerror or error}") from error
+    finally:
+        if old.exists() and not folder.exists():
+            os.replace(old, folder)
+        shutil.rmtree(fresh, ignore_errors=True)
+    return folder
+
+
+@dataclass(frozen=True)
+class StoredIndex:
+    """An index read from files, memory-mapped; itself an ``Index``."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def num_users(self) -> int:
+        return self.manifest["num_users"]
+
+    @property
+    def num_items(self) -> int:
+        return self.manifest["num_items"]
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        return tuple(self.manifest["dims"])
+
+    @property
+    def weights(self) -> np.ndarray:
+        return np.array(self.manifest["weights"], np.float32)
+
+    @cached_property
+    def exclude(self) -> Interactions:
+        """The train items of every user."""
+        return Interactions(self.arrays["train.indptr"], self.arrays["train.items"], self.num_items)
+
+    @cached_property
+    def user_names(self) -> Sequence[str]:
+        return self._names("users", self.num_users)
+
+    @cached_property
+    def item_names(self) -> Sequence[str]:
+        return self._names("items", self.num_items)
+
+    @cached_property
+    def representations(self) -> Representations:
+        """Unpacked: eight times the memory of the codes' files."""
+        return Representations(
+            self._rows("users"), self._rows("items"), self.dims, self.weights, self.manifest["scale_dtype"]
+        )
+
+    @cached_property
+    def index(self) -> Index:
+        """Packed for codes, dense for float values."""
+        if "users.codes" in self.arrays and "items.codes" in self.arrays:
+            return PackedIndex(
+                self.arrays["users.codes"],
+                self.arrays["items.codes"],
+                self.dims,
+                self.weights,
+                self._scales("users"),
+                self._scales("items"),
+            )
+        return DenseIndex(self.representations)
+
+    @cached_property
+    def fold_in(self) -> FoldIn:
+        return FoldIn(self.representations, self.exclude, self.arrays["items.degrees"])
+
+    def search(
+        self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return self.index.search(users, k, exclude)
+
+    def item_rows(self, items: np.ndarray) -> Rows:
+        return self.index.item_rows(items)
+
+    def _names(self, side: str, size: int) -> Sequence[str]:
+        path = self.folder / f"{side}.txt"
+        if path.name not in self.manifest["files"]:
+            return [str(row) for row in range(size)]
+        return path.read_text("utf-8").split("\n")[:-1]
+
+    def _scales(self, side: str) -> np.ndarray | None:
+        scales = self.arrays.get(f"{side}.scales")
+        return None if scales is None else scales.astype(np.float32)
+
+    def _rows(self, side: str) -> Rows:
+        if f"{side}.codes" in self.arrays:
+            return Rows(packing.unpack(self.arrays[f"{side}.codes"], self.dims), self._scales(side))
+        return Rows(self.arrays[f"{side}.values"], self._scales(side))
+
+
+def load_index(folder: str | Path, verify: bool = True) -> StoredIndex:
+    """Opens an index. Sizes, shapes and types are always checked; ``verify`` also reads every file for its
+    checksum (``verify=False`` opens a huge index at once).
+
+    Raises L2QError for a folder that is no index, of a newer version, incomplete or damaged.
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    arrays = {}
+    try:
+        for name, entry in manifest["files"].items():
+            path = folder / name
+            if path.parent != folder or not path.is_file():
+                raise L2QError(f"index {folder}: {name} is missing; copy or export the index again")
+            size = path.stat().st_size
+            if size != entry["bytes"]:
+                raise L2QError(
+                    f"index {folder}: {name} has {size} bytes instead of {entry['bytes']}; it is damaged"
+                )
+            if verify and _sha256(path) != entry["sha256"]:
+                raise L2QError(f"index {folder}: the checksum of {name} does not match; it is damaged")
+            if path.suffix == ".npy":
+                arrays[path.stem] = _open_array(path)
+        _check_arrays(folder, manifest, arrays)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise L2QError(
+            f"index {folder}: {MANIFEST} or a file in it cannot be used ({error}); it is damaged"
+        ) from error
+    except OSError as error:
+        raise L2QError(f"index {folder} cannot be read: {error.strerror or error}") from error
+    return StoredIndex(folder, manifest, arrays)
+
+
+def update_metrics(folder: str | Path, metrics: Mapping[str, float]) -> None:
+    """Adds metrics to the manifest, or replaces them by key, in one rename."""
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    manifest["metrics"] = {**manifest["metrics"], **metrics}
+    _write_manifest(folder, manifest)
+
+
+def compression(index: str | Path | Mapping[str, Any]) -> dict[str, float]:
+    """What a row costs, counted from the files of codes (or values) and scales, padding and headers
+    included: ``user_bytes``, ``item_bytes`` per row, and how many times smaller all rows together are than
+    float32 rows of the same width d (``compression``) and of d = 64 (``compression_d64``); for items alone
+    ``item_compression``. d is the width of one segment, which is what a float model of that size stores.
+
+    ``index`` is a folder or a manifest.
+    """
+    manifest = index if isinstance(index, Mapping) else _read_manifest(Path(index))
+    rows = {"users": manifest["num_users"], "items": manifest["num_items"]}
+    sizes = {
+        side: sum(
+            manifest["files"].get(f"{side}.{part}.npy", {"bytes": 0})["bytes"]
+            for part in ("codes", "values", "scales")
+        )
+        for side in rows
+    }
+    total, count, float_row = sum(sizes.values()), sum(rows.values()), 4 * manifest["dims"][0]
+    return {
+        "user_bytes": sizes["users"] / max(rows["users"], 1),
+        "item_bytes": sizes["items"] / max(rows["items"], 1),
+        "compression": count * float_row / total,
+        "compression_d64": count * 4 * 64 / total,
+        "item_compression": rows["items"] * float_row / sizes["items"],
+    }
+
+
+def _write_names(path: Path, names: Sequence[str], size: int) -> None:
+    if len(names) != size:
+        raise L2QError(f"{path.name}: {len(names)} names for {size} rows")
+    for row, name in enumerate(names):
+        if "\n" in name or "\r" in name:
+            raise L2QError(f"{path.name}: the name of row {row} holds a line break: {name!r}")
+    path.write_text("".join(f"{name}\n" for name in names), "utf-8", newline="\n")
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    fresh = folder / f"{MANIFEST}.new"
+    fresh.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(fresh, folder / MANIFEST)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        kind, version = manifest["format"], manifest["version"]
+    except OSError as error:
+        raise L2QError(f"{folder} is no index: {path} cannot be read ({error.strerror or error})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise L2QError(f"{folder} is no index, or a damaged one: {path} cannot be used ({error})") from error
+    if kind != FORMAT:
+        raise L2QError(f"{folder} is no index: {path} says format {kind!r}, expected {FORMAT!r}")
+    if version != VERSION:
+        raise L2QError(f"index {folder} has format version {version}, this l2q reads version {VERSION}")
+    return manifest
+
+
+def _open_array(path: Path) -> np.ndarray:
+    header_only = path.stat().st_size <= 128  # an empty array, which cannot be mapped
+    return np.asarray(np.load(path, mmap_mode=None if header_only else "r", allow_pickle=False))
+
+
+def _check_arrays(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Every array has the shape and type that the manifest implies, and train the ids."""
+    num_users, num_items, dims = manifest["num_users"], manifest["num_items"], manifest["dims"]
+    segments = len(dims)
+    expected: dict[str, tuple[tuple[int, ...], str]] = {
+        "items.degrees": ((num_items,), "int32"),
+        "train.indptr": ((num_users + 1,), "int64"),
+        "train.items": ((int(arrays["train.indptr"][-1]),), "int32"),
+    }
+    for side, rows in (("users", num_users), ("items", num_items)):
+        if f"{side}.codes" in arrays:
+            expected[f"{side}.codes"] = ((rows, packing.row_bytes(dims)), "uint8")
+        else:
+            expected[f"{side}.values"] = ((rows, sum(dims)), "float32")
+        if f"{side}.scales" in arrays:
+            expected[f"{side}.scales"] = ((rows, segments), manifest["scale_dtype"])
+    for name, (shape, dtype) in expected.items():
+        array = arrays[name]
+        if (array.shape, str(array.dtype)) != (shape, dtype):
+            raise L2QError(
+                f"index {folder}: {name}.npy is {array.dtype} {array.shape}, expected {dtype} {shape}"
+            )
+    indptr, items = arrays["train.indptr"], arrays["train.items"]
+    in_range = not len(items) or (items.min() >= 0 and items.max() < num_items)
+    if len(manifest["weights"]) != segments or indptr[0] != 0 or (np.diff(indptr) < 0).any() or not in_range:
+        raise L2QError(f"index {folder}: weights or train lists do not fit the manifest; it is damaged")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

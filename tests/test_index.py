@@ -1,0 +1,210 @@
+"""The search protocol: literal rankings, ties, exclusions; dense and packed give the same bits."""
+
+import numpy as np
+import pytest
+
+from l2q.data.interactions import Interactions
+from l2q.errors import L2QError
+from l2q.representations import Representations, Rows
+from l2q.retrieval.index import DenseIndex, PackedIndex, similar_items
+
+INF = np.inf
+BACK_ENDS = {"dense": DenseIndex, "packed": PackedIndex.from_representations}
+
+
+def signs(*rows: str) -> np.ndarray:
+    return np.array([[1 if sign == "+" else -1 for sign in row] for row in rows], np.int8)
+
+
+def literal() -> Representations:
+    """Two segments, of 3 and 1 values. Products with user 0 (+++ +) and user 1 (--- -):
+
+    item     0     1     2     3     4
+    segment 0   3     1    -1     1    -3
+    segment 1   1    -1     1     1    -1
+    """
+    return Representations(
+        users=Rows(signs("++++", "----"), np.array([[1, 2], [0.5, 0]], np.float32)),
+        items=Rows(
+            signs("++++", "++--", "+--+", "-+++", "----"),
+            np.array([[1, 1], [1, 1], [4, 1], [1, 0], [0, 3]], np.float32),
+        ),
+        dims=(3, 1),
+        weights=np.array([1, 0.5], np.float32),
+    )
+
+
+@pytest.fixture(params=sorted(BACK_ENDS))
+def build(request):
+    return BACK_ENDS[request.param]
+
+
+def test_literal_scores(build):
+    scores, items = build(literal()).search(np.array([0, 1]), 5)
+    # user 0: 3 + 1, 1 - 1, -4 + 1, 1 + 0, 0 - 3; user 1: segment 0 only: -1.5, -.5, 2, -.5, 0
+    np.testing.assert_array_equal(scores, np.array([[4, 1, 0, -3, -3], [2, 0, -0.5, -0.5, -1.5]], np.float32))
+    np.testing.assert_array_equal(items, [[0, 3, 1, 2, 4], [2, 4, 1, 3, 0]])
+    assert scores.dtype == np.float32
+    assert items.dtype == np.int32
+
+
+def test_users_in_any_order_and_repeated(build):
+    _, items = build(literal()).search(np.array([1, 0, 1]), 1)
+    np.testing.assert_array_equal(items, [[2], [0], [2]])
+
+
+def test_exclusion_belongs_to_the_user_id(build):
+    exclude = Interactions.from_pairs([0, 0, 1], [0, 1, 2], 2, 5)
+    _, items = build(literal()).search(np.array([1, 0]), 2, exclude)
+    np.testing.assert_array_equal(items, [[4, 1], [3, 2]])
+
+
+def test_query_rows_have_their_own_exclusion(build):
+    representations = literal()
+    index = build(representations)
+    query = Rows(representations.users.values[1:], representations.users.scales[1:])
+    exclude = Interactions.from_pairs([0], [4], 1, 5)
+    scores, items = index.search(query, 2, exclude)
+    np.testing.assert_array_equal(items, [[2, 1]])
+    np.testing.assert_array_equal(scores, np.array([[2, -0.5]], np.float32))
+
+
+@pytest.mark.parametrize("k", [5, 9])
+def test_padding_where_candidates_run_out(build, k):
+    exclude = Interactions.from_pairs([0] * 3 + [1] * 5, [0, 2, 4, 0, 1, 2, 3, 4], 2, 5)
+    scores, items = build(literal()).search(np.array([0, 1]), k, exclude)
+    np.testing.assert_array_equal(items, [[3, 1] + [-1] * (k - 2), [-1] * k])
+    np.testing.assert_array_equal(scores, np.array([[1, 0] + [-INF] * (k - 2), [-INF] * k], np.float32))
+
+
+@pytest.mark.parametrize("k", [1, 3, 39, 40])
+def test_ties_go_to_the_lower_id(build, k):
+    item_values = np.tile(signs("+-", "++"), (20, 1))
+    representations = Representations(Rows(signs("++")), Rows(item_values), (2,), np.ones(1, np.float32))
+    _, items = build(representations).search(np.array([0]), k)
+    np.testing.assert_array_equal(items[0], [*range(1, 40, 2), *range(0, 40, 2)][:k])
+
+
+def test_all_equal_scores_from_zero_scales(build):
+    representations = literal()
+    zero = Rows(representations.items.values, np.zeros((5, 2), np.float32))
+    changed = Representations(representations.users, zero, representations.dims, representations.weights)
+    _, items = build(changed).search(np.array([0, 1]), 3)
+    np.testing.assert_array_equal(items, [[0, 1, 2]] * 2)
+
+
+@pytest.mark.parametrize("dims", [(1,), (63,), (64,), (65,), (130,), (7, 64, 65), (256, 256, 256)])
+def test_back_ends_agree_with_a_plain_loop(build, dims):
+    rng = np.random.default_rng(sum(dims))
+    segments, num_users, num_items = len(dims), 9, 57
+
+    def side(rows):
+        values = rng.choice(np.array([-1, 1], np.int8), (rows, sum(dims)))
+        return Rows(values, rng.choice(np.float32([0, 0.3, 0.7, 1.1]), (rows, segments)))
+
+    weights = rng.random(segments).astype(np.float32)
+    representations = Representations(side(num_users), side(num_items), dims, weights)
+    exclude = Interactions.from_pairs(
+        rng.integers(num_users, size=200), rng.integers(num_items, size=200), num_users, num_items
+    )
+    scores, items = build(representations).search(np.arange(num_users), num_items, exclude)
+    offsets = representations.offsets
+    for user in range(num_users):
+        expected = {}
+        for item in set(range(num_items)) - set(exclude[user].tolist()):
+            total = np.float32(0)
+            for s in range(segments):
+                part = slice(offsets[s], offsets[s + 1])
+                dot = np.float32(
+                    representations.users.values[user, part].astype(int)
+                    @ representations.items.values[item, part].astype(int)
+                )
+                scale = weights[s] * representations.users.scales[user, s]
+                total += scale * dot * representations.items.scales[item, s]
+            expected[item] = total
+        order = sorted(expected, key=lambda item: (-expected[item], item))
+        np.testing.assert_array_equal(items[user, : len(order)], order)
+        np.testing.assert_array_equal(scores[user, : len(order)], [expected[item] for item in order])
+        assert (items[user, len(order) :] == -1).all()
+
+
+def test_float_values_rank_as_in_float64():
+    rng = np.random.default_rng(3)
+    users, items = rng.standard_normal((40, 12)), rng.standard_normal((300, 12))
+    representations = Representations(
+        Rows(users.astype(np.float32)), Rows(items.astype(np.float32)), (12,), np.ones(1, np.float32)
+    )
+    scores, found = DenseIndex(representations).search(np.arange(40), 10)
+    exact = users @ items.T
+    np.testing.assert_array_equal(found, np.argsort(-exact, axis=1)[:, :10])
+    np.testing.assert_allclose(scores, np.sort(exact, axis=1)[:, :-11:-1], rtol=1e-5)
+
+
+def test_chunks_do_not_change_the_result():
+    rng = np.random.default_rng(4)
+    representations = Representations(
+        Rows(rng.choice(np.array([-1, 1], np.int8), (50, 8))),
+        Rows(rng.choice(np.array([-1, 1], np.int8), (70, 8))),
+        (8,),
+        np.ones(1, np.float32),
+    )
+    whole, tiny = DenseIndex(representations), DenseIndex(representations, memory_mb=0.001)
+    for one, other in zip(whole.search(np.arange(50), 20), tiny.search(np.arange(50), 20), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_chunk_is_halved_when_memory_runs_out(monkeypatch):
+    index = DenseIndex(literal())
+    expected = index.search(np.array([0, 1, 0, 1, 0]), 3)
+    search, sizes = DenseIndex._search, []
+
+    def scarce(self, side, rows, *rest):
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise MemoryError
+        search(self, side, rows, *rest)
+
+    monkeypatch.setattr(DenseIndex, "_search", scarce)
+    found = index.search(np.array([0, 1, 0, 1, 0]), 3)
+    np.testing.assert_array_equal(found[1], expected[1])
+    assert sizes == [5, 2, 2, 1]
+
+
+def test_no_users(build):
+    scores, items = build(literal()).search(np.array([], np.int64), 3)
+    assert scores.shape == items.shape == (0, 3)
+
+
+def test_similar_items_of_codes(build):
+    # item 0 (+++ +, scales 1 1) with the others: 1 - .5, -4 + .5, 1 + 0, 0 - 1.5
+    scores, items = similar_items(build(literal()), 0, 5)
+    np.testing.assert_array_equal(items, [3, 1, 4, 2, -1])
+    np.testing.assert_array_equal(scores, np.array([1, 0.5, -1.5, -3.5, -INF], np.float32))
+
+
+def test_similar_items_of_float_values_is_cosine():
+    items = Rows(np.array([[2, 0], [3, 3], [0, 5], [0, 0], [1, 0.1]], np.float32))
+    representations = Representations(items, items, (2,), np.ones(1, np.float32))
+    scores, found = similar_items(DenseIndex(representations), 0, 4)
+    np.testing.assert_array_equal(found, [4, 1, 2, 3])
+    np.testing.assert_allclose(scores, [1 / np.sqrt(1.01), np.sqrt(0.5), 0, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("users", "k", "exclude", "message"),
+    [
+        ([0], 0, None, "k is 0"),
+        ([2], 1, None, "user ids 2 .. 2"),
+        ([-1], 1, None, "user ids -1"),
+        ([0], 1, Interactions.from_pairs([0], [0], 2, 4), "2 users x 4 items"),
+    ],
+)
+def test_bad_questions(build, users, k, exclude, message):
+    with pytest.raises(L2QError, match=message):
+        build(literal()).search(np.array(users), k, exclude)
+
+
+def test_packed_index_refuses_float_values():
+    values = Rows(np.ones((2, 4), np.float32))
+    with pytest.raises(L2QError, match="float"):
+        PackedIndex.from_representations(Representations(values, values, (4,), np.ones(1, np.float32)))
