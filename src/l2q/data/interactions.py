@@ -1,10 +1,13 @@
-"""Implicit feedback as one record: which user has which items."""
+"""Implicit feedback as one record: which user has which items; its readers and its splits."""
 
 from __future__ import annotations
 
 import hashlib
+import re
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from scipy import sparse
@@ -33,10 +36,11 @@ class Interactions:
         users = np.asarray(users, dtype=np.int64)
         items = np.asarray(items, dtype=np.int64)
         for name, ids, size in (("user", users, num_users), ("item", items, num_items)):
-            if len(ids) and not (0 <= ids.min() and ids.max() < size):
+            if len(ids) and not (ids.min() >= 0 and ids.max() < size):
                 worst = ids.min() if ids.min() < 0 else ids.max()
                 raise L2QError(f"{name} id {worst} is outside 0 .. {size - 1}")
-        keys = np.unique(users * num_items + items)
+        keys = np.sort(users * num_items + items)  # faster than np.unique, which hashes
+        keys = keys[np.diff(keys, prepend=-1) != 0]
         indptr = np.zeros(num_users + 1, dtype=np.int64)
         np.cumsum(np.bincount(keys // max(num_items, 1), minlength=num_users), out=indptr[1:])
         return cls(indptr, (keys % max(num_items, 1)).astype(np.int32), num_items)
@@ -73,6 +77,16 @@ class Interactions:
         digest.update(self.items.astype("<i4").tobytes())
         return digest.hexdigest()
 
+    @property
+    def keys(self) -> np.ndarray:
+        """user * num_items + item of every pair, (nnz,) int64, ascending."""
+        return self.users.astype(np.int64) * self.num_items + self.items
+
+    def select(self, chosen: np.ndarray) -> Interactions:
+        """The pairs where the mask ``chosen`` (nnz,) is true; users and items keep their ids."""
+        before = np.concatenate(([0], np.cumsum(chosen)))
+        return Interactions(before[self.indptr], self.items[chosen], self.num_items)
+
     def transpose(self) -> Interactions:
         """Items as rows: which item has which users."""
         return Interactions.from_pairs(self.items, self.users, self.num_items, self.num_users)
@@ -83,3 +97,207 @@ class Interactions:
         return sparse.csr_array(
             (ones, self.items, self.indptr.astype(np.int32)), shape=(self.num_users, self.num_items)
         )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A set split into train and test, with equal shapes. Names are (num_users,) and (num_items,) unicode
+    arrays; None: the ids are the names."""
+
+    name: str
+    train: Interactions
+    test: Interactions
+    user_names: np.ndarray | None = None
+    item_names: np.ndarray | None = None
+
+
+def read_lightgcn(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of a text file with one line per user, ``user item item ...``, as two int64 arrays.
+
+    A line may name a user without items; empty lines count for nothing. O(bytes), without a loop over
+    lines. Raises L2QError, with file and line number, for anything but whole numbers below 2^31.
+    """
+    text = np.frombuffer(_read(path), np.uint8)
+    digit = (text >= ord("0")) & (text <= ord("9"))
+    newline = text == ord("\n")
+    line_ends = np.flatnonzero(newline)
+
+    def fail(position: int) -> L2QError:
+        line = int(np.searchsorted(line_ends, position))
+        start = 0 if line == 0 else line_ends[line - 1] + 1
+        words = text[start:].tobytes().split(b"\n", 1)[0].decode("latin-1")  # one character a byte
+        word = next(w[0] for w in re.finditer(r"[^ \r\t]+", words) if w.end() > position - start)
+        why = "negative id" if re.fullmatch(r"-\d+", word) else "not an id below 2^31"
+        return L2QError(f"{path}:{line + 1}: {word[:40]!r} is {why}; a line reads `user item item ...`")
+
+    known = digit | newline | (text == ord(" ")) | (text == ord("\r")) | (text == ord("\t"))
+    if not known.all():
+        raise fail(int(np.argmin(known)))
+    starts = np.flatnonzero(digit & ~np.concatenate(([False], digit[:-1])))
+    ends = np.flatnonzero(digit & ~np.concatenate((digit[1:], [False]))) + 1
+    too_long = ends - starts > 18  # such a word would not fit the int64 that it is parsed to
+    if too_long.any():
+        raise fail(starts[np.argmax(too_long)])
+    if not len(starts):
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    ids = np.fromstring(text.tobytes(), dtype=np.int64, sep=" ")
+    if (ids >= 2**31).any():
+        raise fail(starts[np.argmax(ids >= 2**31)])
+
+    first = np.unique(np.concatenate(([0], np.searchsorted(starts, line_ends))))  # first id of every line
+    first = first[first < len(ids)]
+    is_item = np.ones(len(ids), dtype=bool)
+    is_item[first] = False
+    sizes = np.diff(np.append(first, len(ids))) - 1
+    return np.repeat(ids[first], sizes), ids[is_item]
+
+
+def read_dataset(path: str | Path, name: str, split_seed: int = 0) -> Dataset:
+    """A dataset from a folder or from one table of events.
+
+    A folder holds ``train.txt`` and ``test.txt`` (see ``read_lightgcn``), ids counted from 0, and may hold
+    ``users.txt`` and ``items.txt``, one name per line. A ``.csv``, ``.tsv`` or ``.parquet`` file has a header
+    whose first two columns are user and item, any strings: ids follow the sorted names, and a fifth of each
+    user's items, drawn with ``split_seed``, is the test part (see ``holdout``).
+
+    Repeated pairs are merged, test pairs that train has are dropped, users who are in test alone are kept:
+    each is counted in a warning. Raises L2QError for what cannot be read and for a set without interactions.
+    """
+    path = Path(path)
+    if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+        user_names, users, item_names, items = _read_events(path)
+        every = Interactions.from_pairs(users, items, len(user_names), len(item_names))
+        _warn(path, len(users) - len(every), "repeated pairs are counted once")
+        train, test = holdout(every, 0.2, split_seed)
+        return Dataset(name, train, test, user_names, item_names)
+
+    pairs = [read_lightgcn(path / file) for file in ("train.txt", "test.txt")]
+    names = [_read_names(path / file) for file in ("users.txt", "items.txt")]
+    if not len(pairs[0][0]):
+        raise L2QError(f"{path / 'train.txt'} has no interactions")
+    shape = []
+    for side, (file, lines) in enumerate(zip(("users.txt", "items.txt"), names, strict=True)):
+        size = 1 + max(int(part[side].max(initial=-1)) for part in pairs)
+        if size > 1_000_000 + 100 * sum(len(part[0]) for part in pairs):
+            raise L2QError(f"{path}: {file[:-5]} id {size - 1} leaves too many gaps; ids count from 0")
+        if lines is not None and len(lines) < size:
+            raise L2QError(f"{path / file} has {len(lines)} names, but ids go up to {size - 1}")
+        shape.append(size if lines is None else len(lines))
+    train, test = (Interactions.from_pairs(*part, *shape) for part in pairs)
+    repeated = sum(len(part[0]) for part in pairs) - len(train) - len(test)
+    _warn(path, repeated, "repeated pairs are counted once")
+    known = np.isin(test.keys, train.keys, assume_unique=True)
+    _warn(path, int(known.sum()), "test pairs are in train too and leave test")
+    test = test.select(~known)
+    cold = int(((train.user_degrees == 0) & (test.user_degrees > 0)).sum())
+    _warn(path, cold, "users have test items but no train items")
+    return Dataset(name, train, test, *names)
+
+
+def holdout(train: Interactions, fraction: float, seed: int) -> tuple[Interactions, Interactions]:
+    """A random part of every user's items for validation, made from train alone: (fit, validation).
+
+    A user with n >= 2 items gives ``fraction`` * n of them (halves rounded up, at least 1, and one stays);
+    a user with 1 item gives none.
+    """
+    order = np.random.default_rng(seed).random(len(train))
+    return _hold_out(train, fraction, order, least=2)
+
+
+def cluster_holdout(
+    train: Interactions, item_vectors: np.ndarray, fraction: float, seed: int
+) -> tuple[Interactions, Interactions]:
+    """A corner of every user's taste for validation, made from train alone: (fit, validation).
+
+    Of each user with 6 or more items one is drawn; it is held out together with those of the user's own items
+    that are nearest to it by cosine of ``item_vectors`` (num_items, dim), ``fraction`` * n in all (halves
+    rounded up, at least 1; of equally near ones the lower id). Users with fewer items give none. Predicting
+    such a part asks for what a user turns to next rather than for more of the same, as a later test does.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = train.indptr[:-1] + (rng.random(train.num_users) * train.user_degrees).astype(np.int64)
+    drawn = np.repeat(drawn, train.user_degrees)  # (nnz,), a position in items
+    unit = item_vectors / np.maximum(np.linalg.norm(item_vectors, axis=1, keepdims=True), 1e-12)
+    cosine = np.empty(len(train), dtype=unit.dtype)
+    for part in range(0, len(train), 65536):  # two gathered blocks at a time, not two (nnz, dim) arrays
+        block = slice(part, part + 65536)
+        np.vecdot(unit[train.items[block]], unit[train.items[drawn[block]]], out=cosine[block])
+    cosine[drawn] = np.inf
+    return _hold_out(train, fraction, -cosine, least=6)
+
+
+def _hold_out(
+    train: Interactions, fraction: float, order: np.ndarray, least: int
+) -> tuple[Interactions, Interactions]:
+    """Per user with at least ``least`` items, the ``fraction`` with the smallest ``order`` (nnz,) goes."""
+    if not 0 < fraction < 1:
+        raise L2QError(f"fraction={fraction} must lie between 0 and 1")
+    degrees = train.user_degrees
+    # the small term mends products such as .29 * 50 = 14.4999...
+    sizes = np.clip(np.floor(fraction * degrees + 0.5 + 1e-9).astype(np.int64), 1, degrees - 1)
+    sizes[degrees < least] = 0
+    by_order = np.lexsort((order, train.users))
+    rank = np.arange(len(train)) - np.repeat(train.indptr[:-1], degrees)
+    held = np.empty(len(train), dtype=bool)
+    held[by_order] = rank < np.repeat(sizes, degrees)
+    return train.select(~held), train.select(held)
+
+
+def _read(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise L2QError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _read_names(path: Path) -> np.ndarray | None:
+    if not path.exists():
+        return None
+    try:
+        text = _read(path).decode()
+    except UnicodeDecodeError as error:
+        raise L2QError(f"{path} is not UTF-8 text: byte {error.start}") from error
+    return np.array(text.replace("\r\n", "\n").removesuffix("\n").split("\n"))
+
+
+def _read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """User names, user of each event, item names, item of each event."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv, parquet
+
+    try:
+        if path.suffix.lower() == ".parquet":
+            columns = parquet.read_schema(path).names[:2]
+            table = parquet.read_table(path, columns=columns)
+        else:
+            parse = csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            with csv.open_csv(path, parse_options=parse) as reader:
+                columns = reader.schema.names[:2]
+            text = csv.ConvertOptions(include_columns=columns, column_types={c: pa.string() for c in columns})
+            table = csv.read_csv(path, parse_options=parse, convert_options=text)
+        if len(columns) < 2:
+            raise L2QError(f"{path} has {len(columns)} column; the first two are user and item")
+        sides = [column.cast(pa.string()) for column in table.columns]
+    except (OSError, pa.ArrowException) as error:
+        raise L2QError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    if not table.num_rows:
+        raise L2QError(f"{path} has no interactions")
+
+    found: list[np.ndarray] = []
+    for column, side in zip(columns, sides, strict=True):
+        bad = pc.or_kleene(pc.is_null(side), pc.or_kleene(pc.equal(side, ""), pc.match_substring(side, "\n")))
+        if pc.any(bad).as_py():
+            raise L2QError(f"{path}: row {pc.index(bad, True).as_py() + 1} has no one-line {column}")
+        encoded = side.combine_chunks().dictionary_encode()
+        names = np.array(encoded.dictionary.to_pylist())
+        order = np.argsort(names)
+        rank = np.empty(len(order), dtype=np.int64)
+        rank[order] = np.arange(len(order))
+        found += [names[order], rank[encoded.indices.to_numpy()]]
+    return found[0], found[1], found[2], found[3]
+
+
+def _warn(path: Path, count: int, what: str) -> None:
+    if count:
+        warnings.warn(f"{path}: {count:,} {what}", stacklevel=3)

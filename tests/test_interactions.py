@@ -1,0 +1,291 @@
+"""Readers, merging and validation splits, by value."""
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from l2q.data.interactions import Interactions, cluster_holdout, holdout, read_dataset, read_lightgcn
+from l2q.errors import L2QError
+
+
+def graph(*rows, num_items=None):
+    """Interactions with the given items per user."""
+    users = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+    items = np.concatenate([np.asarray(row, dtype=int) for row in rows])
+    return Interactions.from_pairs(users, items, len(rows), num_items or items.max() + 1)
+
+
+def pairs(part):
+    return set(zip(part.users.tolist(), part.items.tolist(), strict=True))
+
+
+def folder(path, train, test="", **names):
+    (path / "train.txt").write_text(train)
+    (path / "test.txt").write_text(test)
+    for side, text in names.items():
+        (path / f"{side}.txt").write_text(text, encoding="utf-8")
+    return path
+
+
+def test_from_pairs_sorts_and_merges():
+    made = Interactions.from_pairs([1, 0, 1, 1], [2, 1, 0, 2], 3, 4)
+    assert made.indptr.tolist() == [0, 1, 3, 3]
+    assert made.items.tolist() == [1, 0, 2]
+    assert (made.num_users, made.num_items, len(made)) == (3, 4, 3)
+    assert made.keys.tolist() == [1, 4, 6]
+    assert made.transpose().keys.tolist() == [0 * 3 + 1, 1 * 3 + 0, 2 * 3 + 1]
+    empty = Interactions.from_pairs([], [], 2, 0)
+    assert empty.indptr.tolist() == [0, 0, 0]
+    with pytest.raises(L2QError, match=r"item id 4 is outside 0 \.\. 3"):
+        Interactions.from_pairs([0], [4], 1, 4)
+    with pytest.raises(L2QError, match="user id -1"):
+        Interactions.from_pairs([-1], [0], 1, 4)
+
+
+def test_fingerprint_sees_pairs_and_shape_but_not_order():
+    one = Interactions.from_pairs([0, 0, 1], [2, 0, 1], 2, 3)
+    assert one.fingerprint == Interactions.from_pairs([1, 0, 0], [1, 0, 2], 2, 3).fingerprint
+    assert one.fingerprint != Interactions.from_pairs([0, 0, 1], [2, 0, 2], 2, 3).fingerprint
+    assert one.fingerprint != Interactions.from_pairs([0, 0, 1], [2, 0, 1], 2, 4).fingerprint
+    assert one.fingerprint != Interactions.from_pairs([0, 1, 1], [0, 1, 2], 2, 3).fingerprint
+
+
+def test_select_keeps_ids():
+    chosen = graph([0, 1], [2], [0, 2]).select(np.array([False, True, False, True, True]))
+    assert chosen.indptr.tolist() == [0, 1, 1, 3]
+    assert chosen.items.tolist() == [1, 0, 2]
+    assert chosen.num_items == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0 5 3\n2 1\n", [(0, 5), (0, 3), (2, 1)]),
+        ("0 5 3\r\n\r\n1\r\n2\t1", [(0, 5), (0, 3), (2, 1)]),  # a user without items, no last line break
+        ("\n\n  7   0 \n0 2147483647\n", [(7, 0), (0, 2147483647)]),
+        ("0\n1\n", []),
+        ("", []),
+        (" \n\n", []),
+    ],
+)
+def test_read_lightgcn(tmp_path, text, expected):
+    (tmp_path / "train.txt").write_bytes(text.encode())
+    users, items = read_lightgcn(tmp_path / "train.txt")
+    assert list(zip(users.tolist(), items.tolist(), strict=True)) == expected
+
+
+def test_read_lightgcn_equals_a_loop_over_lines(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 10**6, size=rng.integers(0, 6)).tolist() for _ in range(200)]
+    lines = [f"{user} {' '.join(map(str, row))}".strip() for user, row in enumerate(rows)]
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+    users, items = read_lightgcn(tmp_path / "a.txt")
+    assert list(zip(users.tolist(), items.tolist(), strict=True)) == [
+        (user, item) for user, row in enumerate(rows) for item in row
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0 1\n1 x 2\n", "a.txt:2: 'x' is not an id"),
+        ("0 1\n\n1 -2 3\n", "a.txt:3: '-2' is negative id"),
+        ("-1 2\n", "a.txt:1: '-1' is negative id"),
+        ("0 1\n1 2,3\n", "a.txt:2: '2,3' is not an id"),
+        ("0 1.5\n", "a.txt:1: '1.5' is not an id"),
+        ("0 1\n1 2147483648\n", "a.txt:2: '2147483648' is not an id below 2^31"),
+        ("0 1\n2 99999999999999999999999 4", "a.txt:2: '99999999999999999999999' is not an id"),
+        ("0 " + "1 " * 5000 + "é\n", "a.txt:1: 'Ã©' is not an id"),
+        ("0 1\u00a02\n", "a.txt:1: "),
+    ],
+)
+def test_malformed_lines_are_named(tmp_path, text, message):
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    with pytest.raises(L2QError, match=re.escape(message)) as caught:
+        read_lightgcn(tmp_path / "a.txt")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(L2QError, match=r"cannot read .*train\.txt: No such file"):
+        read_dataset(tmp_path, "a")
+
+
+def test_read_dataset_takes_the_shape_of_both_files(tmp_path):
+    data = read_dataset(folder(tmp_path, "0 1 0\n1 2\n", "1 4\n0 3\n"), "tiny")
+    assert data.name == "tiny"
+    assert pairs(data.train) == {(0, 0), (0, 1), (1, 2)}
+    assert pairs(data.test) == {(0, 3), (1, 4)}
+    assert {(part.num_users, part.num_items) for part in (data.train, data.test)} == {(2, 5)}
+    assert data.user_names is None
+    assert data.item_names is None
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_give_names_and_the_shape(tmp_path):
+    path = folder(tmp_path, "0 1\n", "0 0\n", users="ann\nbob\n", items="tea\ncafé\nmaté")
+    data = read_dataset(path, "tiny")
+    assert data.user_names.tolist() == ["ann", "bob"]
+    assert data.item_names.tolist() == ["tea", "café", "maté"]
+    assert data.item_names.dtype.kind == "U"
+    assert (data.test.num_users, data.test.num_items) == (2, 3)
+    (tmp_path / "items.txt").write_text("tea\n")
+    with pytest.raises(L2QError, match=r"items\.txt has 1 names, but ids go up to 1"):
+        read_dataset(path, "tiny")
+
+
+def test_what_is_merged_dropped_or_cold_is_counted(tmp_path):
+    path = folder(tmp_path, "0 1 1 2\n0 1\n", "0 2 3\n1 0 0\n2 1\n")
+    with pytest.warns(UserWarning, match="repeated") as caught:
+        data = read_dataset(path, "tiny")
+    assert [str(w.message).split(": ")[1] for w in caught] == [
+        "3 repeated pairs are counted once",
+        "1 test pairs are in train too and leave test",
+        "2 users have test items but no train items",
+    ]
+    assert pairs(data.train) == {(0, 1), (0, 2)}
+    assert pairs(data.test) == {(0, 3), (1, 0), (2, 1)}
+
+
+def test_unusable_sets_are_refused(tmp_path):
+    with pytest.raises(L2QError, match=r"train\.txt has no interactions"):
+        read_dataset(folder(tmp_path, "0\n1\n", "0 1\n"), "empty")
+    with pytest.raises(L2QError, match="item id 2000000000 leaves too many gaps"):
+        read_dataset(folder(tmp_path, "0 2000000000\n", "0 1\n"), "gaps")
+
+
+EVENTS = "who,what,when\nzoe,tea,1\nann,cocoa,2\nann,tea,3\nann,cocoa,4\nbob,tea,5\nann,milk,6\n"
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+def test_events_table(tmp_path, kind):
+    path = tmp_path / f"events.{kind}"
+    if kind == "parquet":
+        rows = [line.split(",") for line in EVENTS.split()]
+        pa.parquet.write_table(pa.table(dict(zip(rows[0], zip(*rows[1:], strict=True), strict=True))), path)
+    else:
+        path.write_text(EVENTS.replace(",", "\t" if kind == "tsv" else ","))
+    with pytest.warns(UserWarning, match="1 repeated pairs"):
+        data = read_dataset(path, "shop")
+    assert data.user_names.tolist() == ["ann", "bob", "zoe"]
+    assert data.item_names.tolist() == ["cocoa", "milk", "tea"]
+    assert pairs(data.train) | pairs(data.test) == {(0, 0), (0, 1), (0, 2), (1, 2), (2, 2)}
+    assert data.train.user_degrees.tolist() == [2, 1, 1]  # a fifth of 3 items is 1; 1 item stays in train
+    assert data.test.user_degrees.tolist() == [1, 0, 0]
+
+
+def test_events_keep_numbers_as_strings_and_split_by_seed(tmp_path):
+    path = tmp_path / "events.csv"
+    path.write_text("user,item\n" + "".join(f"{user},{item:03}\n" for user in (7, 10) for item in range(50)))
+    data = read_dataset(path, "numbers", split_seed=1)
+    assert data.user_names.tolist() == ["10", "7"]
+    assert data.item_names[:2].tolist() == ["000", "001"]
+    assert data.test.user_degrees.tolist() == [10, 10]
+    assert data.test.keys.tolist() == read_dataset(path, "numbers", split_seed=1).test.keys.tolist()
+    assert data.test.keys.tolist() != read_dataset(path, "numbers", split_seed=2).test.keys.tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot read .*Empty CSV"),
+        ("user\nann\n", "has 1 column"),
+        ("user,item\n", "has no interactions"),
+        ("user,item\nann,tea\n,tea\n", "row 2 has no one-line user"),
+        ("user,item\nann,tea\nbob,tea,5\n", "cannot read .*Expected 2 columns, got 3"),
+    ],
+)
+def test_bad_events_are_named(tmp_path, text, message):
+    (tmp_path / "events.csv").write_text(text)
+    with pytest.raises(L2QError, match=message) as caught:
+        read_dataset(tmp_path / "events.csv", "shop")
+    assert "\n" not in str(caught.value)
+
+
+def test_holdout_sizes_are_rounded_half_up_and_leave_one():
+    train = graph(*(range(n) for n in (1, 2, 3, 5, 10, 50)))
+    fit, val = holdout(train, 0.3, seed=0)
+    assert val.user_degrees.tolist() == [0, 1, 1, 2, 3, 15]  # 0.3 * 5 = 1.5 -> 2
+    assert pairs(fit) | pairs(val) == pairs(train)
+    assert len(fit) + len(val) == len(train)
+    assert (fit.num_users, fit.num_items, val.num_users) == (6, 50, 6)
+    assert holdout(train, 0.29, 0)[1].user_degrees[5] == 15  # .29 * 50 = 14.5, which floats miss
+    assert holdout(train, 0.99, 0)[1].user_degrees.tolist() == [0, 1, 2, 4, 9, 49]
+    for fraction in (0, 1):
+        with pytest.raises(L2QError, match=f"fraction={fraction} must lie between 0 and 1"):
+            holdout(train, fraction, 0)
+
+
+def test_holdout_is_seeded_and_even():
+    train = graph(*[range(10)] * 2000)
+    val = holdout(train, 0.2, seed=3)[1]
+    assert val.keys.tolist() == holdout(train, 0.2, seed=3)[1].keys.tolist()
+    assert val.keys.tolist() != holdout(train, 0.2, seed=4)[1].keys.tolist()
+    # each of 10 items is held out by 400 of 2,000 users; standard deviation sqrt(2000 * .2 * .8) = 17.9
+    assert np.abs(val.item_degrees - 400).max() < 5 * 17.9
+
+
+def test_cluster_holdout_takes_the_drawn_items_neighbours():
+    # two clusters of directions; 30 % of 6 and of 7 items is 2
+    angles = np.radians([0, 10, 25, 90, 105, 130, 60])
+    vectors = np.stack((np.cos(angles), np.sin(angles)), axis=1) * np.arange(1, 8)[:, None]
+    train = graph([0, 1, 2, 3, 4, 5], range(7), [0, 1, 2, 3, 4], [], num_items=7)
+    nearest = {0: 1, 1: 0, 2: 1, 3: 4, 4: 3, 5: 4, 6: 3}  # 6 lies 30 degrees from 3, 35 from 2
+    seen = set()
+    for seed in range(60):
+        fit, val = cluster_holdout(train, vectors, 0.3, seed)
+        assert val.user_degrees.tolist() == [2, 2, 0, 0]
+        assert pairs(fit) | pairs(val) == pairs(train)
+        for user in (0, 1):
+            held = frozenset(val[user].tolist())
+            assert held in {frozenset((item, nearest[item])) for item in train[user].tolist()}
+            seen.add((user, held))
+    assert seen == {
+        *((0, frozenset(p)) for p in [(0, 1), (1, 2), (3, 4), (4, 5)]),
+        *((1, frozenset(p)) for p in [(0, 1), (1, 2), (3, 4), (4, 5), (3, 6)]),
+    }
+
+
+def test_cluster_holdout_breaks_ties_by_lower_id_and_survives_zero_vectors():
+    vectors = np.ones((8, 3), dtype=np.float32)
+    vectors[7] = 0
+    train = graph(range(8), num_items=8)
+    held = {tuple(cluster_holdout(train, vectors, 0.25, seed)[1][0].tolist()) for seed in range(50)}
+    # the drawn item with the lowest other one; item 7 is as near to all: cosine 0
+    assert held == {(0, item) for item in range(1, 8)}
+
+
+def test_cluster_holdout_equals_a_loop_on_a_random_graph():
+    rng = np.random.default_rng(0)
+    train = graph(
+        *[rng.choice(300, size=rng.integers(1, 60), replace=False) for _ in range(5000)], num_items=300
+    )
+    assert len(train) > 2 * 65536  # several blocks
+    vectors = rng.normal(size=(300, 8))
+    val = cluster_holdout(train, vectors, 0.15, seed=5)[1]
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    for user in range(0, 5000, 50):
+        row, size = train[user], int(np.floor(0.15 * len(train[user]) + 0.5))
+        if len(row) < 6:
+            assert len(val[user]) == 0
+            continue
+        corners = [set(row[np.argsort(-unit[row] @ unit[item])][: max(size, 1)].tolist()) for item in row]
+        assert set(val[user].tolist()) in corners
+
+
+@pytest.mark.parametrize(
+    ("name", "users", "items", "train", "test"),
+    [
+        ("gowalla", 29858, 40981, 810128, 217242),
+        ("amazon_book_partial", 52643, 91599, 1871361, 603378),
+        ("online_retail", 3691, 2779, 207418, 51876),
+    ],
+)
+def test_public_sets(shared_data, name, users, items, train, test):
+    data = read_dataset(shared_data(name), name)
+    assert (data.train.num_users, data.train.num_items, len(data.train), len(data.test)) == (
+        *(users, items, train, test),
+    )
