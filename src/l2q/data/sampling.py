@@ -1,0 +1,113 @@
+"""Triplets for ranking losses: every train pair once per epoch, each with an item its user does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from l2q.data.interactions import Interactions
+from l2q.errors import L2QError
+
+
+class Triplets(NamedTuple):
+    """One batch, three (batch,) int64 arrays: ``users`` have ``pos_items`` and do not have ``neg_items``."""
+
+    users: np.ndarray
+    pos_items: np.ndarray
+    neg_items: np.ndarray
+
+
+class TripletSampler:
+    """Batches of (user, positive, negative); what an epoch holds depends on (seed, epoch) alone.
+
+    A user who has every item has no negative: that user's pairs take no part, and ``train`` holds the pairs
+    that do. Raises L2QError where none are left.
+    """
+
+    def __init__(self, train: Interactions, batch_size: int, seed: int) -> None:
+        if batch_size < 1:
+            raise L2QError(f"batch_size={batch_size} must be at least 1")
+        has_negatives = train.user_degrees < train.num_items
+        if not has_negatives.all():
+            train = train.select(np.repeat(has_negatives, train.user_degrees))
+        if not len(train):
+            raise L2QError("no train pair has a negative: every user with items has all of them")
+        self.train, self.batch_size, self.seed = train, batch_size, seed
+
+    def __len__(self) -> int:
+        """Batches per epoch, the last one possibly smaller."""
+        return -(-len(self.train) // self.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[Triplets]:
+        """Every train pair once, shuffled. The next batch is drawn in the background."""
+        batches = self._draw(epoch)
+        with ThreadPoolExecutor(1) as worker:
+            ahead = worker.submit(next, batches, None)
+            while (batch := ahead.result()) is not None:
+                ahead = worker.submit(next, batches, None)
+                yield batch
+
+    def _draw(self, epoch: int) -> Iterator[Triplets]:
+        users, items = self.train.users, self.train.items
+        keys = np.random.SeedSequence((self.seed, epoch)).generate_state(2, np.uint64)
+        negatives = draw_negatives(self.train.indptr, items, self.train.num_items, keys[0])
+        order = _permutation(len(items), keys[1])
+        for start in range(0, len(order), self.batch_size):
+            yield Triplets(*_gather(order[start : start + self.batch_size], users, items, negatives))
+
+
+@numba.njit(inline="always")
+def _below(bound: int, key: np.uint64, number: int) -> int:
+    """A uniform integer from 0 .. bound - 1: number ``number`` of the stream SplitMix64(key)
+    (Steele, Lea and Flood, 2014), so it depends on no other draw."""
+    bits = key + np.uint64(number + 1) * np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    bits ^= bits >> np.uint64(31)
+    return int((bits >> np.uint64(11)) * 2.0**-53 * bound)
+
+
+@numba.njit(nogil=True, cache=True)
+def draw_negatives(indptr: np.ndarray, items: np.ndarray, num_items: int, key: np.uint64) -> np.ndarray:
+    """One negative for every pair, (nnz,) int32, uniform over the items that the pair's user does not have.
+
+    No draw is ever rejected: with the row i_0 < i_1 < ... of n items, draw r from 0 .. num_items - n - 1 and
+    return the r-th missing item, r + #{k : i_k - k <= r}, found by bisection, since i_k - k is the number of
+    missing items below i_k. Every row must leave an item out. Going by rows keeps each of them in cache.
+    """
+    negatives = np.empty(len(items), dtype=np.int32)
+    for user in range(len(indptr) - 1):
+        start, end = indptr[user], indptr[user + 1]
+        for pair in range(start, end):
+            drawn = _below(num_items - (end - start), key, pair)
+            low, high = start, end
+            while low < high:
+                middle = (low + high) >> 1
+                if items[middle] - (middle - start) <= drawn:
+                    low = middle + 1
+                else:
+                    high = middle
+            negatives[pair] = drawn + (low - start)
+    return negatives
+
+
+@numba.njit(nogil=True, cache=True)
+def _permutation(size: int, key: np.uint64) -> np.ndarray:
+    """0 .. size - 1 in random order (Fisher and Yates), four times as fast as NumPy's."""
+    order = np.arange(size)
+    for last in range(size - 1, 0, -1):
+        other = _below(last + 1, key, last)
+        order[last], order[other] = order[other], order[last]
+    return order
+
+
+@numba.njit(nogil=True, cache=True)
+def _gather(pairs, users, items, negatives):
+    batch = np.empty((3, len(pairs)), dtype=np.int64)
+    for place, pair in enumerate(pairs):
+        batch[0, place], batch[1, place], batch[2, place] = users[pair], items[pair], negatives[pair]
+    return batch

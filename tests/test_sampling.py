@@ -1,0 +1,115 @@
+"""Negatives are exact and uniform; an epoch is every pair once, whatever the batch size."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from l2q.data.interactions import Interactions
+from l2q.data.sampling import TripletSampler, draw_negatives
+from l2q.errors import L2QError
+
+
+def random_graph(num_users=40, num_items=12, density=0.6, seed=0):
+    has = np.random.default_rng(seed).random((num_users, num_items)) < density
+    has[:, 0] &= ~has.all(axis=1)  # every user leaves an item out
+    return Interactions.from_pairs(*has.nonzero(), num_users, num_items)
+
+
+def epoch(train, batch_size=7, seed=0, number=0):
+    """All triplets of an epoch, (nnz, 3)."""
+    return np.concatenate(
+        [np.stack(batch, 1) for batch in TripletSampler(train, batch_size, seed).epoch(number)]
+    )
+
+
+def test_every_pair_once_and_no_negative_is_a_positive():
+    train = random_graph()
+    have = set(zip(train.users.tolist(), train.items.tolist(), strict=True))
+    for number in range(20):
+        triplets = epoch(train, number=number)
+        assert sorted(map(tuple, triplets[:, :2].tolist())) == sorted(have)
+        assert not have & set(map(tuple, triplets[:, [0, 2]].tolist()))
+        assert triplets[:, 2].min() >= 0
+        assert triplets[:, 2].max() < train.num_items
+
+
+def test_the_only_missing_item_is_the_negative():
+    train = Interactions.from_pairs(*(~np.eye(50, dtype=bool)).nonzero(), 50, 50)
+    triplets = epoch(train, 1000)
+    assert (triplets[:, 2] == triplets[:, 0]).all()
+
+
+def test_negatives_are_uniform_over_the_missing_items():
+    items = np.array([0, 1, 4, 5, 6, 9])  # both ends, a gap, single items
+    users = 20_000
+    train = Interactions.from_pairs(np.repeat(np.arange(users), 6), np.tile(items, users), users, 12)
+    counts = np.bincount(draw_negatives(train.indptr, train.items, 12, np.uint64(1)), minlength=12)
+    missing = [2, 3, 7, 8, 10, 11]
+    assert counts[items].sum() == 0
+    expected = users
+    chi_square = ((counts[missing] - expected) ** 2 / expected).sum()
+    assert 0.21 < chi_square < 20.5  # 5 degrees of freedom: .001 quantiles on either side
+
+
+def test_negatives_are_independent_of_the_positive():
+    train = Interactions.from_pairs(np.repeat(np.arange(30_000), 2), np.tile([1, 3], 30_000), 30_000, 6)
+    drawn = draw_negatives(train.indptr, train.items, 6, np.uint64(9)).reshape(-1, 2)
+    table = np.zeros((6, 6))
+    np.add.at(table, (drawn[:, 0], drawn[:, 1]), 1)
+    table = table[np.ix_([0, 2, 4, 5], [0, 2, 4, 5])]
+    assert table.sum() == 30_000
+    chi_square = ((table - 1875) ** 2 / 1875).sum()
+    assert 3.5 < chi_square < 37.7  # 15 degrees of freedom: .001 quantiles
+
+
+def test_an_epoch_depends_on_seed_and_number_alone():
+    train = random_graph()
+    first = epoch(train, 7, seed=1, number=2)
+    sampler = TripletSampler(train, 64, 1)
+    list(sampler.epoch(0))  # epochs before, and another batch size, change nothing
+    again = np.concatenate([np.stack(batch, 1) for batch in sampler.epoch(2)])
+    assert (first == again).all()
+    for other in (epoch(train, 7, seed=2, number=2), epoch(train, 7, seed=1, number=3)):
+        assert (first[:, :2] != other[:, :2]).any()  # another order
+        order, other_order = (np.lexsort((t[:, 1], t[:, 0])) for t in (first, other))
+        assert (first[order, 2] != other[other_order, 2]).mean() > 0.5  # other negatives of the same pairs
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"), [(4, [4, 4, 2]), (5, [5, 5]), (10, [10]), (99, [10]), (1, [1] * 10)]
+)
+def test_batch_boundaries(batch_size, sizes):
+    train = Interactions.from_pairs(np.repeat(np.arange(5), 2), np.tile([0, 2], 5), 5, 4)
+    sampler = TripletSampler(train, batch_size, 0)
+    batches = list(sampler.epoch(0))
+    assert len(sampler) == len(sizes)
+    assert [len(batch.users) for batch in batches] == sizes
+    assert {part.dtype for batch in batches for part in batch} == {np.dtype(np.int64)}
+
+
+def test_the_order_is_shuffled():
+    train = Interactions.from_pairs(np.arange(10_000), np.zeros(10_000), 10_000, 2)
+    users = epoch(train, 512)[:, 0]
+    # correlation of a random order: standard deviation 1 / sqrt(n) = .01
+    assert abs(np.corrcoef(users, np.arange(10_000))[0, 1]) < 0.04
+
+
+def test_users_with_every_item_take_no_part():
+    train = Interactions.from_pairs([0, 0, 1, 2, 2], [0, 1, 1, 0, 1], 3, 2)
+    assert epoch(train).tolist() == [[1, 1, 0]]
+    assert len(TripletSampler(train, 1, 0)) == 1
+    full = Interactions.from_pairs([0, 0], [0, 1], 2, 2)
+    with pytest.raises(L2QError, match="no train pair has a negative"):
+        TripletSampler(full, 1, 0)
+    with pytest.raises(L2QError, match="batch_size=0 must be at least 1"):
+        TripletSampler(train, 0, 0)
+
+
+def test_an_abandoned_epoch_leaves_no_thread_behind():
+    before = threading.active_count()
+    batches = TripletSampler(random_graph(), 3, 0).epoch(0)
+    next(batches)
+    assert threading.active_count() == before + 1  # the next batch is drawn beside us
+    batches.close()
+    assert threading.active_count() == before
