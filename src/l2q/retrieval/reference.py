@@ -1,9 +1,9 @@
 """A reader of the index folder that knows only its files: plain NumPy, nothing else of this package.
 
-    python -m l2q.retrieval.reference INDEX_DIR --k 20 --out FILE.npz
+    python -m l2q.retrieval.reference INDEX_DIR --k 20 --out FILE.npz [--users ROWS.npy]
 
-ranks the catalogue for every user, train items left out, from the packed bytes as they lie on disk:
-xor and bit counts instead of products of signs. It is what any other program would have to do.
+ranks the catalogue for every user (or for the given rows), train items left out, from the packed bytes as
+they lie on disk: xor and bit counts instead of products of signs. It is what any other program would have to do.
 """
 
 from __future__ import annotations
@@ -90,6 +90,8 @@ if __name__ == "__main__":
     parser.add_argument("folder")
     parser.add_argument("--k", type=int, default=20)
     parser.add_argument("--out", required=True, help="an .npz file: scores and items, (users, k)")
+    parser.add_argument("--users", help="an .npy file of user rows (default: all users)")
     arguments = parser.parse_args()
-    all_scores, all_items = reference_search(arguments.folder, k=arguments.k)
+    rows = np.load(arguments.users, allow_pickle=False) if arguments.users else None
+    all_scores, all_items = reference_search(arguments.folder, rows, arguments.k)
     np.savez(arguments.out, scores=all_scores, items=all_items)

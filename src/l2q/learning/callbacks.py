@@ -1,0 +1,205 @@
+"""Lightning callbacks: annealing, validation, code statistics, history, patience, finite loss, progress."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from l2q.data.interactions import Interactions
+from l2q.errors import L2QError
+from l2q.evaluation import evaluate
+from l2q.models.annealing import Annealing
+from l2q.representations import Representations
+from l2q.retrieval.index import DenseIndex
+
+
+class AnnealingCallback(Callback):
+    """Writes the quantizer's strength before every step, from progress alone."""
+
+    def __init__(self, annealing: Annealing) -> None:
+        self.annealing = annealing
+
+    def finished(self, module: Any) -> bool:
+        return module.progress(self.annealing.horizon_epochs) >= 1 or self.annealing.curve == "constant"
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_index: int) -> None:
+        strength = self.annealing.strength(min(module.progress(self.annealing.horizon_epochs), 1.0))
+        if hasattr(module.encoder.quantizer, "strength"):
+            module.encoder.quantizer.strength.fill_(strength)
+            module.log("anneal/strength", strength, on_step=False, on_epoch=True, batch_size=1)
+
+
+def code_statistics(now: Representations, before: Representations | None) -> dict[str, float]:
+    """How the codes behave: flip_ratio, the share of bits that changed since ``before``; bit_balance, the
+    mean over bits of |mean of the bit over all rows| (0: balanced, 1: constant); scale_spread, the standard
+    deviation of the item scales over their mean, averaged over segments."""
+    values = np.concatenate([now.users.values, now.items.values])
+    statistics = {"codes/bit_balance": float(np.abs(values.mean(axis=0, dtype=np.float64)).mean())}
+    if before is not None:
+        flips = [
+            (a.values != b.values).sum() for a, b in ((now.users, before.users), (now.items, before.items))
+        ]
+        statistics["codes/flip_ratio"] = float(sum(flips) / values.size)
+    if now.items.scales is not None:
+        spread = now.items.scales.std(axis=0) / np.maximum(now.items.scales.mean(axis=0), 1e-30)
+        statistics["codes/scale_spread"] = float(spread.mean())
+    return statistics
+
+
+class Validation(Callback):
+    """Measures the hard codes on the validation part after an epoch and logs ``val/*`` and ``codes/*``.
+
+    Without a validation part (``val=None``) it logs the code statistics alone.
+    """
+
+    def __init__(
+        self,
+        fit: Interactions,
+        val: Interactions | None,
+        ks: Sequence[int],
+        every_n_epochs: int,
+        memory_mb: int,
+    ) -> None:
+        self.fit, self.val, self.ks = fit, val, ks
+        self.every_n_epochs, self.memory_mb = every_n_epochs, memory_mb
+        self.before: Representations | None = None
+        self.measured: dict[str, float] = {}  # of the epoch that just ended; empty if it was not evaluated
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self.measured = {}
+        if (trainer.current_epoch + 1) % self.every_n_epochs:
+            return
+        representations = module.encoder.encode()
+        values: dict[str, float] = {}
+        if self.val is not None:
+            index = DenseIndex(representations, memory_mb=self.memory_mb)
+            found = evaluate(index, self.val, self.ks, exclude=self.fit)
+            values = {f"val/{key}": value for key, value in found.metrics.items()}
+        if representations.binary:
+            values |= code_statistics(representations, self.before)
+            self.before = representations
+        module.log_dict(values, batch_size=1)
+        self.measured = values
+
+
+class History(Callback):
+    """Keeps every epoch's logged values, in the checkpoint and in ``history.csv``, so that a resumed run
+    has its whole history."""
+
+    def __init__(self, folder: Path, validation: Validation) -> None:
+        self.path = Path(folder) / "history.csv"
+        self.validation = validation
+        self.rows: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = list(state["rows"])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        logged = trainer.callback_metrics
+        values = {key: float(logged[key]) for key in ("train/loss", "anneal/strength") if key in logged}
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "learning_rate": rate}
+        self.rows.append(row | values | self.validation.measured)
+        self.write()
+
+    def write(self) -> None:
+        keys = sorted({key for row in self.rows for key in row}, key=lambda key: ("/" in key, key))
+        part = self.path.with_suffix(".part")
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, keys)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(part, self.path)
+
+
+class PatienceAfterAnnealing(EarlyStopping):
+    """Early stopping whose patience starts when the annealing has ended: the codes get better while it
+    runs, whatever a single epoch says."""
+
+    def __init__(self, annealing: AnnealingCallback, validation: Validation, **arguments: Any) -> None:
+        super().__init__(check_on_train_epoch_end=True, **arguments)
+        self.annealing, self.validation = annealing, validation
+
+    def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
+        if self.validation.measured and self.annealing.finished(trainer.lightning_module):
+            super()._run_early_stopping_check(trainer)
+
+
+class FiniteLoss(Callback):
+    """Stops at a loss that is not finite, before a checkpoint of it could be written."""
+
+    def __init__(self) -> None:
+        self.bad_step: torch.Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_index: int
+    ) -> None:
+        # stays on the device: reading it every step would stall a GPU
+        step = torch.tensor(trainer.global_step, device=outputs["loss"].device)
+        bad = torch.where(torch.isfinite(outputs["loss"]), torch.iinfo(step.dtype).max, step)
+        self.bad_step = bad if self.bad_step is None else torch.minimum(self.bad_step, bad)
+        if trainer.is_last_batch or batch_index % 50 == 49:
+            self.check()
+
+    def check(self) -> None:
+        first = int(self.bad_step) if self.bad_step is not None else torch.iinfo(torch.int64).max
+        self.bad_step = None
+        if first < torch.iinfo(torch.int64).max:
+            raise L2QError(
+                f"the loss is not finite at step {first}; lower learning_rate; checkpoints/last.ckpt "
+                "holds the last whole epoch"
+            )
+
+
+class EpochProgress(Callback):
+    """One bar over the whole training with the time left; says at the start how long it expects to take."""
+
+    def __init__(self) -> None:
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
+        times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False))
+        self.bar = Progress(*columns, *times, TextColumn("{task.fields[values]}"))
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self.start = trainer.current_epoch
+        self.bar.start()
+        self.task = self.bar.add_task(
+            "training", total=trainer.max_epochs, completed=trainer.current_epoch, values=""
+        )
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_index: int
+    ) -> None:
+        self.bar.update(
+            self.task, completed=trainer.current_epoch + (batch_index + 1) / trainer.num_training_batches
+        )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        shown = {"train/loss": "loss", "val/recall_20": "val recall@20"}
+        found = {label: trainer.callback_metrics.get(key) for key, label in shown.items()}
+        text = "  ".join(f"{label} {float(value):.4f}" for label, value in found.items() if value is not None)
+        self.bar.update(self.task, completed=trainer.current_epoch + 1, values=text)
+
+    def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
+        self.bar.stop()
+
+    def on_exception(self, trainer: pl.Trainer, module: Any, exception: BaseException) -> None:
+        self.bar.stop()

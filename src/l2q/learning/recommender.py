@@ -1,0 +1,111 @@
+"""Lightning module: one encoder, one objective, dense Adam."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from l2q.data.sampling import Triplets
+from l2q.errors import L2QError
+from l2q.models.encoder import Encoder
+
+
+class Recommender(pl.LightningModule):
+    """Trains ``encoder`` on triplets.
+
+    ``identity`` names what a checkpoint belongs to (dataset, its fingerprint, model, sizes): a checkpoint
+    of something else is refused. ``horizon_epochs`` is the length of the learning-rate curve:
+
+        constant: r,    cosine: r (1 + cos(pi p)) / 2,    p = min(global_step / (horizon_epochs * steps), 1)
+
+    a function of progress alone, as annealing is.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        objective: nn.Module,
+        *,
+        learning_rate: float,
+        schedule: str = "constant",
+        horizon_epochs: float = 1,
+        seed: int = 0,
+        identity: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if schedule not in ("constant", "cosine"):
+            raise L2QError(f"schedule={schedule} is unknown; use constant or cosine")
+        if not learning_rate > 0:
+            raise L2QError(f"learning_rate={learning_rate} must be above 0")
+        self.encoder, self.objective = encoder, objective
+        self.learning_rate, self.schedule, self.horizon_epochs = learning_rate, schedule, horizon_epochs
+        self.seed, self.identity = seed, identity or {}
+
+    def progress(self, horizon_epochs: float) -> float:
+        """Position on a curve that is ``horizon_epochs`` long; may pass 1."""
+        steps = horizon_epochs * self.trainer.num_training_batches
+        return self.global_step / steps if steps else 1.0
+
+    def on_train_epoch_start(self) -> None:
+        self.trainer.train_dataloader.epoch = self.current_epoch
+
+    def training_step(self, batch: Triplets, batch_index: int) -> Tensor:
+        encoder = self.encoder
+        # random relaxations draw from (seed, step), so that a resumed run draws the same
+        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + self.global_step)
+        users, items = (
+            batch.users.long(),
+            torch.cat([batch.pos_items, batch.neg_items]).long() + encoder.num_users,
+        )
+        nodes = self._batch_nodes(users, items)
+        values = encoder(nodes, generator)
+        if nodes is None:
+            split, batch = encoder.num_users, Triplets(users, *(items - encoder.num_users).chunk(2))
+        else:
+            split = int(torch.searchsorted(nodes, encoder.num_users))
+            batch = Triplets(
+                torch.searchsorted(nodes, users), *(torch.searchsorted(nodes, items) - split).chunk(2)
+            )
+        start = encoder.embeddings if nodes is None else encoder.embeddings[nodes]
+        sizes = (split, len(values) - split)
+        loss = self.objective(*values.split(sizes), batch, *start.split(sizes))
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(users))
+        return loss
+
+    def _batch_nodes(self, users: Tensor, items: Tensor) -> Tensor | None:
+        """The batch's distinct nodes, ascending, where they are few enough to save work; None for all."""
+        total = len(self.encoder.embeddings)
+        if len(users) + len(items) > total // 2:
+            return None
+        return torch.unique(torch.cat([users, items]))
+
+    def configure_optimizers(self) -> Any:
+        adam = torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
+
+        def factor(step: int) -> float:
+            steps = self.horizon_epochs * self.trainer.num_training_batches
+            progress = min(step / steps, 1.0) if steps else 1.0
+            return 1.0 if self.schedule == "constant" else (1 + math.cos(math.pi * progress)) / 2
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(adam, factor)
+        return {"optimizer": adam, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["l2q"] = self.identity
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_identity(checkpoint, self.identity)
+
+
+def check_identity(checkpoint: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Raises L2QError where a checkpoint was written for another dataset, model or shape."""
+    if "l2q" not in checkpoint:
+        raise L2QError("ckpt_path: the file is no checkpoint of this project")
+    for key, expected in identity.items():
+        found = checkpoint["l2q"].get(key)
+        if found != expected:
+            raise L2QError(f"ckpt_path: the checkpoint has {key}={found}, this run has {key}={expected}")

@@ -1,0 +1,189 @@
+"""What a run leaves behind: metrics, per-user metrics, packed index, table and plot."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from l2q.data.interactions import Dataset, Interactions
+from l2q.evaluation import evaluate
+from l2q.representations import Representations
+from l2q.retrieval.index import DenseIndex
+from l2q.retrieval.storage import compression, load_index, save_index
+
+VERIFIED_USERS = 2000
+
+
+def measure(
+    representations: Representations, part: Interactions, ks: list[int], exclude: Interactions, memory_mb: int
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Metrics of the float sign products (or float values), and their per-user values."""
+    found = evaluate(DenseIndex(representations, memory_mb), part, ks, exclude, memory_mb)
+    return found.metrics, {"users": found.users, **found.per_user}
+
+
+def export(
+    folder: Path,
+    representations: Representations,
+    dataset: Dataset,
+    config_hash: str,
+    metrics: dict[str, Any],
+) -> dict[str, float]:
+    """Writes the index, has a fresh process that knows only the files rank with plain NumPy, and holds its
+    ranking to the float sign products'. Returns what the files weigh."""
+    save_index(
+        folder,
+        representations,
+        dataset.train,
+        user_names=dataset.user_names,
+        item_names=dataset.item_names,
+        dataset=dataset.name,
+        config_hash=config_hash,
+        metrics={key: value for key, value in metrics.items() if key.startswith(("val/", "test/"))},
+    )
+    users = np.unique(np.linspace(0, dataset.train.num_users - 1, VERIFIED_USERS).astype(np.int64))
+    k = min(20, dataset.train.num_items)
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "ranking.npz"
+        np.save(Path(scratch) / "users.npy", users)
+        command = [
+            sys.executable,
+            "-m",
+            "l2q.retrieval.reference",
+            str(folder),
+            "--k",
+            str(k),
+            "--out",
+            str(out),
+        ]
+        subprocess.run([*command, "--users", str(Path(scratch) / "users.npy")], check=True)
+        with np.load(out) as ranking:
+            found = ranking["items"]
+    if representations.binary:
+        _, expected = DenseIndex(representations).search(users, k, exclude=dataset.train)
+        if not np.array_equal(found, expected):
+            wrong = int((found != expected).any(axis=1).sum())
+            raise RuntimeError(
+                f"{folder}: {wrong} of {len(users)} rankings differ from the float sign products'"
+            )
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return compression(folder) | {"index_bytes": size}
+
+
+def measure_packed(
+    folder: Path, part: Interactions, ks: list[int], exclude: Interactions
+) -> dict[str, float]:
+    """Metrics once more, from the exported files."""
+    return evaluate(load_index(folder), part, ks, exclude).metrics
+
+
+def environment() -> dict[str, Any]:
+    """Where a figure comes from: commit, versions, hardware."""
+    import torch
+
+    here = Path(__file__).parent
+    git = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True)
+    dirty = subprocess.run(
+        ["git", "-C", str(here), "status", "--porcelain", "-uno"], capture_output=True, text=True
+    )
+    commit = git.stdout.strip() or "unknown"
+    names = ("l2q", "torch", "pytorch-lightning", "numpy", "numba")
+    return {
+        "git_commit": commit + ("-dirty" if dirty.stdout.strip() else ""),
+        "versions": " ".join(f"{name}=={version(name)}" for name in names),
+        "python": platform.python_version(),
+        "hardware": f"{_processor()}, {os.cpu_count()} cores"
+        + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""),
+    }
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(values, indent=2) + "\n")
+    os.replace(part, path)
+
+
+def summary_rows(metrics: dict[str, Any], ks: list[int]) -> tuple[list[str], list[list[Any]]]:
+    """The final table: one row per metric, from the float products and from the packed files."""
+    part = "test" if f"test/recall_{ks[0]}" in metrics else "val"
+    rows = []
+    for k in ks:
+        for label, key in (("Recall", "recall"), ("NDCG", "ndcg")):
+            value = metrics.get(f"{part}/{key}_{k}")
+            if value is not None:
+                packed = metrics.get(f"{part}/packed/{key}_{k}")
+                rows.append(
+                    [f"{label}@{k} ({part})", f"{value:.4f}", "" if packed is None else f"{packed:.4f}"]
+                )
+    return ["metric", "float products", "packed files"], rows
+
+
+def show(metrics: dict[str, Any], ks: list[int], folder: Path) -> None:
+    """The short table at the end of a run."""
+    console = Console()
+    title = f"{metrics['model']} on {metrics['dataset']}, protocol {metrics['protocol']}"
+    columns, rows = summary_rows(metrics, ks)
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    if "item_bytes" in metrics:
+        console.print(
+            f"{metrics['item_bytes']:.1f} bytes per item, {metrics['user_bytes']:.1f} per user: "
+            f"{metrics['compression']:.1f}x smaller than float32 of d = {metrics['embedding_dim']}, "
+            f"{metrics['compression_d64']:.1f}x than d = 64; "
+            f"the whole index {metrics['index_bytes'] / 2**20:.1f} MB"
+        )
+    console.print(f"files in {folder}", soft_wrap=True)
+
+
+def plot(history: Path, path: Path) -> Path | None:
+    """Loss, metric and annealing over the epochs as PNG; None without a history."""
+    if not history.exists():
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with history.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    panels = [
+        ("train/loss", "training loss", "tab:blue"),
+        ("val/recall_20", "validation Recall@20", "tab:green"),
+        ("anneal/strength", "annealing strength", "tab:orange"),
+    ]
+    panels = [panel for panel in panels if any(row.get(panel[0]) for row in rows)]
+    figure = Figure(figsize=(4 * max(len(panels), 1), 3), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (key, label, color) in zip(
+        figure.subplots(1, max(len(panels), 1), squeeze=False)[0], panels, strict=False
+    ):
+        points = [(int(row["epoch"]), float(row[key])) for row in rows if row.get(key)]
+        axes.plot(*zip(*points, strict=True), color=color, marker="." if len(points) < 40 else None)
+        axes.set(xlabel="epoch", title=label)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    return path

@@ -1,0 +1,215 @@
+"""One run from start to end: fit, choose the epoch, measure, export, report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+
+from l2q.errors import L2QError
+from l2q.learning import results, tracking
+from l2q.learning.callbacks import (
+    AnnealingCallback,
+    EpochProgress,
+    FiniteLoss,
+    History,
+    PatienceAfterAnnealing,
+    Validation,
+)
+from l2q.learning.datamodule import InteractionsModule
+from l2q.learning.recommender import Recommender, check_identity
+from l2q.models.annealing import Annealing
+
+log = logging.getLogger("l2q")
+
+# what Lightning says of devices and log intervals hides what a run has to say
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+for noise in (".*exists and is not empty", ".*LeafSpec", ".*smaller than the logging interval"):
+    warnings.filterwarnings("ignore", noise)
+
+
+class Run:
+    """Calling it fits ``recommender`` (unless ``fit`` is false or there are no epochs), takes the epoch that
+    the protocol says, and leaves in ``folder``:
+
+    ``config.json``, ``history.csv``, ``checkpoints/``, ``metrics.json``, ``per_user.npz``, ``training.png``,
+    ``index/``. ``config`` is the resolved configuration as plain values: it is recorded, and its entries
+    ``fit test ckpt_path eval protocol`` are read. ``trainer`` builds a Trainer from callbacks and logger.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        config: dict[str, Any],
+        data: InteractionsModule,
+        recommender: Recommender,
+        annealing: Annealing,
+        trainer: Callable[..., pl.Trainer],
+        logger: Any,
+    ) -> None:
+        self.folder, self.config, self.data, self.recommender = folder, config, data, recommender
+        self.annealing, self.trainer, self.logger = AnnealingCallback(annealing), trainer, logger
+        self.checkpoints = folder / "checkpoints"
+        self.config_hash = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+        self.ks = list(config["eval"]["ks"])
+        self.memory_mb = config["eval"]["memory_mb"]
+        assert data.dataset is not None
+        self.dataset = data.dataset
+        if max(self.ks) > self.dataset.train.num_items:
+            raise L2QError(f"eval.ks={self.ks}: the catalogue has only {self.dataset.train.num_items} items")
+
+    def __call__(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        results.write_json(self.folder / "config.json", self.config | {"config_hash": self.config_hash})
+        self._describe()
+        epochs = self._fit() if self.config["fit"] else self._load(Path(self.config["ckpt_path"] or ""))
+        fitted = time.perf_counter()
+
+        representations = self.recommender.encoder.encode()
+        metrics: dict[str, Any] = {
+            "model": self.config["model"]["name"],
+            "dataset": self.dataset.name,
+            "seed": self.config["seed"],
+            "protocol": self.config["protocol"]["name"],
+            "epochs": epochs,
+            "embedding_dim": self.config["model"]["embedding_dim"],
+        }
+        if self.data.val is not None:
+            found, _ = results.measure(representations, self.data.val, self.ks, self.data.fit, self.memory_mb)
+            metrics |= {f"val/{key}": value for key, value in found.items()}
+        if self.config["test"]:
+            found, per_user = results.measure(
+                representations, self.dataset.test, self.ks, self.dataset.train, self.memory_mb
+            )
+            metrics |= {f"test/{key}": value for key, value in found.items()}
+            np.savez_compressed(self.folder / "per_user.npz", **per_user)
+        index = self.folder / "index"
+        metrics |= results.export(index, representations, self.dataset, self.config_hash, metrics)
+        if self.config["test"]:
+            packed = results.measure_packed(index, self.dataset.test, self.ks, self.dataset.train)
+            metrics |= {f"test/packed/{key}": value for key, value in packed.items()}
+        metrics |= {
+            "fit_seconds": fitted - started,
+            "total_seconds": time.perf_counter() - started,
+            "config_hash": self.config_hash,
+            **results.environment(),
+        }
+        results.write_json(self.folder / "metrics.json", metrics)
+        plot = results.plot(self.folder / "history.csv", self.folder / "training.png")
+        results.show(metrics, self.ks, self.folder)
+        tracking.log_summary(metrics, results.summary_rows(metrics, self.ks), plot)
+        return metrics
+
+    def _describe(self) -> None:
+        """Says what runs, under which protocol, on what, before anything long starts."""
+        config, train = self.config, self.dataset.train
+        protocol = config["protocol"]
+        how = (
+            f"holdout ({protocol['split']} {protocol['fraction']:.0%} of train chooses the epoch)"
+            if self.data.val is not None
+            else "final (all of train, nothing monitored)"
+        )
+        log.info(
+            f"{config['model']['name']} on {self.dataset.name}: {train.num_users:,} users x "
+            f"{train.num_items:,} items, "
+            f"{len(train):,} train and {len(self.dataset.test):,} test interactions, "
+            f"{'verified' if config['dataset'].get('verify', True) else 'not verified'}; protocol {how}; "
+            f"test is {'read once, at the end' if config['test'] else 'not read'}"
+        )
+        curve = self.annealing.annealing.curve
+        if curve != "constant" and not hasattr(self.recommender.encoder.quantizer, "strength"):
+            warnings.warn(
+                f"annealing={config['annealing']['name']} has no effect on model={config['model']['name']}, "
+                "which quantizes nothing",
+                stacklevel=2,
+            )
+
+    def _fit(self) -> int:
+        """Fits, loads the epoch that the protocol says into the recommender, returns its number."""
+        holdout = self.data.val is not None
+        every = self.config["protocol"].get("every_n_epochs", 5)
+        validation = Validation(self.data.fit, self.data.val, self.ks, every, self.memory_mb)
+        callbacks: list[Callback] = [
+            self.annealing,
+            validation,
+            History(self.folder, validation),
+            FiniteLoss(),
+            EpochProgress(),
+        ]
+        best = None
+        if holdout:
+            best = ModelCheckpoint(
+                self.checkpoints,
+                "best",
+                monitor="val/recall_20",
+                mode="max",
+                every_n_epochs=every,
+                save_on_train_epoch_end=True,
+                auto_insert_metric_name=False,
+                enable_version_counter=False,
+            )
+            patience = PatienceAfterAnnealing(
+                self.annealing,
+                validation,
+                monitor="val/recall_20",
+                mode="max",
+                patience=self.config["protocol"]["patience"],
+            )
+            callbacks += [patience, best]
+        # unmonitored: Lightning writes a "last" beside a monitored best only when the best is written
+        last = ModelCheckpoint(
+            self.checkpoints, "last", save_on_train_epoch_end=True, enable_version_counter=False
+        )
+        trainer = self.trainer(
+            callbacks=[*callbacks, last],
+            logger=self.logger or False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            default_root_dir=self.folder,
+        )
+        if trainer.max_epochs == 0:  # a closed-form model: its start is the result
+            trainer.strategy.connect(self.recommender)
+            trainer.save_checkpoint(self.checkpoints / "last.ckpt")
+            return 0
+        if self.config["ckpt_path"]:
+            self._read(Path(self.config["ckpt_path"]))
+        trainer.fit(
+            self.recommender, datamodule=self.data, ckpt_path=self.config["ckpt_path"], weights_only=True
+        )
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        if best is not None and best.best_model_path:
+            return self._load(Path(best.best_model_path))
+        return trainer.current_epoch
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        if not path.is_file():
+            raise L2QError(
+                f"ckpt_path={path} is not a file; give a checkpoint such as outputs/.../checkpoints/last.ckpt"
+            )
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise L2QError(
+                f"ckpt_path={path} cannot be read as a checkpoint: {error}".splitlines()[0]
+            ) from error
+        check_identity(checkpoint, self.recommender.identity)
+        return checkpoint
+
+    def _load(self, path: Path) -> int:
+        """Takes the weights of a checkpoint; returns how many epochs it was trained."""
+        checkpoint = self._read(path)
+        self.recommender.load_state_dict(checkpoint["state_dict"])
+        return int(checkpoint["epoch"]) + 1

@@ -1,0 +1,136 @@
+"""The one encoder: initialization, propagation, layer combination, transformation, quantizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from l2q.data.interactions import Interactions
+from l2q.errors import L2QError
+from l2q.models.graph import Propagation
+from l2q.models.spectral import itq, random_rotation
+from l2q.representations import Representations, Rows
+
+Initialization = Callable[[Interactions, int, int], tuple[np.ndarray, np.ndarray]]
+
+
+class Encoder(nn.Module):
+    """Layer-wise graph convolution whose layers, or their mean, are quantized.
+
+        E^(l+1) = A_hat E^(l),   l = 0 .. num_layers - 1
+        mean:    X = sum_l w_l E^(l)          one segment   (LightGCN; last-layer quantization)
+        concat:  X = [w_l E^(l)]_l            one segment per layer   (L2Q-GCN, L2Q-GCN-anl)
+        values:  w_s quantizer(X_s W_s)
+
+    A_hat is the normalised adjacency without self loops; float values are propagated, never codes.
+    W_s is the identity, a fixed random rotation per segment, the ITQ rotation of the start, or a learned
+    orthogonal matrix; without quantizer a rotation leaves every score unchanged.
+
+    ``initialization(train, dim, seed)`` returns the two sides of E^(0); closed-form models are
+    initializations that are trained for zero epochs. ``layer_weights`` defaults to 1 / (num_layers + 1)
+    for ``mean`` and to 1 for ``concat``. ``seed`` fixes initialization and rotations.
+
+    Source: He et al. 2020 (LightGCN); Chen et al. 2021, arXiv 2112.01944 (reconstruction).
+    """
+
+    def __init__(
+        self,
+        train: Interactions,
+        propagation: Propagation,
+        quantizer: nn.Module,
+        initialization: Initialization,
+        *,
+        embedding_dim: int = 256,
+        num_layers: int = 2,
+        combination: str = "concat",
+        layer_weights: Sequence[float] | None = None,
+        transform: str = "identity",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if combination not in ("mean", "concat"):
+            raise L2QError(f"model.combination={combination} is unknown; use mean or concat")
+        if layer_weights is not None and len(layer_weights) != num_layers + 1:
+            raise L2QError(
+                f"model.layer_weights has {len(layer_weights)} values; "
+                f"num_layers={num_layers} needs {num_layers + 1}"
+            )
+        users, items = initialization(train, embedding_dim, seed)
+        self.num_users, self.num_items = train.num_users, train.num_items
+        self.num_layers, self.combination = num_layers, combination
+        self.embeddings = nn.Parameter(torch.from_numpy(np.concatenate([users, items]).astype(np.float32)))
+        self.propagation = propagation
+        self.quantizer = quantizer
+        default = 1 / (num_layers + 1) if combination == "mean" else 1.0
+        self.register_buffer(
+            "layer_weights", torch.tensor(list(layer_weights or [default] * (num_layers + 1)))
+        )
+        self.num_segments = 1 if combination == "mean" else num_layers + 1
+        self.transforms = nn.ModuleList(self._transform(transform, seed))
+
+    def _transform(self, name: str, seed: int) -> list[nn.Module]:
+        dim = self.embeddings.shape[1]
+        if name == "identity":
+            return []
+        rng = np.random.default_rng([seed, dim])
+        if name == "itq":
+            with torch.no_grad():
+                rotations = [itq(x.numpy(), rng=rng) for x in self.segments()]
+        elif name in ("rotation", "learned"):
+            rotations = [random_rotation(dim, rng) for _ in range(self.num_segments)]
+        else:
+            raise L2QError(f"model.transform={name} is unknown; use identity, rotation, itq or learned")
+        linears = []
+        for rotation in rotations:
+            linear = nn.Linear(dim, dim, bias=False)
+            linear.weight = nn.Parameter(
+                torch.from_numpy(rotation.T.astype(np.float32).copy()), name == "learned"
+            )
+            linears.append(parametrizations.orthogonal(linear) if name == "learned" else linear)
+        return linears
+
+    @property
+    def segment_weights(self) -> Tensor:
+        """Each segment's factor on one side; the score carries its square."""
+        return self.layer_weights if self.combination == "concat" else torch.ones(1)
+
+    def segments(self, nodes: Tensor | None = None) -> list[Tensor]:
+        """The float layers before quantization, (rows, dim) each, of all nodes or of ``nodes`` alone.
+
+        For ``nodes`` the last hop computes only these rows, and its backward starts from them only.
+        """
+        rows = list(self.propagation.layers(self.embeddings, self.num_layers, nodes))
+        if self.combination == "mean":
+            weights = self.layer_weights.tolist()
+            total = rows[0] * weights[0]
+            for weight, row in zip(weights[1:], rows[1:], strict=True):
+                total = total.add(row, alpha=weight)
+            rows = [total]
+        return [self.transforms[s](row) for s, row in enumerate(rows)] if self.transforms else rows
+
+    def forward(self, nodes: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Values whose inner products are the training scores, (rows, segments * dim): soft or hard, as
+        the quantizer's strength says, times scales and layer weights."""
+        weights = self.segment_weights.tolist()
+        values = [self.quantizer(x, generator) for x in self.segments(nodes)]
+        return torch.cat([v if w == 1 else v * w for v, w in zip(values, weights, strict=True)], dim=1)
+
+    @torch.no_grad()
+    def encode(self) -> Representations:
+        """Hard codes (or float values, for the float model) of all rows, whatever the strength."""
+        codes, scales = zip(*(self.quantizer.encode(x) for x in self.segments()), strict=True)
+        values = torch.cat(codes, dim=1).cpu().numpy()
+        factors = None if scales[0] is None else torch.cat(scales, dim=1).float().cpu().numpy()
+        m, alone = self.num_users, self.num_segments == 1
+        return Representations(
+            # a single segment's user scale is a positive factor of the row: its ranking stays
+            users=Rows(values[:m], None if factors is None or alone else factors[:m]),
+            items=Rows(values[m:], None if factors is None else factors[m:]),
+            dims=(self.embeddings.shape[1],) * self.num_segments,
+            weights=np.float32(self.segment_weights.cpu().numpy()) ** 2,
+            scale_dtype=str(getattr(self.quantizer, "scale_dtype", "float32")).removeprefix("torch."),
+        )

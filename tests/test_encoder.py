@@ -1,0 +1,216 @@
+"""The encoder: layers, combination, rows of a batch, hard codes, PyTorch Geometric's numbers."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from l2q.data.interactions import Interactions
+from l2q.errors import L2QError
+from l2q.models.encoder import Encoder
+from l2q.models.graph import Graph, Propagation
+from l2q.models.initialization import Normal, Popularity
+from l2q.models.losses import BPR
+from l2q.models.quantizers import Identity, Quantizer
+from l2q.retrieval.index import DenseIndex
+
+
+@pytest.fixture
+def train() -> Interactions:
+    rng = np.random.default_rng(3)
+    return Interactions.from_pairs(rng.integers(0, 20, 150), rng.integers(0, 15, 150), 20, 15)
+
+
+def encoder_of(train: Interactions, quantizer=None, **options) -> Encoder:
+    options = {"embedding_dim": 8, "num_layers": 2, **options}
+    return Encoder(
+        train,
+        Propagation(Graph.from_interactions(train)),
+        quantizer or Identity(),
+        Normal(),
+        **options,
+    )
+
+
+def dense_adjacency(train: Interactions) -> torch.Tensor:
+    r = torch.from_numpy(train.to_csr().toarray())
+    m, n = r.shape
+    a = torch.zeros(m + n, m + n)
+    a[:m, m:], a[m:, :m] = r, r.T
+    scale = torch.where(a.sum(1) > 0, a.sum(1).clamp(min=1).rsqrt(), 0.0)
+    return scale[:, None] * a * scale
+
+
+def test_mean_and_concat_are_the_dense_layers(train):
+    a = dense_adjacency(train)
+    mean = encoder_of(train, combination="mean")
+    e = mean.embeddings.detach()
+    layers = [e, a @ e, a @ (a @ e)]
+    torch.testing.assert_close(mean().detach(), sum(layers) / 3)
+    concat = encoder_of(train, layer_weights=[1.0, 0.5, 0.25])
+    expected = torch.cat([layers[0], 0.5 * layers[1], 0.25 * layers[2]], dim=1)
+    torch.testing.assert_close(concat().detach(), expected)
+    # the score carries the weight of both sides
+    np.testing.assert_allclose(concat.encode().weights, [1, 0.25, 0.0625])
+
+
+@pytest.mark.parametrize("combination", ["mean", "concat"])
+def test_the_rows_of_a_batch_give_the_same_values_and_gradients(train, combination):
+    encoder = encoder_of(
+        train, Quantizer("clipped", normalize=True, clip=2.5, scales="row"), combination=combination
+    )
+    encoder.quantizer.strength.fill_(0.5)
+    nodes = torch.tensor([0, 3, 7, 21, 30])
+    target = torch.randn(len(nodes), encoder().shape[1], generator=torch.Generator().manual_seed(0))
+    whole, some = encoder()[nodes], encoder(nodes)
+    torch.testing.assert_close(some, whole)
+    gradients = [torch.autograd.grad((v * target).sum(), encoder.embeddings)[0] for v in (whole, some)]
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].abs().max() > 0
+
+
+def test_a_rotation_leaves_float_scores_and_changes_codes(train):
+    plain, rotated = encoder_of(train), encoder_of(train, transform="rotation")
+    for x, y in zip(plain.segments(), rotated.segments(), strict=True):
+        torch.testing.assert_close(x @ x.T, y @ y.T)
+    first, second = (t.weight for t in rotated.transforms[:2])
+    assert (first - second).abs().max() > 0.1  # another one for every segment
+    learned = encoder_of(train, transform="learned")
+    weight = learned.transforms[0].weight
+    torch.testing.assert_close(weight @ weight.T, torch.eye(8), atol=1e-5, rtol=0)
+    assert any("transforms" in name for name, _ in learned.named_parameters())
+    assert all("transforms" not in name for name, _ in rotated.named_parameters())
+
+
+def test_annealing_leads_from_the_float_scores_to_the_exported_codes(train):
+    encoder = encoder_of(train, Quantizer(scales="row"))
+    floats = encoder_of(train)
+    encoder.quantizer.strength.fill_(0.0)
+    assert torch.equal(encoder(), floats())
+    encoder.quantizer.strength.fill_(1.0)
+    values, codes = encoder().detach().numpy(), encoder.encode()
+    for s in range(3):
+        part = slice(8 * s, 8 * s + 8)
+        np.testing.assert_array_equal(
+            values[:20, part], codes.users.values[:, part] * codes.users.scales[:, s, None]
+        )
+        np.testing.assert_array_equal(
+            values[20:, part], codes.items.values[:, part] * codes.items.scales[:, s, None]
+        )
+
+
+def test_evaluation_is_hard_whatever_the_strength(train):
+    encoder = encoder_of(train, Quantizer(scales="row"))
+    encoder.quantizer.strength.fill_(0.0)
+    soft = encoder.encode()
+    encoder.quantizer.strength.fill_(1.0)
+    hard = encoder.encode()
+    assert soft.binary
+    np.testing.assert_array_equal(soft.items.values, hard.items.values)
+    np.testing.assert_array_equal(soft.items.scales, hard.items.scales)
+
+
+def test_a_single_segment_needs_no_user_scale(train):
+    rows = encoder_of(train, Quantizer(scales="row", scale_dtype="float16"), combination="mean").encode()
+    assert rows.users.scales is None
+    assert rows.scale_dtype == "float16"
+    np.testing.assert_array_equal(rows.items.scales, rows.items.scales.astype(np.float16).astype(np.float32))
+
+
+def test_popularity_ranks_by_degree(train):
+    encoder = Encoder(
+        train,
+        Propagation(Graph.from_interactions(train)),
+        Identity(),
+        Popularity(),
+        embedding_dim=1,
+        num_layers=0,
+    )
+    _, items = DenseIndex(encoder.encode()).search(np.array([0, 5]), 15)
+    expected = np.lexsort((np.arange(15), -train.item_degrees))
+    np.testing.assert_array_equal(items, [expected, expected])
+
+
+def test_the_checkerboard_is_learned_perfectly():
+    """User u likes the items of its own color; one of them is held out and must be ranked first."""
+    users, items = np.divmod(np.arange(20 * 20), 20)
+    same = users % 2 == items % 2
+    held_out = items == (users + 2) % 20
+    train = Interactions.from_pairs(users[same & ~held_out], items[same & ~held_out], 20, 20)
+    encoder = encoder_of(
+        train, Quantizer("clipped", normalize=True, clip=2.5, scales="row"), embedding_dim=32
+    )
+    objective = BPR(l2=0)
+    adam = torch.optim.Adam(encoder.parameters(), lr=0.02)
+    rng = np.random.default_rng(0)
+    for step in range(60):
+        encoder.quantizer.strength.fill_((step + 1) / 60)
+        positives = torch.from_numpy(train.items.astype(np.int64))
+        owners = torch.from_numpy(train.users.astype(np.int64))
+        negatives = (owners + 1 + 2 * torch.from_numpy(rng.integers(0, 10, len(owners)))) % 20
+        values = encoder()
+        loss = objective(
+            values[:20], values[20:], (owners, positives, negatives), *encoder.embeddings.split(20)
+        )
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    _, ranked = DenseIndex(encoder.encode()).search(np.arange(20), 1, exclude=train)
+    np.testing.assert_array_equal(ranked[:, 0], (np.arange(20) + 2) % 20)
+
+
+def test_the_graph_stays_out_of_checkpoints_and_copies(train):
+    encoder = encoder_of(train, Quantizer())
+    assert set(encoder.state_dict()) == {"embeddings", "layer_weights", "quantizer.strength"}
+    assert torch.equal(copy.deepcopy(encoder)(), encoder())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"combination": "sum"}, "combination=sum"),
+        ({"transform": "shear"}, "transform=shear"),
+        ({"layer_weights": [1.0]}, "needs 3"),
+    ],
+)
+def test_unknown_options_are_named(train, options, words):
+    with pytest.raises(L2QError, match=words):
+        encoder_of(train, **options)
+
+
+def test_an_epoch_equals_pytorch_geometrics_lightgcn(train):
+    """Same weights, same batches, same Adam: embeddings and loss stay within 1e-5 for an epoch."""
+    geometric = pytest.importorskip("torch_geometric.nn.models")
+    encoder = encoder_of(train, combination="mean")
+    m = train.num_users
+    peer = geometric.LightGCN(m + train.num_items, 8, 2)
+    with torch.no_grad():
+        peer.embedding.weight.copy_(encoder.embeddings)
+    pairs = np.stack([train.users, train.items + m]).astype(np.int64)
+    edges = torch.from_numpy(np.concatenate([pairs, pairs[::-1]], axis=1))
+    objective = BPR(l2=1e-3)
+    ours, theirs = (torch.optim.Adam(module.parameters(), lr=1e-2) for module in (encoder, peer))
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        chosen = rng.choice(len(train), 16, replace=False)
+        owners, positives = (torch.from_numpy(pairs[side, chosen]) for side in (0, 1))
+        negatives = torch.from_numpy(rng.integers(m, m + train.num_items, 16))
+        values = encoder()
+        batch = (owners, positives - m, negatives - m)
+        loss = objective(
+            *values.split([m, train.num_items]), batch, *encoder.embeddings.split([m, train.num_items])
+        )
+        nodes = torch.cat([owners, positives, negatives])
+        embeddings = peer.get_embedding(edges)
+        positive, negative = (
+            (embeddings[owners] * embeddings[other]).sum(1) for other in (positives, negatives)
+        )
+        expected = peer.recommendation_loss(positive, negative, node_id=nodes, lambda_reg=1e-3)
+        np.testing.assert_allclose(loss.item(), expected.item(), atol=1e-5)
+        torch.testing.assert_close(values, embeddings, atol=1e-5, rtol=0)
+        for optimizer, value in ((ours, loss), (theirs, expected)):
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+    torch.testing.assert_close(encoder.embeddings.detach(), peer.embedding.weight.detach(), atol=1e-5, rtol=0)

@@ -1,0 +1,260 @@
+"""The entry point as its users call it: runs, sweeps, resuming, every option, bad input."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["model.embedding_dim=16", "batch_size=32768", "hydra.verbose=false"]
+
+
+def train(*overrides: str, check: bool = True, cwd: Path, small: bool = True) -> subprocess.CompletedProcess:
+    """``python train.py`` in a fresh process, its outputs below ``cwd``."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    environment |= {"COLUMNS": "120", "HOME": str(cwd)}  # no account, no key
+    command = [sys.executable, str(ROOT / "train.py"), *(SMALL if small else []), *overrides]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def only(folder: Path, pattern: str) -> Path:
+    (found,) = folder.glob(pattern)
+    return found
+
+
+def metrics_of(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_a_run_leaves_what_it_promises(tmp_path):
+    done = train("trainer.max_epochs=2", "epochs=2", cwd=tmp_path)
+    folder = only(tmp_path, "outputs/debian/l2q_anl/*")
+    metrics = metrics_of(folder)
+    names = {path.name for path in folder.iterdir()}
+    assert {
+        "config.json",
+        "history.csv",
+        "checkpoints",
+        "index",
+        "per_user.npz",
+        "training.png",
+        "wandb",
+    } <= names
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {
+        "best.ckpt",
+        "last.ckpt",
+        "wandb_id.txt",
+    }
+    assert metrics["model"] == "l2q_anl"
+    assert metrics["protocol"] == "holdout"
+    # what is measured is what ships
+    for key in ("recall_20", "ndcg_20"):
+        assert 0 < metrics[f"test/{key}"] == metrics[f"test/packed/{key}"]
+    with np.load(folder / "per_user.npz") as per_user:
+        assert np.isclose(per_user["recall_20"].mean(), metrics["test/recall_20"])
+    # bytes of the files: 3 segments of 16 bits + 3 float32 scales = 18 bytes, and two .npy headers a side
+    assert 18 < metrics["item_bytes"] < 18.1
+    assert (folder / "training.png").read_bytes()[:4] == b"\x89PNG"
+    assert "Recall@20" in done.stdout
+    assert "holdout" in done.stdout
+    rows = list(csv.DictReader((folder / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[-1]["val/recall_20"]) > 0
+    assert float(rows[0]["anneal/strength"]) < float(rows[1]["anneal/strength"]) < 1
+
+
+def test_a_test_that_is_not_read_is_not_reported(tmp_path):
+    train("test=false", "trainer.max_epochs=1", "logger=none", cwd=tmp_path)
+    metrics = metrics_of(only(tmp_path, "outputs/debian/l2q_anl/*"))
+    assert metrics["val/recall_20"] > 0
+    assert not [key for key in metrics if key.startswith("test/")]
+
+
+def test_a_final_run_monitors_nothing_and_uses_all_of_train(tmp_path):
+    done = train("protocol=final", "trainer.max_epochs=1", "logger=none", cwd=tmp_path)
+    folder = only(tmp_path, "outputs/debian/l2q_anl/*")
+    assert "protocol final" in done.stdout
+    assert [path.name for path in (folder / "checkpoints").glob("*.ckpt")] == ["last.ckpt"]
+    assert not [key for key in metrics_of(folder) if key.startswith("val/")]
+
+
+def test_a_killed_run_resumes_to_the_same_end_and_one_history(tmp_path):
+    options = ["epochs=6", "annealing=guidance"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    train(*options, cwd=whole)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    command = [sys.executable, str(ROOT / "train.py"), *SMALL, *options]
+    process = subprocess.Popen(
+        command, cwd=cut, env=environment | {"HOME": str(cut)}, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        histories = list(cut.glob("outputs/debian/l2q_anl/*/history.csv"))
+        if histories and len(histories[0].read_text().splitlines()) >= 3:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    folder = only(cut, "outputs/debian/l2q_anl/*")
+    assert not (folder / "metrics.json").exists()
+    train(*options, f"ckpt_path={folder}/checkpoints/last.ckpt", cwd=cut)
+    assert only(cut, "outputs/debian/l2q_anl/*") == folder  # it went on in its own folder
+    expected, found = metrics_of(only(whole, "outputs/debian/l2q_anl/*")), metrics_of(folder)
+    for key in expected:
+        if key.startswith(("val/", "test/")):
+            assert found[key] == expected[key], key
+    rows = list(csv.DictReader((folder / "history.csv").open()))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 7))
+    # W&B: one run id, and its last file holds every epoch
+    run_id = (folder / "checkpoints" / "wandb_id.txt").read_text().strip()
+    runs = sorted((folder / "wandb").glob("offline-run-*"))
+    assert [run.name.rsplit("-", 1)[1] for run in runs] == [run_id, run_id]
+    epochs = [row["epoch"] for row in offline_history(runs[-1]) if "val/recall_20" in row]
+    assert sorted(set(epochs)) == [0, 1, 2, 3, 4, 5]
+
+
+def offline_history(run: Path) -> list[dict]:
+    """The history records of an offline run file."""
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal import datastore
+
+    store = datastore.DataStore()
+    store.open_for_scan(str(only(run, "*.wandb")))
+    rows = []
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        if record.WhichOneof("record_type") == "history":
+            items = record.history.item
+            rows.append(
+                {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+            )
+    return rows
+
+
+def test_evaluating_a_checkpoint_repeats_its_figures(tmp_path):
+    train("trainer.max_epochs=1", "logger=none", cwd=tmp_path)
+    folder = only(tmp_path, "outputs/debian/l2q_anl/*")
+    expected = metrics_of(folder)
+    time.sleep(1)  # the folder is named by the second
+    train("fit=false", f"ckpt_path={folder}/checkpoints/best.ckpt", "logger=none", cwd=tmp_path)
+    (again,) = set(tmp_path.glob("outputs/debian/l2q_anl/*")) - {folder}
+    for key in ("val/recall_20", "test/recall_20", "test/packed/ndcg_20", "epochs"):
+        assert metrics_of(again)[key] == expected[key]
+
+
+def test_a_sweep_gives_every_job_its_own_run_and_survives_a_failure(tmp_path):
+    done = train(
+        "-m", "model=lightgcn,l2q,l2q_anl", "seed=0,1", "trainer.max_epochs=1", cwd=tmp_path
+    )  # fmt: skip
+    sweep = only(tmp_path, "outputs/sweeps/*")
+    jobs = sorted(path.parent for path in sweep.glob("*/metrics.json"))
+    assert len(jobs) == 6, done.stdout + done.stderr
+    assert {(metrics_of(job)["model"], metrics_of(job)["seed"]) for job in jobs} == {
+        (model, seed) for model in ("lightgcn", "l2q", "l2q_anl") for seed in (0, 1)
+    }
+    ids = {only(job, "wandb/offline-run-*").name.rsplit("-", 1)[1] for job in jobs}
+    assert len(ids) == 6
+    assert all("model=" in job.name and "seed=" in job.name for job in jobs)
+    # a job with an impossible cut-off leaves the others whole
+    done = train(
+        "-m", "model=popularity,spectral", "eval.ks=[20],[9999999]", "logger=none", cwd=tmp_path, check=False, small=False
+    )  # fmt: skip
+    newest = max(tmp_path.glob("outputs/sweeps/*"), key=lambda path: path.stat().st_mtime)
+    assert len(list(newest.glob("*/metrics.json"))) == 2
+    assert done.returncode == 2
+    assert done.stderr.count("9999999") == 2 + 2 or "2 jobs failed" in done.stderr
+
+
+def options(group: str) -> str:
+    return ",".join(sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml")))
+
+
+@pytest.mark.parametrize("group", ["model", "annealing", "objective", "protocol"])
+def test_every_option_runs_through_the_entry_point(tmp_path, group):
+    overrides = ["-m", f"{group}={options(group)}", "trainer.max_epochs=1", "logger=none", "eval.ks=[20]"]
+    if group == "model":
+        overrides += [f"+{key}={value}" for key, value in ()]
+    train(*overrides, cwd=tmp_path, small=group != "model")
+    found = list(tmp_path.glob("outputs/sweeps/*/*/metrics.json"))
+    assert len(found) == len(options(group).split(","))
+    for path in found:
+        values = json.loads(path.read_text())
+        assert values["test/recall_20"] == values["test/packed/recall_20"] > 0
+
+
+def test_every_named_set_is_configured():
+    for path in (ROOT / "conf" / "dataset").glob("*.yaml"):
+        config = yaml.safe_load(path.read_text())
+        assert config["name"] == path.stem
+        models = {file.stem for file in (ROOT / "conf" / "model").glob("*.yaml")}
+        assert set(config["epochs"]) == models, path.name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model=lightgnc"], "l2q_anl"),  # Hydra's message names the candidates
+        (["model.embeding_dim=3"], "embeding_dim"),
+        (["dataset=gowalla", "dataset.dir=/nowhere"], "/nowhere"),
+        (["eval.ks=[9999999]"], "eval.ks"),
+        (
+            ["ckpt_path=/nowhere/checkpoints/last.ckpt", "fit=false"],
+            "ckpt_path=/nowhere/checkpoints/last.ckpt",
+        ),
+        (["model.quantizer.estimator=magic"], "estimator=magic"),
+        (["learning_rate=-1"], "learning_rate=-1"),
+    ],
+)
+def test_bad_input_is_one_clear_line(tmp_path, overrides, words):
+    done = train(*overrides, "logger=none", cwd=tmp_path, check=False)
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not list(tmp_path.glob("outputs/**/metrics.json"))
+
+
+def test_a_checkpoint_of_another_model_or_shape_is_refused(tmp_path):
+    train("model=lightgcn", "trainer.max_epochs=1", "logger=none", cwd=tmp_path)
+    checkpoint = only(tmp_path, "outputs/debian/lightgcn/*/checkpoints/last.ckpt")
+    for override, words in (("model=l2q", "model=lightgcn"), ("model.embedding_dim=8", "embedding_dim=16")):
+        done = train(
+            "model=lightgcn", override, f"ckpt_path={checkpoint}", "fit=false", cwd=tmp_path, check=False
+        )
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    done = train("learning_rate=1e30", "schedule=constant", "logger=none", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "not finite at step" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_and_composition_do_not_import_torch(tmp_path):
+    code = (
+        "import sys, runpy; sys.argv = ['train.py', '--cfg', 'job'];\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "try: runpy.run_path(sys.argv[0] if False else "
+        + repr(str(ROOT / "train.py"))
+        + ", run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'numba', 'pytorch_lightning', 'wandb'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.strip().endswith("[]"), done.stdout[-500:] + done.stderr[-500:]

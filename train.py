@@ -1,0 +1,114 @@
+"""Trains, measures and exports one recommender: ``python train.py model=l2q_anl dataset=gowalla``.
+
+``python train.py --help`` lists the options; ``-m`` sweeps over comma-separated values.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from l2q.errors import L2QError
+
+
+def run_dir(fit: bool, ckpt_path: str | None, root: str) -> str:
+    """A resumed run goes on in its own folder; any other gets a new one, named by the time."""
+    if fit and ckpt_path:
+        return str(Path(ckpt_path).resolve().parents[1])
+    return f"{root}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+
+
+OmegaConf.register_new_resolver("run_dir", run_dir, use_cache=True)
+
+
+def build(config: DictConfig, folder: Path, name: str, group: str | None):
+    """Every object of a run, from plain values."""
+    from hydra.utils import instantiate
+
+    from l2q.learning.datamodule import InteractionsModule
+    from l2q.learning.recommender import Recommender
+    from l2q.learning.run import Run
+    from l2q.models.encoder import Encoder
+    from l2q.models.graph import Graph, Propagation
+    from l2q.models.initialization import Normal
+
+    holdout = config.protocol.name == "holdout"
+    source = OmegaConf.to_container(config.dataset, resolve=True)
+    for key in ("batch_size", "learning_rate", "epochs"):  # of training, beside what describes the set
+        source.pop(key)
+    split = (
+        {key: config.protocol[key] for key in ("split", "fraction", "split_seed")}
+        if holdout
+        else {"split": None}
+    )
+    data = InteractionsModule(source, batch_size=config.batch_size, seed=config.seed, **split)
+    data.prepare_data()
+    data.setup()
+
+    model = dict(config.model)
+    identity = {
+        "model": model.pop("name"),
+        "dataset": config.dataset.name,
+        "fingerprint": data.fit.fingerprint,
+    }
+    # a checkpoint brings its own embeddings: an expensive start would be thrown away
+    start = Normal() if config.ckpt_path else instantiate(model.pop("initialization"))
+    model.pop("initialization", None)
+    encoder = Encoder(
+        data.fit,
+        Propagation(Graph.from_interactions(data.fit)),
+        instantiate(model.pop("quantizer")),
+        start,
+        seed=config.seed,
+        **model,
+    )
+    identity |= {"embedding_dim": encoder.embeddings.shape[1], "num_layers": encoder.num_layers}
+    recommender = Recommender(
+        encoder,
+        instantiate(config.objective),
+        learning_rate=config.learning_rate,
+        schedule=config.schedule,
+        horizon_epochs=config.epochs,
+        seed=config.seed,
+        identity=identity,
+    )
+    plain = OmegaConf.to_container(config, resolve=True)
+    return Run(
+        folder,
+        config=plain,
+        data=data,
+        recommender=recommender,
+        annealing=instantiate(config.annealing),
+        trainer=instantiate(config.trainer, _partial_=True),
+        logger=instantiate(config.logger, _partial_=True)(folder, name, group, plain),
+    )
+
+
+FAILURES: list[str] = []
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config: DictConfig) -> None:
+    from l2q.learning import tracking
+
+    job = hydra.core.hydra_config.HydraConfig.get()
+    sweep = job.mode == hydra.types.RunMode.MULTIRUN
+    name = job.job.override_dirname or f"{config.model.name} {config.dataset.name}"
+    failed = True
+    try:
+        build(config, Path(job.runtime.output_dir), name, Path(job.sweep.dir).name if sweep else None)()
+        failed = False
+    except L2QError as error:  # one line; the other jobs of a sweep go on
+        FAILURES.append(f"{name}: {error}")
+        print(f"error: {error}", file=sys.stderr)
+    finally:
+        tracking.finish(failed)
+
+
+if __name__ == "__main__":
+    main()
+    if len(FAILURES) > 1:
+        print(f"{len(FAILURES)} jobs failed:", *FAILURES, sep="\n  ", file=sys.stderr)
+    sys.exit(2 if FAILURES else 0)
