@@ -6,8 +6,11 @@
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from l2q.errors import L2QError
@@ -34,8 +37,9 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None):
     from l2q.models.graph import Graph, Propagation
     from l2q.models.initialization import Normal
 
+    plain: Any = OmegaConf.to_container(config, resolve=True)
     holdout = config.protocol.name == "holdout"
-    source = OmegaConf.to_container(config.dataset, resolve=True)
+    source = dict(plain["dataset"])
     for key in ("batch_size", "learning_rate", "epochs"):  # of training, beside what describes the set
         source.pop(key)
     split = (
@@ -74,7 +78,6 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None):
         seed=config.seed,
         identity=identity,
     )
-    plain = OmegaConf.to_container(config, resolve=True)
     return Run(
         folder,
         config=plain,
@@ -93,8 +96,8 @@ FAILURES: list[str] = []
 def main(config: DictConfig) -> None:
     from l2q.learning import tracking
 
-    job = hydra.core.hydra_config.HydraConfig.get()
-    sweep = job.mode == hydra.types.RunMode.MULTIRUN
+    job = HydraConfig.get()
+    sweep = job.mode == RunMode.MULTIRUN
     name = job.job.override_dirname or f"{config.model.name} {config.dataset.name}"
     failed = True
     try:

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 from l2q.data.interactions import Dataset, Interactions, cluster_holdout, holdout
-from l2q.data.sampling import Triplets, TripletSampler
+from l2q.data.sampling import TripletSampler
 from l2q.data.sources import load_dataset, prepare
 from l2q.errors import L2QError
 from l2q.models.spectral import normalise, truncated_svd
@@ -26,9 +26,9 @@ class TripletLoader:
     def __len__(self) -> int:
         return len(self.sampler)
 
-    def __iter__(self) -> Iterator[Triplets]:
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
         for batch in self.sampler.epoch(self.epoch):
-            yield Triplets(*(torch.from_numpy(part) for part in batch))
+            yield tuple(torch.from_numpy(part) for part in batch)
 
 
 class InteractionsModule(pl.LightningDataModule):

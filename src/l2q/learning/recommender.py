@@ -9,7 +9,6 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from l2q.data.sampling import Triplets
 from l2q.errors import L2QError
 from l2q.models.encoder import Encoder
 
@@ -51,28 +50,25 @@ class Recommender(pl.LightningModule):
         return self.global_step / steps if steps else 1.0
 
     def on_train_epoch_start(self) -> None:
-        self.trainer.train_dataloader.epoch = self.current_epoch
+        loader: Any = self.trainer.train_dataloader
+        loader.epoch = self.current_epoch
 
-    def training_step(self, batch: Triplets, batch_index: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
         encoder = self.encoder
         # random relaxations draw from (seed, step), so that a resumed run draws the same
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + self.global_step)
-        users, items = (
-            batch.users.long(),
-            torch.cat([batch.pos_items, batch.neg_items]).long() + encoder.num_users,
-        )
-        nodes = self._batch_nodes(users, items)
+        users, pos_items, neg_items = batch
+        items = torch.cat([pos_items, neg_items])
+        nodes = self._batch_nodes(users, items + encoder.num_users)
         values = encoder(nodes, generator)
-        if nodes is None:
-            split, batch = encoder.num_users, Triplets(users, *(items - encoder.num_users).chunk(2))
-        else:
-            split = int(torch.searchsorted(nodes, encoder.num_users))
-            batch = Triplets(
-                torch.searchsorted(nodes, users), *(torch.searchsorted(nodes, items) - split).chunk(2)
-            )
-        start = encoder.embeddings if nodes is None else encoder.embeddings[nodes]
+        start: Tensor = encoder.embeddings
+        split = encoder.num_users
+        if nodes is not None:
+            start, split = start[nodes], int(torch.searchsorted(nodes, encoder.num_users))
+            users = torch.searchsorted(nodes, users)
+            items = torch.searchsorted(nodes, items + encoder.num_users) - split
         sizes = (split, len(values) - split)
-        loss = self.objective(*values.split(sizes), batch, *start.split(sizes))
+        loss = self.objective(*values.split(sizes), (users, *items.chunk(2)), *start.split(sizes))
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(users))
         return loss
 

@@ -47,8 +47,8 @@ def export(
         folder,
         representations,
         dataset.train,
-        user_names=dataset.user_names,
-        item_names=dataset.item_names,
+        user_names=_names(dataset.user_names),
+        item_names=_names(dataset.item_names),
         dataset=dataset.name,
         config_hash=config_hash,
         metrics={key: value for key, value in metrics.items() if key.startswith(("val/", "test/"))},
@@ -86,7 +86,11 @@ def measure_packed(
     folder: Path, part: Interactions, ks: list[int], exclude: Interactions
 ) -> dict[str, float]:
     """Metrics once more, from the exported files."""
-    return evaluate(load_index(folder), part, ks, exclude).metrics
+    return evaluate(load_index(folder).index, part, ks, exclude).metrics
+
+
+def _names(names: np.ndarray | None) -> list[str] | None:
+    return None if names is None else names.tolist()
 
 
 def environment() -> dict[str, Any]:

@@ -93,7 +93,7 @@ class Run:
                 representations, self.dataset.test, self.ks, self.dataset.train, self.memory_mb
             )
             metrics |= {f"test/{key}": value for key, value in found.items()}
-            np.savez_compressed(self.folder / "per_user.npz", **per_user)
+            np.savez_compressed(self.folder / "per_user.npz", allow_pickle=False, **per_user)
         index = self.folder / "index"
         metrics |= results.export(index, representations, self.dataset, self.config_hash, metrics)
         if self.config["test"]:

@@ -69,6 +69,6 @@ def log_summary(values: dict[str, Any], table: tuple[list[str], list[list[Any]]]
     if wandb.run is None:
         return
     wandb.run.summary.update(values)
-    wandb.run.log({"results": wandb.Table(columns=table[0], data=table[1])})
+    wandb.run.log({"results": wandb.Table(columns=list(table[0]), data=table[1])})
     if plot is not None:
         wandb.run.log({"training": wandb.Image(str(plot))})

@@ -70,12 +70,15 @@ class Encoder(nn.Module):
             "layer_weights", torch.tensor(list(layer_weights or [default] * (num_layers + 1)))
         )
         self.num_segments = 1 if combination == "mean" else num_layers + 1
-        self.transforms = nn.ModuleList(self._transform(transform, seed))
+        self.transforms = self._transform(transform, seed)
 
-    def _transform(self, name: str, seed: int) -> list[nn.Module]:
+    transforms: nn.ModuleList
+    layer_weights: Tensor
+
+    def _transform(self, name: str, seed: int) -> nn.ModuleList:
         dim = self.embeddings.shape[1]
         if name == "identity":
-            return []
+            return nn.ModuleList()
         rng = np.random.default_rng([seed, dim])
         if name == "itq":
             with torch.no_grad():
@@ -84,7 +87,7 @@ class Encoder(nn.Module):
             rotations = [random_rotation(dim, rng) for _ in range(self.num_segments)]
         else:
             raise L2QError(f"model.transform={name} is unknown; use identity, rotation, itq or learned")
-        linears = []
+        linears = nn.ModuleList()
         for rotation in rotations:
             linear = nn.Linear(dim, dim, bias=False)
             linear.weight = nn.Parameter(
@@ -122,7 +125,8 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def encode(self) -> Representations:
         """Hard codes (or float values, for the float model) of all rows, whatever the strength."""
-        codes, scales = zip(*(self.quantizer.encode(x) for x in self.segments()), strict=True)
+        encode: Callable[[Tensor], tuple[Tensor, Tensor | None]] = self.quantizer.encode  # type: ignore[assignment]
+        codes, scales = zip(*map(encode, self.segments()), strict=True)
         values = torch.cat(codes, dim=1).cpu().numpy()
         factors = None if scales[0] is None else torch.cat(scales, dim=1).float().cpu().numpy()
         m, alone = self.num_users, self.num_segments == 1
@@ -131,6 +135,6 @@ class Encoder(nn.Module):
             users=Rows(values[:m], None if factors is None or alone else factors[:m]),
             items=Rows(values[m:], None if factors is None else factors[m:]),
             dims=(self.embeddings.shape[1],) * self.num_segments,
-            weights=np.float32(self.segment_weights.cpu().numpy()) ** 2,
+            weights=self.segment_weights.cpu().numpy() ** 2,
             scale_dtype=str(getattr(self.quantizer, "scale_dtype", "float32")).removeprefix("torch."),
         )
