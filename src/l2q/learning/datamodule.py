@@ -12,7 +12,7 @@ from l2q.data.interactions import Dataset, Interactions, cluster_holdout, holdou
 from l2q.data.sampling import TripletSampler
 from l2q.data.sources import load_dataset, prepare
 from l2q.errors import L2QError
-from l2q.models.spectral import normalise, truncated_svd
+from l2q.models.spectral import normalize, truncated_svd
 
 
 class TripletLoader:
@@ -73,7 +73,7 @@ class InteractionsModule(pl.LightningDataModule):
             self.fit, self.val = holdout(train, self.fraction, self.split_seed)
         elif self.split == "cluster":
             rank = min(128, train.num_users, train.num_items)
-            _, _, item_vectors = truncated_svd(normalise(train, 0.5, 0.5), rank, seed=self.split_seed)
+            _, _, item_vectors = truncated_svd(normalize(train, 0.5, 0.5), rank, seed=self.split_seed)
             self.fit, self.val = cluster_holdout(train, item_vectors, self.fraction, self.split_seed)
         if self.val is not None and not len(self.val):
             raise L2QError(
