@@ -1,0 +1,235 @@
+"""``python -m l2q``: ask an index by name, from the command line. Thin; heavy imports inside the commands."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from l2q.errors import L2QError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from l2q.retrieval.storage import StoredIndex
+
+BATCH_USERS = 4096
+MOST_NAMES_COMPARED = 200_000  # comparing more for a suggestion takes longer than a reader waits
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns 0, or 2 after one line on stderr about input that cannot be used."""
+    arguments = vars(_parser().parse_args(argv))
+    command = arguments.pop("run")
+    try:
+        command(**arguments)
+    except L2QError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def recommend(index: str, user: str | None, items: str | None, k: int, as_json: bool) -> None:
+    """The k best items for a known user, or for a new one that has ``items``; what they have is left out."""
+    import numpy as np
+
+    from l2q.data.interactions import Interactions
+    from l2q.retrieval.storage import load_index
+
+    stored = load_index(index)
+    if user is not None:
+        row = _row(user, stored.user_names, "user")
+        scores, found = stored.search(np.array([row]), k, stored.exclude)
+        title = f"for {user}"
+    else:
+        owned = [_row(name, stored.item_names, "item") for name in _split(items)]
+        exclude = Interactions.from_pairs([0] * len(owned), owned, 1, stored.num_items)
+        scores, found = stored.search(stored.fold_in([owned]), k, exclude)
+        title = f"for a user with {', '.join(stored.item_names[row] for row in owned)}"
+    asked = {"user": user} if user is not None else {"items": _split(items)}
+    _show(stored, title, asked, scores[0], found[0], as_json)
+
+
+def similar(index: str, item: str, k: int, as_json: bool) -> None:
+    """The k items most like one."""
+    from l2q.retrieval.index import similar_items
+    from l2q.retrieval.storage import load_index
+
+    stored = load_index(index)
+    scores, found = similar_items(stored.index, _row(item, stored.item_names, "item"), k)
+    _show(stored, f"like {item}", {"item": item}, scores, found, as_json)
+
+
+def batch(index: str, out: str, k: int) -> None:
+    """The k best items for every user, as Parquet: one row a user, ``user``, ``items``, ``scores``.
+
+    Memory holds a few thousand users at a time; the file appears under its name when it is complete.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from rich.console import Console
+    from rich.progress import track
+
+    from l2q.retrieval.storage import load_index
+
+    stored, target = load_index(index), Path(out)
+    names = pa.array(stored.item_names, pa.string())
+    listed = pa.list_(pa.dictionary(pa.int32(), pa.string()))
+    schema = pa.schema([("user", pa.string()), ("items", listed), ("scores", pa.list_(pa.float32()))])
+    fresh = target.with_name(f".{target.name}.new")
+    try:
+        with pq.ParquetWriter(fresh, schema) as writer:
+            starts = range(0, stored.num_users, BATCH_USERS)
+            for start in track(starts, "Recommending", console=Console(stderr=True)):
+                stop = min(start + BATCH_USERS, stored.num_users)
+                scores, items = stored.search(np.arange(start, stop), k, stored.exclude)
+                found = items >= 0
+                offsets = pa.array(np.concatenate(([0], np.cumsum(found.sum(axis=1)))), pa.int32())
+                chosen = pa.DictionaryArray.from_arrays(pa.array(items[found]), names)
+                columns = [
+                    pa.array(stored.user_names[start:stop], pa.string()),
+                    pa.ListArray.from_arrays(offsets, chosen),
+                    pa.ListArray.from_arrays(offsets, pa.array(scores[found])),
+                ]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+        os.replace(fresh, target)
+    except OSError as error:
+        raise L2QError(f"--out {out} cannot be written: {error.strerror or error}") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+    print(f"{stored.num_users:,} users x {k} items in {target}")
+
+
+def info(index: str, as_json: bool) -> None:
+    """Sizes, bytes and metrics of an index; checks its files on the way."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from l2q.retrieval.storage import compression, load_index
+
+    stored = load_index(index)
+    manifest, sizes = stored.manifest, compression(stored.manifest)
+    folder_bytes = sum(path.stat().st_size for path in stored.folder.iterdir())
+    if as_json:
+        print(json.dumps({**manifest, **sizes, "folder_bytes": folder_bytes}, indent=2, ensure_ascii=False))
+        return
+    kind = "bits" if stored.arrays.get("items.codes") is not None else "float32 values"
+    scaled = [side for side in ("users", "items") if f"{side}.scales" in stored.arrays]
+    table = Table("", "", title=f"index {stored.folder}", show_header=False)
+    for name, value in {
+        "dataset": manifest["dataset"] or "-",
+        "users x items": f"{stored.num_users:,} x {stored.num_items:,}",
+        "row": f"{' + '.join(map(str, stored.dims))} {kind}",
+        "scales": f"{manifest['scale_dtype']}, {' and '.join(scaled)}" if scaled else "none",
+        "train interactions": f"{len(stored.exclude):,}",
+        "bytes per user": f"{sizes['user_bytes']:.1f}",
+        "bytes per item": f"{sizes['item_bytes']:.1f}",
+        f"smaller than float32, d = {stored.dims[0]}": f"{sizes['compression']:.2f} x",
+        "smaller than float32, d = 64": f"{sizes['compression_d64']:.2f} x",
+        "whole folder": f"{folder_bytes:,} bytes",
+        "config": manifest["config_hash"] or "-",
+        **{name: f"{value:.4f}" for name, value in manifest["metrics"].items()},
+    }.items():
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def export(index: str, out: str) -> None:
+    """The item codes as a FAISS IndexBinaryFlat; a user's packed row in ``users.codes.npy`` is its query."""
+    import numpy as np
+
+    from l2q.retrieval.storage import load_index
+
+    try:
+        import faiss
+    except ImportError as error:
+        raise L2QError("export writes a FAISS index; install it: pip install faiss-cpu") from error
+    stored = load_index(index)
+    codes = stored.arrays.get("items.codes")
+    if codes is None or "users.codes" not in stored.arrays:
+        raise L2QError(
+            f"index {index} holds float values; give users.values.npy and items.values.npy to FAISS"
+        )
+    binary = faiss.IndexBinaryFlat(8 * codes.shape[1])
+    binary.add(np.ascontiguousarray(codes))
+    try:
+        faiss.write_index_binary(binary, out)
+    except RuntimeError as error:
+        raise L2QError(f"--out {out} cannot be written") from error
+    print(f"{stored.num_items:,} items x {8 * codes.shape[1]} bits in {out}")
+    scaled = "items.scales" in stored.arrays or "users.scales" in stored.arrays
+    if scaled or len(set(stored.manifest["weights"])) > 1:
+        print("note: FAISS ranks by Hamming distance alone, which cannot express the scales and weights here")
+
+
+def _show(
+    stored: StoredIndex,
+    title: str,
+    asked: dict[str, Any],
+    scores: np.ndarray,
+    found: np.ndarray,
+    as_json: bool,
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    ranked = [
+        (stored.item_names[int(item)], float(score))
+        for item, score in zip(found, scores, strict=True)
+        if item >= 0
+    ]
+    if as_json:
+        ranking = [{"item": name, "score": score} for name, score in ranked]
+        print(json.dumps({**asked, "ranking": ranking}, ensure_ascii=False))
+        return
+    table = Table("rank", "item", "score", title=title)
+    for rank, (name, score) in enumerate(ranked, 1):
+        table.add_row(str(rank), name, f"{score:.4g}")
+    Console().print(table)
+
+
+def _split(names: str | None) -> list[str]:
+    return [name.strip() for name in (names or "").split(",") if name.strip()]
+
+
+def _row(name: str, names: Sequence[str], what: str) -> int:
+    try:
+        return names.index(name)
+    except ValueError:
+        near = difflib.get_close_matches(name, names[:MOST_NAMES_COMPARED], n=3)
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        raise L2QError(f"no {what} is named {name!r} among {len(names):,}{hint}") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m l2q", description="Ask a 1-bit index by name.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(run, text: str, ranks: bool = False, as_json: bool = False) -> argparse.ArgumentParser:
+        added = commands.add_parser(run.__name__, help=text, description=text)
+        added.set_defaults(run=run)
+        added.add_argument("--index", required=True, metavar="DIR", help="folder of the index")
+        if ranks:
+            added.add_argument("-k", type=int, default=20, help="length of the ranking (20)")
+        if as_json:
+            added.add_argument("--json", action="store_true", dest="as_json", help="JSON instead of a table")
+        return added
+
+    asked = command(recommend, "items for a known user, or for a new one", ranks=True, as_json=True)
+    who = asked.add_mutually_exclusive_group(required=True)
+    who.add_argument("--user", metavar="NAME", help="a user of the index")
+    who.add_argument("--items", metavar="A,B,C", help="what a new user has")
+    liked = command(similar, "items like another", ranks=True, as_json=True)
+    liked.add_argument("--item", required=True, metavar="NAME")
+    every = command(batch, "items for every user, as Parquet", ranks=True)
+    every.add_argument("--out", required=True, metavar="FILE.parquet")
+    command(info, "sizes, bytes and metrics", as_json=True)
+    binary = command(export, "item codes as a FAISS IndexBinaryFlat")
+    binary.add_argument("--out", required=True, metavar="FILE")
+    return parser

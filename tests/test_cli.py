@@ -1,0 +1,155 @@
+"""The command line: names in, names out; one line for what cannot be used."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from l2q.cli import main
+from l2q.data.interactions import Interactions
+from l2q.representations import Representations, Rows
+from l2q.retrieval.storage import save_index
+
+USERS = ["ada", "ben", "cleo"]
+ITEMS = ["apple", "apricot", "banana", "cherry", "damson"]
+
+
+def signs(*rows: str) -> np.ndarray:
+    return np.array([[1 if sign == "+" else -1 for sign in row] for row in rows], np.int8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Scores of ada: apple 4, apricot 2, banana 0, cherry -2, damson 4 x 3; of ben the opposite. Ada has
+    damson, ben has damson and cherry, cleo has everything."""
+    representations = Representations(
+        Rows(signs("++++", "----", "++--")),
+        Rows(
+            signs("++++", "+++-", "++--", "+---", "++++"),
+            np.array([[1], [1], [1], [1], [3]], np.float32),
+        ),
+        (4,),
+        np.ones(1, np.float32),
+    )
+    train = Interactions.from_pairs([0, 1, 1, 2, 2, 2, 2, 2], [4, 4, 3, 0, 1, 2, 3, 4], 3, 5)
+    return str(
+        save_index(
+            tmp_path / "index",
+            representations,
+            train,
+            user_names=USERS,
+            item_names=ITEMS,
+            dataset="fruit",
+            metrics={"test/recall_20": 0.125},
+        )
+    )
+
+
+def ranking(capsys, *arguments: str) -> list[tuple[str, float]]:
+    assert main([*arguments, "--json"]) == 0
+    return [(entry["item"], entry["score"]) for entry in json.loads(capsys.readouterr().out)["ranking"]]
+
+
+def test_recommend_leaves_out_what_the_user_has(folder, capsys):
+    found = ranking(capsys, "recommend", "--index", folder, "--user", "ada", "-k", "3")
+    assert found == [("apple", 4), ("apricot", 2), ("banana", 0)]
+    found = ranking(capsys, "recommend", "--index", folder, "--user", "ben", "-k", "20")
+    assert found == [("banana", 0), ("apricot", -2), ("apple", -4)]
+    assert ranking(capsys, "recommend", "--index", folder, "--user", "cleo") == []
+
+
+def test_recommend_shows_a_table(folder, capsys):
+    assert main(["recommend", "--index", folder, "--user", "ada", "-k", "2"]) == 0
+    out = capsys.readouterr().out
+    assert out.index("apple") < out.index("apricot")
+    assert "for ada" in out
+    assert "damson" not in out
+
+
+def test_recommend_to_a_new_user(folder, capsys):
+    found = ranking(capsys, "recommend", "--index", folder, "--items", "apple, damson", "-k", "9")
+    assert sorted(name for name, _ in found) == ["apricot", "banana", "cherry"]
+    assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
+
+
+def test_similar_items(folder, capsys):
+    found = ranking(capsys, "similar", "--index", folder, "--item", "apple", "-k", "2")
+    assert found == [("damson", 12), ("apricot", 2)]
+
+
+def test_batch_writes_every_user(folder, tmp_path, capsys, monkeypatch):
+    pq = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("l2q.cli.BATCH_USERS", 2)
+    out = tmp_path / "top.parquet"
+    assert main(["batch", "--index", folder, "--out", str(out), "-k", "2"]) == 0
+    assert pq.read_table(out).to_pylist() == [
+        {"user": "ada", "items": ["apple", "apricot"], "scores": [4, 2]},
+        {"user": "ben", "items": ["banana", "apricot"], "scores": [0, -2]},
+        {"user": "cleo", "items": [], "scores": []},
+    ]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ""] == ["top.parquet"]
+
+
+def test_info(folder, capsys):
+    assert main(["info", "--index", folder]) == 0
+    out = capsys.readouterr().out
+    for shown in ("fruit", "3 x 5", "4 bits", "float32, items", "0.1250"):
+        assert shown in out
+    assert main(["info", "--index", folder, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["metrics"] == {"test/recall_20": 0.125}
+    assert facts["user_bytes"] == (128 + 3) / 3
+
+
+def test_export_to_faiss(folder, tmp_path, capsys):
+    if importlib.util.find_spec("faiss") is None:
+        pytest.skip("faiss absent")
+    out = tmp_path / "items.faiss"
+    # the test and faiss bring an OpenMP runtime each; a process of its own keeps them apart
+    command = [sys.executable, "-m", "l2q", "export", "--index", folder, "--out", str(out)]
+    assert (
+        "cannot express the scales"
+        in subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    )
+    code = (
+        "import faiss, numpy as np, sys; index = faiss.read_index_binary(sys.argv[1]);"
+        "print(*index.search(np.load(sys.argv[2]), 5)[0][0])"
+    )
+    command = [sys.executable, "-c", code, str(out), f"{folder}/users.codes.npy"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() == list("00123")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["recommend", "--user", "bem"], "no user is named 'bem' among 3; near it: ben"),
+        (["recommend", "--items", "apple,aprico"], "no item is named 'aprico' among 5; near it: apricot"),
+        (["recommend", "--items", ","], "needs at least one item"),
+        (["similar", "--item", "xyz"], "no item is named 'xyz' among 5"),
+        (["recommend", "--user", "ada", "-k", "0"], "k is 0"),
+        (["batch", "--out", "/nowhere/top.parquet"], "--out /nowhere/top.parquet cannot be written"),
+    ],
+)
+def test_one_line_for_what_cannot_be_used(folder, capsys, arguments, message):
+    assert main([arguments[0], "--index", folder, *arguments[1:]]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    last = captured.err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    assert "Traceback" not in captured.err
+
+
+def test_a_folder_that_is_no_index(tmp_path, capsys):
+    assert main(["info", "--index", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_as_a_program(folder):
+    command = [sys.executable, "-m", "l2q", "recommend", "--index", folder, "--user", "Ada"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: no user is named 'Ada' among 3; near it: ada\n"
