@@ -8,24 +8,23 @@ same hop. He et al., "LightGCN", SIGIR 2020.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
-import numba
 import numpy as np
 import torch
-from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from l2q.data.interactions import Interactions
+from l2q.models.sparse import multiply, multiply_kept
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
     """Neighbours of node v: ``indices[indptr[v]:indptr[v + 1]]``, ascending; ``indptr`` int64,
-    ``indices`` int32. No self loops. The weight of an edge, D_v^-1/2 D_w^-1/2, is a product, so it is never
-    stored; a node without edges has no neighbours and ``scales`` 0."""
+    ``indices`` int32. No self loops; a node without edges is a row of zeros in A_hat."""
 
     indptr: np.ndarray
     indices: np.ndarray
@@ -49,25 +48,24 @@ class Graph:
         return self.num_users + self.num_items
 
     @cached_property
-    def degrees(self) -> np.ndarray:
-        return np.diff(self.indptr)
-
-    @cached_property
-    def scales(self) -> np.ndarray:
-        """D^-1/2 as float32, 0 where the degree is 0."""
-        return np.where(self.degrees > 0, np.maximum(self.degrees, 1) ** -0.5, 0).astype(np.float32)
+    def values(self) -> np.ndarray:
+        """D_v^-1/2 D_w^-1/2 of every edge, float32, beside ``indices``."""
+        degrees = np.diff(self.indptr)
+        scales = np.maximum(degrees, 1) ** -0.5
+        values = np.repeat(scales, degrees)
+        values *= scales[self.indices]
+        return values.astype(np.float32)
 
     def to_torch(self, device: torch.device, dtype: torch.dtype) -> Tensor:
         """A_hat as a sparse CSR tensor with int32 indices."""
-        indptr = torch.from_numpy(self.indptr.astype(np.int32))
-        values = np.repeat(self.scales, self.degrees) * self.scales[self.indices]
-        return torch.sparse_csr_tensor(
-            indptr.to(device),
-            torch.from_numpy(self.indices).to(device),
-            torch.from_numpy(values).to(device, dtype),
-            size=(self.num_nodes, self.num_nodes),
-            check_invariants=False,
-        )
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # "CSR support is in beta"
+            return torch.sparse_csr_tensor(
+                torch.from_numpy(self.indptr.astype(np.int32)).to(device),
+                torch.from_numpy(self.indices).to(device),
+                torch.from_numpy(self.values).to(device, dtype),
+                size=(self.num_nodes, self.num_nodes),
+                check_invariants=False,
+            )
 
 
 class Propagation:
@@ -109,14 +107,11 @@ class Propagation:
         if self._backend(X) == "torch":
             product = self._matrix(X) @ X
             return product if rows is None else product[rows]
-        X = X.contiguous()
         graph = self.graph
-        nodes = np.arange(graph.num_nodes) if rows is None else rows.numpy()
-        Y = torch.empty((len(nodes), X.shape[1]), dtype=X.dtype)
-        use_threads_of_torch()
-        bounds = balanced_chunks(graph.degrees[nodes])
-        _hop(bounds, nodes, graph.indptr, graph.indices, graph.scales, X.numpy(), Y.numpy())
-        return Y
+        selected = slice(None) if rows is None else rows.numpy()
+        starts, ends = graph.indptr[:-1][selected], graph.indptr[1:][selected]
+        product = multiply(starts, ends, graph.indices, graph.values, X.detach().contiguous().numpy())
+        return torch.from_numpy(product)
 
     def hop_from(self, rows: Tensor, G: Tensor) -> Tensor:
         """A_hat[rows]^T G = A_hat times the matrix with G in ``rows`` and zero elsewhere, (num_nodes, d)."""
@@ -124,15 +119,11 @@ class Propagation:
             spread = G.new_zeros((self.graph.num_nodes, G.shape[1]))
             spread.index_add_(0, rows, G)
             return self._matrix(G) @ spread
-        G = G.contiguous()
-        graph, nodes = self.graph, rows.numpy()
+        graph = self.graph
         slots = np.full(graph.num_nodes, -1, dtype=np.int32)
-        slots[nodes] = np.arange(len(nodes), dtype=np.int32)
-        Y = torch.empty((graph.num_nodes, G.shape[1]), dtype=G.dtype)
-        use_threads_of_torch()
-        bounds, scales = balanced_chunks(graph.degrees), graph.scales
-        _hop_from(bounds, graph.indptr, graph.indices, slots, scales[nodes], scales, G.numpy(), Y.numpy())
-        return Y
+        slots[rows.numpy()] = np.arange(len(rows), dtype=np.int32)
+        edges = graph.indptr[:-1], graph.indptr[1:], graph.indices, graph.values
+        return torch.from_numpy(multiply_kept(*edges, slots, G.detach().contiguous().numpy()))
 
     def _backend(self, X: Tensor) -> str:
         return self.backend or ("numba" if X.device.type == "cpu" else "torch")
@@ -183,57 +174,3 @@ class _Layers(torch.autograd.Function):
                 total.index_add_(0, rows, G)
                 total = total if layer == 0 else hop(total)
         return total, None, None, None, None
-
-
-def use_threads_of_torch() -> None:
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-
-
-def balanced_chunks(degrees: np.ndarray, chunks: int = 64) -> np.ndarray:
-    """Bounds of ``chunks`` runs of rows of about equal work: degrees follow a power law, so equal numbers of
-    rows would not do. A row costs its edges and one more for writing it."""
-    work = np.concatenate(([0], np.cumsum(degrees + 1)))
-    return np.searchsorted(work, np.linspace(0, work[-1], chunks + 1))
-
-
-@njit(inline="always")
-def _sum_rows(nodes, scales, X, factor, y):
-    """y = factor * sum over nodes of scales[node] X[node]: four rows a pass, so that y is touched less."""
-    y[:] = 0
-    whole = len(nodes) // 4 * 4
-    for e in range(0, whole, 4):
-        a, b, c, d = nodes[e], nodes[e + 1], nodes[e + 2], nodes[e + 3]
-        xa, xb, xc, xd = X[a], X[b], X[c], X[d]
-        sa, sb, sc, sd = scales[a], scales[b], scales[c], scales[d]
-        for j in range(len(y)):
-            y[j] += (sa * xa[j] + sb * xb[j]) + (sc * xc[j] + sd * xd[j])
-    for e in range(whole, len(nodes)):
-        a = nodes[e]
-        xa, sa = X[a], scales[a]
-        for j in range(len(y)):
-            y[j] += sa * xa[j]
-    for j in range(len(y)):
-        y[j] *= factor
-
-
-@njit(parallel=True, cache=True, fastmath={"contract"})
-def _hop(bounds, rows, indptr, indices, scales, X, Y):
-    """Y[t] = (A_hat X)[rows[t]]. A row is one thread's, in one order: the same bits for any thread count."""
-    for chunk in prange(len(bounds) - 1):
-        for t in range(bounds[chunk], bounds[chunk + 1]):
-            v = rows[t]
-            _sum_rows(indices[indptr[v] : indptr[v + 1]], scales, X, scales[v], Y[t])
-
-
-@njit(parallel=True, cache=True, fastmath={"contract"})
-def _hop_from(bounds, indptr, indices, slots, slot_scales, scales, G, Y):
-    """Y = A_hat times G spread over the rows that have a slot: other neighbours are passed over."""
-    for chunk in prange(len(bounds) - 1):
-        kept = np.empty(len(indices) and (indptr[1:] - indptr[:-1]).max(), np.int32)
-        for v in range(bounds[chunk], bounds[chunk + 1]):
-            count = 0
-            for e in range(indptr[v], indptr[v + 1]):
-                slot = slots[indices[e]]
-                kept[count] = slot
-                count += slot >= 0
-            _sum_rows(kept[:count], slot_scales, G, scales[v], Y[v])

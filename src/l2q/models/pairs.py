@@ -8,7 +8,7 @@ from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from l2q.models.graph import balanced_chunks, use_threads_of_torch
+from l2q.models.sparse import multiply, use_threads_of_torch
 
 
 def pair_scores(X: Tensor, Y: Tensor, users: Tensor, items: Tensor) -> Tensor:
@@ -47,18 +47,15 @@ class _PairScores(torch.autograd.Function):
 
 def _gather_back(X: Tensor, Y: Tensor, rows: Tensor, columns: Tensor, G: Tensor) -> Tensor:
     """S Y, the shape of X, with S the sparse matrix of the entries G_b at (rows_b, columns_b)."""
-    S = _sorted_by_row(len(X), rows.numpy(), columns.numpy(), G.numpy())
-    dX = torch.empty_like(X)
-    use_threads_of_torch()
-    _product(balanced_chunks(np.diff(S[0])), *S, Y.numpy(), dX.numpy())
-    return dX
+    indptr, indices, values = _sorted_by_row(len(X), rows.numpy(), columns.numpy(), G.numpy())
+    return torch.from_numpy(multiply(indptr[:-1], indptr[1:], indices, values, Y.numpy()))
 
 
 @njit(parallel=True, cache=True, fastmath=True)
 def _dots(X, Y, users, items, scores):
     for b in prange(len(users)):
         x, y = X[users[b]], Y[items[b]]
-        total = X.dtype.type(0)
+        total = X[0, 0] * 0
         for j in range(len(x)):
             total += x[j] * y[j]
         scores[b] = total
@@ -79,15 +76,3 @@ def _sorted_by_row(num_rows, rows, columns, values):
         sorted_columns[e], sorted_values[e] = columns[b], values[b]
         ends[rows[b]] += 1
     return indptr, sorted_columns, sorted_values
-
-
-@njit(parallel=True, cache=True, fastmath={"contract"})
-def _product(bounds, indptr, columns, values, Y, out):
-    for chunk in prange(len(bounds) - 1):
-        for row in range(bounds[chunk], bounds[chunk + 1]):
-            x = out[row]
-            x[:] = 0
-            for e in range(indptr[row], indptr[row + 1]):
-                value, y = values[e], Y[columns[e]]
-                for j in range(len(x)):
-                    x[j] += value * y[j]
