@@ -105,8 +105,8 @@ class Propagation:
     def hop(self, X: Tensor, rows: Tensor | None = None) -> Tensor:
         """A_hat X, or (A_hat X)[rows]; not recorded by autograd."""
         if self._backend(X) == "torch":
-            product = self._matrix(X) @ X
-            return product if rows is None else product[rows]
+            whole = self._matrix(X) @ X
+            return whole if rows is None else whole[rows]
         graph = self.graph
         selected = slice(None) if rows is None else rows.numpy()
         starts, ends = graph.indptr[:-1][selected], graph.indptr[1:][selected]
