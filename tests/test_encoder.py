@@ -74,10 +74,11 @@ def test_a_rotation_leaves_float_scores_and_changes_codes(train):
     plain, rotated = encoder_of(train), encoder_of(train, transform="rotation")
     for x, y in zip(plain.segments(), rotated.segments(), strict=True):
         torch.testing.assert_close(x @ x.T, y @ y.T)
-    first, second = (t.weight for t in rotated.transforms[:2])
-    assert (first - second).abs().max() > 0.1  # another one for every segment
+    assert isinstance(rotated.transforms[0], torch.nn.Identity)  # a common rotation changes nothing
+    first, second = (t.weight for t in rotated.transforms[1:])
+    assert (first - second).abs().max() > 0.1  # another one for every layer
     learned = encoder_of(train, transform="learned")
-    weight = learned.transforms[0].weight
+    weight = learned.transforms[1].weight
     torch.testing.assert_close(weight @ weight.T, torch.eye(8), atol=1e-5, rtol=0)
     for encoder, learns in ((learned, True), (rotated, False)):
         assert {p.requires_grad for p in encoder.transforms.parameters()} == {learns}
@@ -185,11 +186,12 @@ def test_an_epoch_equals_pytorch_geometrics_lightgcn(train):
     encoder = encoder_of(train, combination="mean")
     m = train.num_users
     peer = geometric.LightGCN(m + train.num_items, 8, 2)
+    start = encoder.embeddings.detach().clone()
     with torch.no_grad():
-        peer.embedding.weight.copy_(encoder.embeddings)
+        peer.embedding.weight.copy_(start)
     pairs = np.stack([train.users, train.items + m]).astype(np.int64)
     edges = torch.from_numpy(np.concatenate([pairs, pairs[::-1]], axis=1))
-    objective = BPR(l2=1e-3)
+    objective = BPR(l2=0.1)
     ours, theirs = (torch.optim.Adam(module.parameters(), lr=1e-2) for module in (encoder, peer))
     rng = np.random.default_rng(0)
     for _ in range(10):
@@ -206,7 +208,9 @@ def test_an_epoch_equals_pytorch_geometrics_lightgcn(train):
         positive, negative = (
             (embeddings[owners] * embeddings[other]).sum(1) for other in (positives, negatives)
         )
-        expected = peer.recommendation_loss(positive, negative, node_id=nodes, lambda_reg=1e-3)
+        expected = peer.recommendation_loss(
+            positive, negative, node_id=nodes, lambda_reg=0.1 / 2
+        )  # ours carries 1/2
         np.testing.assert_allclose(loss.item(), expected.item(), atol=1e-5)
         torch.testing.assert_close(values, embeddings, atol=1e-5, rtol=0)
         for optimizer, value in ((ours, loss), (theirs, expected)):
@@ -214,3 +218,4 @@ def test_an_epoch_equals_pytorch_geometrics_lightgcn(train):
             value.backward()
             optimizer.step()
     torch.testing.assert_close(encoder.embeddings.detach(), peer.embedding.weight.detach(), atol=1e-5, rtol=0)
+    assert (encoder.embeddings - start).abs().max() > 0.01  # they did move
