@@ -1,0 +1,351 @@
+"""Exact Top-K from packed codes beside FAISS, usearch and torch: one run, same threads, interleaved medians.
+
+    python benchmarks/retrieval.py [--json FILE] [--threads N] [--repeats N] [--quick]
+
+Amazon-Book's size: 91,599 items, queries in batches of 4,096 (its 52,643 users are 13 of them), 64 and 1.
+Items and users are drawn from one 64-dimensional normal distribution; wider floats are a random rotation of
+it into more dimensions, codes the signs of that, scales the mean magnitudes per segment. Our figures include
+everything from packed queries to sorted lists.
+Every contender runs once per round, a pause after each, and the medians over the rounds are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+import faiss
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from rich.console import Console
+from rich.table import Table
+
+from l2q.retrieval.kernels import PackedItems, top_k
+from l2q.retrieval.packing import pack
+
+try:
+    from usearch.index import MetricKind
+    from usearch.index import search as usearch_search
+except ImportError:
+    usearch_search = None  # type: ignore[assignment]
+
+Search = Callable[[int, int], tuple[np.ndarray, np.ndarray]]  # (queries, k) -> scores or distances, items
+PACKED = {"packed768": ((768,), True), "packed864": ((256,) * 3, True), "packed288": ((256,), True)}
+PACKED |= {"hamming768": ((768,), False)}
+SLOW = 256  # queries per call for the contenders that need seconds for a batch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the records here")
+    parser.add_argument("--threads", type=int, default=numba.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="small sizes, to try the script")
+    options = parser.parse_args()
+    numba.set_num_threads(options.threads)
+    faiss.omp_set_num_threads(options.threads)
+    torch.set_num_threads(options.threads)
+    num_items, batch, many = (5_000, 256, 100_000) if options.quick else (91_599, 4_096, 10_000_000)
+    console = Console(width=110)
+    describe_machine(console, options.threads)
+
+    contenders, sizes = build(num_items, batch, options.threads)
+    check(contenders, min(batch, 64))
+    rates = {
+        (k, size): measure(contenders, size, k, options.repeats, options.quick)
+        for k in (20, 100)
+        for size in (batch, 64)
+    }
+    latencies = {
+        name: latency(search, 20, 20 if options.quick else 100) for name, search in contenders.items()
+    }
+    overlap = recall(contenders, min(batch, SLOW))
+    show(console, rates, latencies, overlap, sizes, batch)
+
+    ours = {name: rates[20, batch][name] for name in contenders}
+    pairs = {
+        "packed768_vs_faiss_binary768": ("packed768", "faiss binary768"),
+        "packed768_vs_faiss_float768": ("packed768", "faiss float768"),
+        "packed864_vs_faiss_float64": ("packed864", "faiss float64"),
+        "packed288_vs_faiss_float64": ("packed288", "faiss float64"),
+    }
+    records = [
+        record(what, ours[a], ours[b], ours[a] / ours[b], "queries/s") for what, (a, b) in pairs.items()
+    ]
+    speed = ours["packed768"] * num_items * 768 / 1e9
+    peak, bound = (popcount_peak(options.threads, whole) for whole in (False, True))
+    console.print(
+        f"Popcount peak {peak:,.0f} Gbit-op/s; xor + popcount + add, registers only, {bound:,.0f}; "
+        f"packed768 with scales, Top-20, {speed:,.0f}: {speed / peak:.0%} and {speed / bound:.0%}."
+    )
+    records.append(record("share_of_popcount_peak", speed, peak, speed / peak, "Gbit-op/s"))
+    files = bytes_on_disk(num_items)
+    records.append(
+        record("item_index_bytes_vs_float256", files, 1024 * num_items, 1024 * num_items / files, "bytes")
+    )
+    records += ten_million(many, options.threads, 20 if options.quick else 300)
+
+    table = Table(
+        "record", "ours", "peer or limit", "ratio", "unit", title="Records (ratio > 1: ours better)"
+    )
+    for row in records:
+        table.add_row(
+            row["what"], f"{row['ours']:,.1f}", f"{row['peer']:,.1f}", f"{row['ratio']:.2f}", row["unit"]
+        )
+    console.print(table)
+    console.print(f"Load at the end: {os.getloadavg()[0]:.2f} (this run's own threads included)")
+    if options.json:
+        options.json.write_text(json.dumps(records, indent=1) + "\n")
+
+
+def record(what: str, ours: float, peer: float, ratio: float, unit: str) -> dict:
+    return {"what": what, "ours": float(ours), "peer": float(peer), "ratio": float(ratio), "unit": unit}
+
+
+def describe_machine(console: Console, threads: int) -> None:
+    load = os.getloadavg()[0]
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = dict(
+            line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line
+        )
+        names = {key.strip(): value.strip() for key, value in lines.items()}
+        wide = "avx512_vpopcntdq" in names.get("flags", "")
+        cpu = f"{names.get('model name', cpu)}, {'with' if wide else 'without'} vector popcount"
+    packages = [name for name in ("numpy", "numba", "faiss-cpu", "torch", "usearch") if _installed(name)]
+    console.print(f"{cpu}; {os.cpu_count()} cores, {threads} threads; load {load:.2f}")
+    console.print(f"Python {platform.python_version()}, " + ", ".join(f"{p} {version(p)}" for p in packages))
+    if load > 0.25 * (os.cpu_count() or 1):
+        console.print("[bold red]Warning: this machine is busy; times and ratios are not to be quoted.[/]")
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except ImportError:
+        return False
+
+
+def build(num_items: int, batch: int, threads: int) -> tuple[dict[str, Search], dict[str, int]]:
+    """Contenders by name, and the bytes of each one's items."""
+    rng = np.random.default_rng(0)
+    users, items = (rng.standard_normal((rows, 64), dtype=np.float32) for rows in (batch, num_items))
+    projection = np.linalg.qr(rng.standard_normal((768, 64), dtype=np.float32)).Q.T  # keeps inner products
+    wide_users, wide_items = users @ projection, items @ projection
+    contenders: dict[str, Search] = {}
+    sizes: dict[str, int] = {}
+
+    for name, (dims, scaled) in PACKED.items():
+        width, shape = sum(dims), (-1, len(dims), dims[0])
+        scales = np.abs(wide_items[:, :width].reshape(shape)).mean(axis=2) if scaled else None
+        factors = np.abs(wide_users[:, :width].reshape(shape)).mean(axis=2)
+        packed = PackedItems.from_packed(pack(wide_items[:, :width], dims), dims, scales)
+        queries = pack(wide_users[:, :width], dims)
+        factors = factors if scaled else np.ones_like(factors)
+        contenders[name] = _ours(queries, factors, packed)
+        sizes[name] = packed.nbytes
+    contenders["asymmetric768"] = _ours(
+        wide_users, np.ones((batch, 1), np.float32), PackedItems.from_packed(pack(wide_items, (768,)), (768,))
+    )
+    sizes["asymmetric768"] = sizes["hamming768"]
+
+    for name, left, right in (("float64", users, items), ("float768", wide_users, wide_items)):
+        flat = faiss.IndexFlatIP(right.shape[1])
+        flat.add(right)
+        contenders[f"faiss {name}"] = _faiss(flat, left)
+        contenders[f"torch {name}"] = _torch(torch.from_numpy(left), torch.from_numpy(right))
+        sizes[f"faiss {name}"] = sizes[f"torch {name}"] = right.nbytes
+    bits, item_bits = pack(wide_users, (768,)), pack(wide_items, (768,))
+    binary = faiss.IndexBinaryFlat(768)
+    binary.add(item_bits)
+    contenders["faiss binary768"] = _faiss(binary, bits)
+    sizes["faiss binary768"] = item_bits.nbytes
+    if usearch_search is not None:
+        contenders["usearch b1 768"] = _usearch(bits, item_bits, threads)
+        sizes["usearch b1 768"] = item_bits.nbytes
+    return contenders, sizes
+
+
+def _ours(queries: np.ndarray, factors: np.ndarray, items: PackedItems) -> Search:
+    return lambda n, k: top_k(queries[:n], factors[:n], items, k)
+
+
+def _faiss(index, queries: np.ndarray) -> Search:
+    return lambda n, k: index.search(queries[:n], k)
+
+
+def _torch(users: torch.Tensor, items: torch.Tensor) -> Search:
+    def search(n: int, k: int):
+        parts = [torch.topk(users[i : min(i + SLOW, n)] @ items.T, k) for i in range(0, n, SLOW)]
+        scores, ids = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
+        return scores, ids
+
+    return search
+
+
+def _usearch(users: np.ndarray, items: np.ndarray, threads: int) -> Search:
+    def search(n: int, k: int):
+        found = usearch_search(items, users[:n], k, metric=MetricKind.Hamming, exact=True, threads=threads)
+        shape = (n, k)
+        return np.reshape(found.distances, shape), np.reshape(found.keys, shape)
+
+    return search
+
+
+def check(contenders: dict[str, Search], n: int) -> None:
+    """Both rankings by Hamming distance find the same distances."""
+    dots, _ = contenders["hamming768"](n, 20)
+    distances, _ = contenders["faiss binary768"](n, 20)
+    np.testing.assert_array_equal((768 - dots) / 2, distances)
+
+
+def measure(contenders: dict[str, Search], batch: int, k: int, repeats: int, quick: bool) -> dict[str, float]:
+    """Queries per second of each contender, the median over rounds of all."""
+    calls = {
+        name: min(batch, SLOW) if name.startswith(("torch", "usearch")) else batch for name in contenders
+    }
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for name, search in contenders.items():
+        search(min(calls[name], 8), k)
+    for _ in range(2 if quick else repeats if batch > SLOW else 3 * repeats):
+        for name, search in contenders.items():
+            start = time.perf_counter()
+            search(calls[name], k)
+            times[name].append(time.perf_counter() - start)
+            time.sleep(0.02)  # let a library's idle threads go to sleep
+    return {name: calls[name] / float(np.median(seconds)) for name, seconds in times.items()}
+
+
+def latency(search: Search, k: int, calls: int) -> tuple[float, float]:
+    """p50 and p99 in milliseconds of calls with one query."""
+    search(1, k)
+    seconds = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        search(1, k)
+        seconds.append(time.perf_counter() - start)
+    p50, p99 = np.percentile(seconds, (50, 99)) * 1e3
+    return float(p50), float(p99)
+
+
+def recall(contenders: dict[str, Search], n: int) -> dict[str, float]:
+    """Share of the float ranking's Top-20 (64 dimensions) that each one finds."""
+    truth = contenders["faiss float64"](n, 20)[1]
+    found = {name: search(n, 20)[1] for name, search in contenders.items()}
+    return {
+        name: float(np.mean([np.isin(a, b).mean() for a, b in zip(truth, items, strict=True)]))
+        for name, items in found.items()
+    }
+
+
+def show(console: Console, rates, latencies, overlap, sizes, batch: int) -> None:
+    table = Table(title="Exact search, interleaved medians: queries per second", caption="one: K = 20")
+    table.add_column("contender")
+    columns = (f"{batch:,} K20", f"{batch:,} K100", "64 K20", "64 K100", "one p50 ms", "one p99 ms")
+    for column in (*columns, "items MB", "recall"):
+        table.add_column(column, justify="right")
+    for name in latencies:
+        cells = [f"{rates[k, size][name]:,.0f}" for size in (batch, 64) for k in (20, 100)]
+        cells += [f"{value:.2f}" for value in latencies[name]]
+        table.add_row(name, *cells, f"{sizes[name] / 1e6:.1f}", f"{overlap[name]:.3f}")
+    console.print(table)
+
+
+def bytes_on_disk(num_items: int) -> int:
+    """The item files of three segments of 256 bits with float32 scales, as NumPy writes them."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "codes.npy", np.zeros((num_items, 96), np.uint8))
+        np.save(Path(folder) / "scales.npy", np.zeros((num_items, 3), np.float32))
+        return sum(path.stat().st_size for path in Path(folder).iterdir())
+
+
+def ten_million(num_items: int, threads: int, calls: int) -> list[dict]:
+    """256 bits and a float32 scale per item: bytes, and the latency of one user among all items."""
+    rng = np.random.default_rng(1)
+    packed = rng.integers(0, 256, (num_items, 32), dtype=np.uint8)
+    scales = rng.uniform(0.5, 1.5, (num_items, 1)).astype(np.float32)
+    items = PackedItems.from_packed(packed, (256,), scales)
+    del packed, scales
+    queries = rng.integers(0, 256, (calls, 32), dtype=np.uint8)
+    top_k(queries[:1], np.ones(1, np.float32), items, 20)
+    seconds = []
+    for query in queries[:, None]:
+        start = time.perf_counter()
+        top_k(query, np.ones(1, np.float32), items, 20)
+        seconds.append(time.perf_counter() - start)
+    p99, megabytes = 1e3 * float(np.percentile(seconds, 99)), items.nbytes / 1e6
+    return [
+        record("ten_million_items_p99", p99, 100, 100 / p99, "ms"),
+        record("ten_million_items_memory", megabytes, 500, 500 / megabytes, "MB"),
+    ]
+
+
+def popcount_peak(threads: int, whole: bool) -> float:
+    """Gbit-op/s of 16 independent chains in registers: popcounts alone, or xor, popcount and addition."""
+    vector = ir.VectorType(ir.IntType(32), 16)
+
+    @intrinsic
+    def chains(_context, rounds, seed):
+        def generate(context, builder, signature, arguments):
+            kind = ir.FunctionType(vector, [vector])
+            count = cgutils.get_or_insert_function(builder.module, kind, "llvm.ctpop.v16i32")
+            start = ir.Constant(vector, ir.Undefined)
+            seed = builder.trunc(arguments[1], ir.IntType(32))
+            for lane in range(16):
+                start = builder.insert_element(start, builder.add(seed, seed.type(lane)), seed.type(lane))
+            before, loop = builder.block, builder.append_basic_block("loop")
+            after = builder.append_basic_block("after")
+            zeros = builder.xor(start, start)
+            starts = [builder.add(start, vector([7 * chain] * 16)) for chain in range(16)]
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            index, values = builder.phi(arguments[0].type), [builder.phi(vector) for _ in range(16)]
+            if whole:
+                counts = [builder.call(count, [builder.xor(value, start)]) for value in values]
+                results = [builder.add(*pair) for pair in zip(values, counts, strict=True)]
+            else:
+                results = [builder.call(count, [value]) for value in values]
+            following = builder.add(index, index.type(1))
+            for phi, first, again in zip(
+                [index, *values], [index.type(0), *starts], [following, *results], strict=True
+            ):
+                phi.add_incoming(first, before)
+                phi.add_incoming(again, loop)
+            builder.cbranch(builder.icmp_signed("<", following, arguments[0]), loop, after)
+            builder.position_at_end(after)
+            total = zeros
+            for result in results:
+                total = builder.add(total, result)
+            return builder.zext(builder.extract_element(total, seed.type(0)), arguments[0].type)
+
+        return types.int64(types.int64, types.int64), generate
+
+    @numba.njit(nogil=True)
+    def run(rounds, seed):
+        return chains(rounds, seed)  # type: ignore[call-arg]
+
+    rounds, rates = 5_000_000, []
+    run(1, 1)
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(5):
+            start = time.perf_counter()
+            list(pool.map(run, [rounds] * threads, range(threads)))
+            rates.append(threads * rounds * 16 * 512 / (time.perf_counter() - start) / 1e9)
+    return max(rates)
+
+
+if __name__ == "__main__":
+    main()

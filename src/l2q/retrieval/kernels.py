@@ -1,0 +1,605 @@
+"""Exact Top-K over packed codes: xor, popcount, scales and the running best K in one pass.
+
+    score(u, i) = sum_s (f_us * float32(<q_us, q_is>)) * a_is      f_us = w_s a_us, a_is = 1 without scales
+
+in float32, operation by operation as written, s ascending; equal scores: lower item id first.
+Queries choose the mode:
+
+- codes:       <q_us, q_is> = dim_s - 2 popcount(q_us xor q_is), an exact integer. Scaled with f and a; plain
+               Hamming ranking with f = 1 and no item scales.
+- float rows:  <q_us, q_is> = sum over groups of four values g, ascending, of
+               ((v_4g b_4g + v_4g+1 b_4g+1) + v_4g+2 b_4g+2) + v_4g+3 b_4g+3 in float32, b in {-1, +1}; the
+               last group of a segment is filled up with v = 0 (asymmetric: float query, 1-bit items).
+
+Layout. 16 items make a block, item 16 b + l lies in lane l of block b. A block holds word w of its 16 items
+side by side, so that one 512-bit vector is one word of 16 items. A pass keeps the counts of 8 queries in
+registers and costs one xor, one popcount and one addition for 512 bits of a query. The vectors are written
+down as such in LLVM's language: processors with narrower vectors, or without a vector popcount, get the same
+arithmetic from their own instructions. A lane is looked at only where its score passes its query's K-th best
+so far, and exclusion is decided there, by bisection, so that it costs nothing for all other items.
+
+With float rows a group's 16 possible sums are a table that fills one vector, and a permutation by four item
+bits looks up 16 items at once.
+
+Rounding. With u = 2^-24 and S segments, |score - exact| <= g sum_s |term_s|, g = (S + 1) u / (1 - (S + 1) u),
+for codes; for float rows add ceil(dim / 4) + 3 to S + 1 and take the terms with |v|. (No underflow assumed.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import llvmlite.binding
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from l2q.data.interactions import Interactions
+from l2q.errors import L2QError
+from l2q.retrieval import packing
+
+LANES = 16
+_NO_ITEM = np.iinfo(np.int64).min
+_TILE_BYTES = 1 << 18  # items that all queries of a task visit before the next ones: half of a small L2
+_TASK_ROWS = 64
+_FEATURES = numba.config.CPU_FEATURES  # type: ignore[attr-defined]
+_AVX512 = "+avx512f" in (_FEATURES or llvmlite.binding.get_host_cpu_features().flatten())
+# Queries x blocks of one pass, by kind of query: as many accumulators as the registers hold.
+_PASS = {np.dtype(np.uint32): (8 if _AVX512 else 4, 1), np.dtype(np.float32): (2, 4)}
+_LONE = (1, 4)  # a query left over, or alone: several blocks keep the processor as busy
+
+
+@dataclass(frozen=True)
+class PackedItems:
+    """Items in the kernels' layout, converted once. ``words`` (blocks, row words, 16) uint32 and ``scales``
+    (blocks, segments, 16) float32 or None; blocks come in fours, filled up with zeros."""
+
+    words: np.ndarray
+    scales: np.ndarray | None
+    dims: tuple[int, ...]
+    num_items: int
+
+    @classmethod
+    def from_packed(
+        cls, packed: np.ndarray, dims: Sequence[int], scales: np.ndarray | None = None
+    ) -> PackedItems:
+        """From rows as ``packing.pack`` makes them (memory-mapped ones too) and (items, segments) scales."""
+        num_items = len(packed)
+        blocks = -(-num_items // (4 * LANES)) * 4
+        if scales is not None and scales.shape != (num_items, len(dims)):
+            raise L2QError(f"item scales: expected ({num_items}, {len(dims)}), got {scales.shape}")
+        words = _aligned_zeros((blocks, packing.row_words(dims), LANES), np.uint32)
+        for start in range(0, num_items, 1 << 16):  # in parts, for the sake of memory
+            _fill_blocks(words, packing.to_words(packed[start : start + (1 << 16)], dims), start)
+        if scales is None:
+            return cls(words, None, tuple(dims), num_items)
+        factors = _aligned_zeros((blocks, len(dims), LANES), np.float32)
+        _fill_blocks(factors, scales, 0)
+        return cls(words, factors, tuple(dims), num_items)
+
+    @property
+    def nbytes(self) -> int:
+        return self.words.nbytes + (0 if self.scales is None else self.scales.nbytes)
+
+
+def top_k(
+    queries: np.ndarray,
+    factors: np.ndarray,
+    items: PackedItems,
+    k: int,
+    exclude: Interactions | None = None,
+    rows: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best items of each query: scores (n, k) float32 and items (n, k) int32, best first.
+
+    ``queries`` (n, row bytes) uint8 as ``packing.pack`` makes them, or (n, sum of dims) float32;
+    ``factors`` (n, segments) or (segments,) float32; row ``rows[j]`` of ``exclude`` (default: row j) belongs
+    to query j. Where fewer than k items are left: score -inf, item -1. A zero score is returned as +0.
+    All cores; threads as ``numba.set_num_threads`` says. Scores must not be NaN.
+    """
+    if k < 1:
+        raise L2QError(f"k is {k}; it must be at least 1")
+    words = (
+        _tables(queries, items.dims) if queries.dtype == np.float32 else packing.to_words(queries, items.dims)
+    )
+    num_queries = len(words)
+    factors = np.ascontiguousarray(np.broadcast_to(factors, (num_queries, len(items.dims))), np.float32)
+    starts, ends, excluded = _exclusions(exclude, rows, num_queries)
+    first_words = np.cumsum([0] + [packing.row_words((dim,)) for dim in items.dims])
+
+    # Tasks are rows x parts of the catalogue; parts only where the rows alone leave cores idle.
+    threads, step = numba.get_num_threads(), _PASS[words.dtype][0]
+    task_rows = min(_TASK_ROWS, max(-(-num_queries // threads) // step * step, step))
+    parts = -(-threads // max(-(-num_queries // task_rows), 1))
+    keys = np.full((num_queries, parts, k), _NO_ITEM)
+    dims = np.array(items.dims, np.float32)
+    _search(
+        words, factors, items.words, items.scales, first_words, dims, items.num_items, starts, ends, excluded,
+        task_rows, _PASS[words.dtype], keys,
+    )  # fmt: skip
+    return _decode(np.sort(keys.reshape(num_queries, parts * k), axis=1)[:, : -k - 1 : -1])
+
+
+def top_k_torch(
+    queries: np.ndarray,
+    factors: np.ndarray,
+    packed: np.ndarray,
+    dims: Sequence[int],
+    scales: np.ndarray | None,
+    k: int,
+    exclude: Interactions | None = None,
+    rows: np.ndarray | None = None,
+    device: str = "cuda",
+    chunk: tuple[int, int] = (256, 1 << 15),
+) -> tuple[np.ndarray, np.ndarray]:
+    """``top_k`` for packed queries by float32 products of -1 and +1 (exact integers up to 2^24, whatever the
+    order and also in TF32), in chunks of queries x items. Its speed on a GPU has not been measured."""
+    factors = np.broadcast_to(factors, (len(queries), len(dims)))
+    starts, ends, excluded = _exclusions(exclude, rows, len(queries))
+    offsets = np.concatenate(([0], np.cumsum(dims)))
+
+    def on_device(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.array(array, np.float32, order="C")).to(device)
+
+    found = []
+    for first in range(0, len(queries), chunk[0]):
+        part = slice(first, min(first + chunk[0], len(queries)))
+        users, weights = on_device(packing.unpack(queries[part], dims)), on_device(factors[part])
+        pairs = [excluded[start:end] for start, end in zip(starts[part], ends[part], strict=True)]
+        hidden = np.repeat(np.arange(len(pairs)), [len(row) for row in pairs])
+        hidden_items = np.concatenate([np.empty(0, np.int32), *pairs])
+        best = torch.full((len(users), k), _NO_ITEM, device=device)
+        for base in range(0, len(packed), chunk[1]):
+            candidates = slice(base, min(base + chunk[1], len(packed)))
+            values = on_device(packing.unpack(packed[candidates], dims))
+            item_scales = None if scales is None else on_device(scales[candidates])
+            total = torch.full((len(users), len(values)), -0.0, device=device)  # -0.0 + x is x, to the bit
+            for s in range(len(dims)):
+                segment = slice(int(offsets[s]), int(offsets[s + 1]))
+                term = weights[:, s, None] * (users[:, segment] @ values[:, segment].T)
+                total += term if item_scales is None else term * item_scales[:, s]
+            bits = (total + 0.0).view(torch.int32)  # + 0.0: -0 and +0 are one score
+            bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+            ids = torch.arange(candidates.start, candidates.stop, device=device)
+            keys = (bits.long() << 32) | (0xFFFFFFFF - ids)
+            here = (hidden_items >= candidates.start) & (hidden_items < candidates.stop)
+            keys[
+                torch.from_numpy(hidden[here]), torch.from_numpy(hidden_items[here].astype(np.int64) - base)
+            ] = _NO_ITEM
+            best = torch.cat([best, keys], dim=1).topk(k, dim=1).values
+        found.append(best.cpu().numpy())
+    return _decode(np.concatenate(found) if found else np.empty((0, k), np.int64))
+
+
+def top_k_reference(
+    queries: np.ndarray,
+    factors: np.ndarray,
+    values: np.ndarray,
+    dims: Sequence[int],
+    scales: np.ndarray | None,
+    k: int,
+    exclude: Interactions | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """``top_k`` as plain NumPy on unpacked codes, the definition in code: ``queries`` int8 codes or float32
+    values, ``values`` int8 codes of the items."""
+    factors = np.broadcast_to(factors, (len(queries), len(dims)))
+    total = np.full((len(queries), len(values)), -0.0, np.float32)  # -0.0 + x is x, to the bit
+    start = 0
+    for s, dim in enumerate(dims):
+        left, right = queries[:, start : start + dim], values[:, start : start + dim]
+        if queries.dtype == np.float32:
+            dot = np.zeros(total.shape, np.float32)
+            for group in range(0, dim, 4):
+                products = [left[:, None, j] * right[None, :, j] for j in range(group, min(group + 4, dim))]
+                dot += sum(products[1:], products[0])
+        else:
+            dot = (left.astype(np.int32) @ right.astype(np.int32).T).astype(np.float32)
+        term = factors[:, s, None] * dot
+        total += term if scales is None else term * scales[:, s]
+        start += dim
+    found_scores = np.full((len(queries), k), -np.inf, np.float32)
+    found_items = np.full((len(queries), k), -1, np.int32)
+    for row, scores in enumerate(total):
+        left_over = np.ones(len(values), bool)
+        if exclude is not None:
+            left_over[exclude[row]] = False
+        ids = np.flatnonzero(left_over)
+        best = ids[np.argsort(-scores[ids], kind="stable")][:k]
+        found_scores[row, : len(best)], found_items[row, : len(best)] = scores[best], best
+    return found_scores, found_items
+
+
+def _aligned_zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
+    """Zeros that start on a 64-byte line, so that no vector crosses one."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def _fill_blocks(blocks: np.ndarray, rows: np.ndarray, start: int) -> None:
+    """Write rows (n, columns) from item ``start``, a multiple of 16, into (blocks, columns, 16)."""
+    whole = len(rows) // LANES
+    first = start // LANES
+    columns = rows.shape[1]
+    blocks[first : first + whole] = rows[: whole * LANES].reshape(whole, LANES, columns).transpose(0, 2, 1)
+    rest = rows[whole * LANES :]
+    if len(rest):
+        blocks[first + whole, :, : len(rest)] = rest.T
+
+
+def _tables(values: np.ndarray, dims: Sequence[int]) -> np.ndarray:
+    """The 16 signed sums of every group of four values, (n, 8 row words, 16): bit j of the column says +."""
+    if values.shape[1:] != (sum(dims),):
+        raise L2QError(f"queries: expected (rows, {sum(dims)}), got {values.shape}")
+    groups = np.zeros((len(values), 8 * packing.row_words(dims), 4), np.float32)
+    start = at = 0
+    for dim in dims:
+        words = packing.row_words((dim,))
+        filled = np.pad(values[:, start : start + dim], ((0, 0), (0, 32 * words - dim)))
+        groups[:, at : at + 8 * words] = filled.reshape(len(values), 8 * words, 4)
+        start, at = start + dim, at + 8 * words
+    signs = (np.arange(16)[:, None] >> np.arange(4) & 1).astype(np.float32) * 2 - 1  # (16, 4)
+    tables = _aligned_zeros((*groups.shape[:2], 16), np.float32)
+    np.multiply(groups[:, :, 0, None], signs[:, 0], out=tables)
+    for j in range(1, 4):
+        tables += groups[:, :, j, None] * signs[:, j]
+    return tables
+
+
+def _exclusions(
+    exclude: Interactions | None, rows: np.ndarray | None, num_queries: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each query's excluded items start and end, and all of them."""
+    if exclude is None:
+        return np.zeros(num_queries, np.int64), np.zeros(num_queries, np.int64), np.empty(0, np.int32)
+    rows = np.arange(num_queries) if rows is None else np.asarray(rows, np.int64)
+    return exclude.indptr[rows], exclude.indptr[rows + 1], exclude.items
+
+
+def _decode(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and items of ``_key``s."""
+    bits = (keys >> 32).astype(np.int32)
+    empty = keys == _NO_ITEM
+    scores = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.float32)
+    scores[empty] = -np.inf
+    return scores, np.where(empty, -1, 0xFFFFFFFF - (keys & 0xFFFFFFFF)).astype(np.int32)
+
+
+# The scores of one pass, in LLVM's language.
+
+_I32, _I64, _F32, _MASK = ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.IntType(LANES)
+_INTS, _FLOATS = ir.VectorType(_I32, LANES), ir.VectorType(_F32, LANES)
+
+
+def _all(value, vector=_FLOATS):
+    return vector([value] * LANES)
+
+
+def _repeat(builder, count, carried: list, body: Callable[[ir.Value, list], list]) -> list:
+    """i = 0; do carried = body(i, carried) while (++i < count)."""
+    before, loop = builder.block, builder.append_basic_block("loop")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    index, values = builder.phi(_I64), [builder.phi(value.type) for value in carried]
+    results = body(index, values)
+    following = builder.add(index, _I64(1))
+    for phi, first, next_ in zip([index, *values], [_I64(0), *carried], [following, *results], strict=True):
+        phi.add_incoming(first, before)
+        phi.add_incoming(next_, builder.block)
+    after = builder.append_basic_block("after")
+    builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+    builder.position_at_end(after)
+    return results
+
+
+class _Array:
+    """An array argument: ``at`` an index, or the 16 of the last axis there as a vector (64-byte aligned)."""
+
+    def __init__(self, context, builder, kind, value):
+        array = context.make_array(kind)(context, builder, value)
+        self.builder, self.data, self.kind = builder, array.data, kind
+        self.shape = cgutils.unpack_tuple(builder, array.shape, kind.ndim)
+
+    def address(self, *index):
+        flat = index[0]
+        for size, place in zip(self.shape[1:], index[1:], strict=True):
+            flat = self.builder.add(self.builder.mul(flat, size), place)
+        return self.builder.gep(self.data, [flat])
+
+    def at(self, *index):
+        return self.builder.load(self.address(*index))
+
+    def splat_at(self, *index):
+        scalar = self.at(*index)
+        vector = ir.VectorType(scalar.type, LANES)
+        undefined = ir.Constant(vector, ir.Undefined)
+        single = self.builder.insert_element(undefined, scalar, _I32(0))
+        return self.builder.shuffle_vector(single, undefined, _all(0, _INTS))
+
+    def vector_at(self, *index):
+        vector = _FLOATS if self.kind.dtype == types.float32 else _INTS
+        address = self.builder.bitcast(self.address(*index, _I64(0)), vector.as_pointer())
+        loaded = self.builder.load(address)
+        loaded.align = 64
+        return loaded
+
+
+def _call(builder, name: str, result, *operands):
+    kind = ir.FunctionType(result, [operand.type for operand in operands])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), operands)
+
+
+def _look_up(builder, tables: _Array, row, group, selectors):
+    """``tables[row, group, selector & 15]`` in every lane."""
+    if _AVX512:
+        table = tables.vector_at(row, group)
+        return _call(builder, "llvm.x86.avx512.permvar.sf.512", _FLOATS, table, selectors)
+    found = ir.Constant(_FLOATS, ir.Undefined)
+    for lane in map(_I32, range(LANES)):
+        selector = builder.and_(builder.extract_element(selectors, lane), _I32(15))
+        value = tables.at(row, group, builder.zext(selector, _I64))
+        found = builder.insert_element(found, value, lane)
+    return found
+
+
+def _score_pass(shapes: dict[np.dtype, tuple[int, int]]):
+    """An intrinsic that scores the queries from ``row`` on against the blocks from ``block`` on, as many as
+    ``shapes`` says. Returns whether any score passes its query's limit; only then it writes ``scores``
+    (queries x blocks x 16,) and ``passed`` (queries,), one bit an item."""
+
+    @intrinsic
+    def score(
+        context, queries, factors, words, scales, first_words, dims, limits, row, block, scores, passed
+    ):
+        arguments = (queries, factors, words, scales, first_words, dims, limits, row, block, scores, passed)
+        num_queries, num_blocks = shapes[np.dtype(str(queries.dtype))]
+        cells = [(query, place) for query in range(num_queries) for place in range(num_blocks)]
+
+        def generate(context, builder, signature, values):
+            opened = [
+                _Array(context, builder, kind, value) if isinstance(kind, types.Array) else value
+                for kind, value in zip(arguments, values, strict=True)
+            ]
+            queries, factors, words, scales, first_words, dims, limits, row, block, scores, passed = opened
+            rows = [builder.add(row, _I64(query)) for query in range(num_queries)]
+            blocks = [builder.add(block, _I64(place)) for place in range(num_blocks)]
+
+            def count_differing(word, counts):
+                items = [words.vector_at(block, word) for block in blocks]
+                bits = [queries.splat_at(row, word) for row in rows]
+                differing = [builder.xor(bits[query], items[place]) for query, place in cells]
+                ones = [_call(builder, "llvm.ctpop.v16i32", _INTS, vector) for vector in differing]
+                return [builder.add(*pair) for pair in zip(counts, ones, strict=True)]
+
+            def dot_codes(segment, first, count):
+                counts = _repeat(
+                    builder,
+                    count,
+                    [_all(0, _INTS) for _ in cells],
+                    lambda i, counts: count_differing(builder.add(first, i), counts),
+                )
+                dim, minus_two = dims.splat_at(segment), _all(-2.0)
+                # Fused or not, this is exact: integers below 2^24.
+                return [
+                    _call(
+                        builder,
+                        "llvm.fmuladd.v16f32",
+                        _FLOATS,
+                        builder.sitofp(count, _FLOATS),
+                        minus_two,
+                        dim,
+                    )
+                    for count in counts
+                ]
+
+            def add_sums(word, dots):
+                items = [words.vector_at(block, word) for block in blocks]
+                for j in range(8):
+                    selectors = [builder.lshr(vector, _all(4 * j, _INTS)) for vector in items]
+                    group = builder.add(builder.mul(word, _I64(8)), _I64(j))
+                    sums = [
+                        _look_up(builder, queries, rows[query], group, selectors[place])
+                        for query, place in cells
+                    ]
+                    dots = [builder.fadd(*pair) for pair in zip(dots, sums, strict=True)]
+                return dots
+
+            def dot_values(segment, first, count):
+                return _repeat(
+                    builder,
+                    count,
+                    [_all(0.0) for _ in cells],
+                    lambda i, dots: add_sums(builder.add(first, i), dots),
+                )
+
+            def add_term(segment, totals):
+                first = first_words.at(segment)
+                count = builder.sub(first_words.at(builder.add(segment, _I64(1))), first)
+                dot = dot_values if queries.kind.dtype == types.float32 else dot_codes
+                dots = dot(segment, first, count)
+                weights = [factors.splat_at(row, segment) for row in rows]
+                terms = [
+                    builder.fmul(weights[query], dot) for (query, _), dot in zip(cells, dots, strict=True)
+                ]
+                if isinstance(scales, _Array):
+                    sizes = [scales.vector_at(block, segment) for block in blocks]
+                    terms = [
+                        builder.fmul(term, sizes[place])
+                        for (_, place), term in zip(cells, terms, strict=True)
+                    ]
+                return [builder.fadd(*pair) for pair in zip(totals, terms, strict=True)]
+
+            nothing = [_all(-0.0) for _ in cells]  # -0.0 + x is x, to the bit
+            totals = _repeat(builder, factors.shape[1], nothing, add_term)
+            bars = [limits.splat_at(row) for row in rows]
+            above = [
+                builder.fcmp_ordered(">", total, bars[query])
+                for (query, _), total in zip(cells, totals, strict=True)
+            ]
+            anywhere = builder.bitcast(reduce(builder.or_, above), _MASK)
+            hit = builder.icmp_unsigned("!=", anywhere, _MASK(0))
+            with builder.if_then(hit, likely=False):
+                bits = [_I64(0)] * num_queries
+                for cell, ((query, place), total, lanes) in enumerate(zip(cells, totals, above, strict=True)):
+                    address = scores.address(_I64(LANES * cell))
+                    builder.store(total, builder.bitcast(address, _FLOATS.as_pointer())).align = 4
+                    lanes = builder.zext(builder.bitcast(lanes, _MASK), _I64)
+                    bits[query] = builder.or_(bits[query], builder.shl(lanes, _I64(LANES * place)))
+                for query in range(num_queries):
+                    builder.store(bits[query], passed.address(_I64(query)))
+            return hit
+
+        return types.boolean(*arguments), generate
+
+    return score
+
+
+_score_many = _score_pass(_PASS)
+_score_lone = _score_pass(dict.fromkeys(_PASS, _LONE))
+
+
+@intrinsic
+def _lowest_bit(context, value):
+    """Position of the lowest 1 of a value that is not 0."""
+
+    def generate(context, builder, signature, values):
+        return builder.cttz(values[0], ir.IntType(1)(1))
+
+    return types.int64(types.int64), generate
+
+
+# The running best K: a heap of 64-bit keys whose order is the order of the ranking.
+
+
+@numba.njit
+def _key(score, item):
+    """Larger for a larger score, and among equal scores for a lower item."""
+    bits = np.float32(score + np.float32(0)).view(np.int32)  # + 0: -0 and +0 are one score
+    return (np.int64(bits ^ ((bits >> 31) & 0x7FFFFFFF)) << 32) | (0xFFFFFFFF - item)
+
+
+@numba.njit
+def _replace_least(heap, key):
+    """Put a key in the place of the least one, ``heap[0]``."""
+    at, child = 0, 1
+    while child < len(heap):
+        if child + 1 < len(heap):
+            child += heap[child + 1] < heap[child]
+        if heap[child] >= key:
+            break
+        heap[at] = heap[child]
+        at, child = child, 2 * child + 1
+    heap[at] = key
+
+
+@numba.njit
+def _offer(heap, threshold, scores, passed, first_item, num_items, excluded):
+    """Take in the items whose bit is set; returns the heap's new threshold. Items come in ascending order,
+    so one that equals the K-th best loses to it and a strict comparison is enough."""
+    while passed:
+        lane = _lowest_bit(passed)  # type: ignore[call-arg, var-annotated]
+        passed &= passed - 1
+        item, score = first_item + lane, scores[lane]
+        if score > threshold and item < num_items:
+            low, high = 0, len(excluded)
+            while low < high:
+                middle = (low + high) >> 1
+                if excluded[middle] < item:
+                    low = middle + 1
+                else:
+                    high = middle
+            if low < len(excluded) and excluded[low] == item:
+                continue
+            _replace_least(heap, _key(score, item))
+            if heap[0] != _NO_ITEM:
+                bits = np.int32(heap[0] >> 32)
+                threshold = np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.float32)
+    return threshold
+
+
+@numba.njit(parallel=True, nogil=True, cache=True)
+def _search(
+    queries,
+    factors,
+    words,
+    scales,
+    first_words,
+    dims,
+    num_items,
+    starts,
+    ends,
+    excluded,
+    task_rows,
+    shape,
+    keys,
+):
+    """Fill ``keys`` (queries, parts, k), each a heap over one part of the catalogue."""
+    num_queries, parts, _ = keys.shape
+    limits = np.full((parts, num_queries), np.float32(-np.inf))
+    blocks = len(words)
+    part_blocks = -(-blocks // (4 * parts)) * 4
+    tile = max(_TILE_BYTES // (4 * LANES * words.shape[1]) // 4 * 4, 4)
+    for index in numba.prange(-(-num_queries // task_rows) * parts):
+        task = np.int64(index)
+        part, first_row = task % parts, task // parts * task_rows
+        last_row = min(first_row + task_rows, num_queries)
+        last_block = min((part + 1) * part_blocks, blocks)
+        bars = limits[part]
+        scores = np.empty(LANES * max(shape[0] * shape[1], _LONE[0] * _LONE[1]), np.float32)
+        passed = np.empty(shape[0], np.int64)
+        for tile_start in range(part * part_blocks, last_block, tile):
+            tile_end = min(tile_start + tile, last_block)
+            row = first_row
+            while row < last_row:
+                many = row + shape[0] <= last_row
+                count, step = shape if many else _LONE
+                for block in range(tile_start, tile_end, step):
+                    if many:
+                        hit = _score_many(
+                            queries,
+                            factors,
+                            words,
+                            scales,
+                            first_words,
+                            dims,
+                            bars,
+                            row,
+                            block,
+                            scores,
+                            passed,
+                        )
+                    else:
+                        hit = _score_lone(
+                            queries,
+                            factors,
+                            words,
+                            scales,
+                            first_words,
+                            dims,
+                            bars,
+                            row,
+                            block,
+                            scores,
+                            passed,
+                        )
+                    if hit:
+                        for query in range(count):
+                            if passed[query]:
+                                who = row + query
+                                bars[who] = _offer(
+                                    keys[who, part],
+                                    bars[who],
+                                    scores[query * step * LANES : (query + 1) * step * LANES],
+                                    passed[query],
+                                    block * LANES,
+                                    num_items,
+                                    excluded[starts[who] : ends[who]],
+                                )
+                row += count

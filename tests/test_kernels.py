@@ -1,0 +1,225 @@
+import os
+
+os.environ.setdefault("NUMBA_NUM_THREADS", "2")
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from l2q.data.interactions import Interactions
+from l2q.errors import L2QError
+from l2q.retrieval.kernels import PackedItems, top_k, top_k_reference, top_k_torch
+from l2q.retrieval.packing import pack
+
+MODES = ("scaled", "hamming", "asymmetric")
+
+
+def signs(rng, rows, dim):
+    return rng.choice(np.array([-1, 1], np.int8), size=(rows, dim))
+
+
+def problem(seed, mode, dims, num_queries, num_items, num_excluded=0, kind="random"):
+    """Queries, factors, codes, scales, exclusions; ``kind`` makes ties, zeros and opposite signs likely."""
+    rng = np.random.default_rng(seed)
+    codes = signs(rng, num_items, sum(dims))
+    scales = rng.uniform(-1, 2, (num_items, len(dims))).astype(np.float32)
+    factors = rng.uniform(-1, 2, (num_queries, len(dims))).astype(np.float32)
+    if kind == "ties":
+        codes = codes[rng.integers(0, min(3, num_items), num_items)] if num_items else codes
+        scales[:] = rng.choice(np.float32([0.5, 0.5, 1]), scales.shape)
+    if kind == "zeros":
+        scales[rng.random(scales.shape) < 0.7] = 0
+        scales[rng.random(scales.shape) < 0.3] = -0.0
+        factors[rng.random(factors.shape) < 0.3] = -0.0
+    if mode == "hamming":
+        factors[:] = 1
+    queries = signs(rng, num_queries, sum(dims))
+    if mode == "asymmetric":
+        queries = rng.choice(np.float32([-1.5, 0, 0.1, 3]), queries.shape) * rng.random(
+            queries.shape, np.float32
+        )
+    pairs = rng.integers(0, [max(num_queries, 1), max(num_items, 1)], (num_excluded, 2))
+    exclude = (
+        Interactions.from_pairs(pairs[:, 0], pairs[:, 1], num_queries, num_items) if num_excluded else None
+    )
+    return queries, factors, codes, None if mode == "hamming" else scales, exclude
+
+
+def kernel(queries, factors, codes, dims, scales, k, exclude=None):
+    if queries.dtype == np.int8:
+        queries = pack(queries, dims)
+    return top_k(queries, factors, PackedItems.from_packed(pack(codes, dims), dims, scales), k, exclude)
+
+
+def assert_same(found, expected):
+    np.testing.assert_array_equal(found[1], expected[1])
+    np.testing.assert_array_equal(found[0], expected[0])  # to the bit, but for the sign of zero
+    assert (found[0].dtype, found[1].dtype) == (np.float32, np.int32)
+
+
+def test_scores_by_hand():
+    # <q, q_i> = 3, 1, -3, 1 of 3 bits; then one segment of 1 bit: +1, +1, -1, -1.
+    queries = np.array([[1, 1, 1, 1]], np.int8)
+    codes = np.array([[1, 1, 1, 1], [1, -1, 1, 1], [-1, -1, -1, -1], [1, 1, -1, -1]], np.int8)
+    scales = np.array([[0.5, 1], [2, 0.25], [1, 4], [2, -1]], np.float32)
+    factors = np.array([[2, 1]], np.float32)
+    # 2*3*.5 + 1 = 4; 2*1*2 + .25 = 4.25; 2*-3*1 - 4 = -10; 2*1*2 + 1 = 5
+    scores, items = kernel(
+        queries, factors, codes, (3, 1), scales, 5, Interactions.from_pairs([0], [1], 1, 4)
+    )
+    np.testing.assert_array_equal(items, [[3, 0, 2, -1, -1]])
+    np.testing.assert_array_equal(scores, [[5, 4, -10, -np.inf, -np.inf]])
+
+
+def test_asymmetric_by_hand():
+    queries = np.array([[1, -2, 4, 8, 0.5]], np.float32)
+    codes = np.array([[1, 1, 1, 1, 1], [-1, -1, 1, 1, -1]], np.int8)
+    scores, items = kernel(queries, np.float32([2]), codes, (5,), np.float32([[1], [3]]), 2)
+    np.testing.assert_array_equal(items, [[1, 0]])
+    np.testing.assert_array_equal(scores, [[2 * 12.5 * 3, 2 * 11.5]])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("segments", [1, 2, 3, 4])
+def test_every_width(mode, segments):
+    for dim in range(1, 131):
+        dims = tuple(1 + (dim - 1 + 37 * s) % 130 for s in range(segments))
+        queries, factors, codes, scales, exclude = problem(dim, mode, dims, 1 + dim % 9, 70, 50)
+        expected = top_k_reference(queries, factors, codes, dims, scales, 6, exclude)
+        assert_same(kernel(queries, factors, codes, dims, scales, 6, exclude), expected)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    mode=st.sampled_from(MODES),
+    kind=st.sampled_from(["random", "ties", "zeros"]),
+    dims=st.lists(st.integers(1, 130), min_size=1, max_size=4),
+    num_queries=st.sampled_from([0, 1, 2, 5, 8, 9, 70, 131]),
+    num_items=st.sampled_from([0, 1, 15, 16, 17, 64, 65, 300]),
+    k=st.sampled_from([1, 2, 7, 20, 400]),
+    excluded_share=st.sampled_from([0, 0.1, 0.9, 3]),
+)
+def test_equals_reference(seed, mode, kind, dims, num_queries, num_items, k, excluded_share):
+    num_excluded = int(excluded_share * num_queries * num_items)
+    queries, factors, codes, scales, exclude = problem(
+        seed, mode, dims, num_queries, num_items, num_excluded, kind
+    )
+    expected = top_k_reference(queries, factors, codes, dims, scales, k, exclude)
+    assert_same(kernel(queries, factors, codes, dims, scales, k, exclude), expected)
+    if mode != "asymmetric":
+        found = top_k_torch(
+            pack(queries, dims),
+            factors,
+            pack(codes, dims),
+            dims,
+            scales,
+            k,
+            exclude,
+            device="cpu",
+            chunk=(8, 50),
+        )
+        assert_same(found, expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("num_queries", [1, 130])
+def test_many_tiles_and_parts(mode, num_queries):
+    dims = (130, 1000)  # 36 words an item: a tile holds 112 blocks of 16 items
+    queries, factors, codes, scales, exclude = problem(1, mode, dims, num_queries, 4000, 900 * num_queries)
+    expected = top_k_reference(queries[:3], factors[:3], codes, dims, scales, 30, exclude)
+    found = kernel(queries, factors, codes, dims, scales, 30, exclude)
+    assert_same([part[:3] for part in found], expected)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_sorted_catalogue(order):
+    """Every item a new best, and none but the first k."""
+    scales = np.sort(np.arange(1, 501, dtype=np.float32))[::order, None]
+    codes = np.ones((500, 8), np.int8)
+    scores, items = kernel(np.ones((9, 8), np.int8), np.float32([1]), codes, (8,), scales, 3)
+    np.testing.assert_array_equal(items, [[499, 498, 497] if order == 1 else [0, 1, 2]] * 9)
+    np.testing.assert_array_equal(scores, [[4000, 3992, 3984]] * 9)
+
+
+def test_all_tied_goes_by_id_and_everything_excluded_is_empty():
+    codes = np.ones((100, 5), np.int8)
+    exclude = Interactions.from_pairs([0] * 3 + [1] * 100, [0, 2, 99, *range(100)], 2, 100)
+    scores, items = kernel(codes[:2], np.float32([1]), codes, (5,), None, 4, exclude)
+    np.testing.assert_array_equal(items, [[1, 3, 4, 5], [-1] * 4])
+    np.testing.assert_array_equal(scores, [[5] * 4, [-np.inf] * 4])
+
+
+def test_negative_zero_ties_with_zero():
+    scales = np.float32([[-0.0], [0.0], [-0.0], [0.0]])
+    scores, items = kernel(
+        np.ones((1, 4), np.int8), np.float32([1]), np.ones((4, 4), np.int8), (4,), scales, 4
+    )
+    np.testing.assert_array_equal(items, [[0, 1, 2, 3]])
+    assert not np.signbit(scores).any()
+
+
+def test_rows_choose_the_exclusions():
+    codes = np.ones((4, 8), np.int8)
+    exclude = Interactions.from_pairs([0, 1, 2], [0, 1, 2], 3, 4)
+    items = PackedItems.from_packed(pack(codes, (8,)), (8,))
+    _, found = top_k(pack(codes[:2], (8,)), np.float32([1]), items, 3, exclude, rows=np.array([2, 1]))
+    np.testing.assert_array_equal(found, [[0, 1, 3], [0, 2, 3]])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_float64_agrees_beyond_the_rounding_bound(mode):
+    dims, k = (96, 64, 33), 25
+    queries, factors, codes, scales, _ = problem(7, mode, dims, 9, 3000)
+    scales = np.ones((3000, 3), np.float32) if scales is None else scales
+    exact, size = np.zeros((9, 3000)), np.zeros((9, 3000))
+    start = 0
+    for s, dim in enumerate(dims):
+        left, right = (
+            queries[:, start : start + dim].astype(float),
+            codes[:, start : start + dim].astype(float),
+        )
+        scale = factors[:, s, None].astype(float) * scales[:, s].astype(float)
+        exact += scale * (left @ right.T)
+        largest = np.abs(left) @ np.abs(right).T if mode == "asymmetric" else np.abs(left @ right.T)
+        size += np.abs(scale) * largest
+        start += dim
+    roundings = len(dims) + 1 + (-(-max(dims) // 4) + 3 if mode == "asymmetric" else 0)
+    bound = roundings * 2.0**-24 / (1 - roundings * 2.0**-24) * size
+    found, items = kernel(queries, factors, codes, dims, None if mode == "hamming" else scales, k)
+    for row in range(9):
+        mine = items[row]
+        assert (np.abs(found[row] - exact[row, mine]) <= bound[row, mine]).all()
+        low, high = exact[row] - bound[row], exact[row] + bound[row]
+        surely_out_of_order = high[mine][:, None] < low[mine]
+        assert not np.triu(surely_out_of_order).any()
+        assert low[np.setdiff1d(np.arange(3000), mine)].max() <= high[mine].min()
+        assert (low[mine][:-1] > high[mine][1:]).mean() > (
+            0 if mode == "hamming" else 0.8
+        )  # the bound is tight
+
+
+def test_codes_of_any_memory_order_and_read_only():
+    rng = np.random.default_rng(0)
+    codes = signs(rng, 40, 24)
+    packed = np.asfortranarray(pack(codes, (24,)))
+    packed.setflags(write=False)
+    scales = np.asfortranarray(rng.random((40, 1), np.float32))
+    found = top_k(packed, np.float32([1]), PackedItems.from_packed(packed, (24,), scales), 5)
+    assert_same(found, top_k_reference(codes, np.float32([1]), codes, (24,), scales, 5))
+
+
+def test_bytes_of_the_layout():
+    items = PackedItems.from_packed(np.zeros((128, 33), np.uint8), (256, 8), np.zeros((128, 2), np.float32))
+    assert items.nbytes == 128 * (4 * 9 + 8)
+
+
+def test_what_a_user_can_mend():
+    items = PackedItems.from_packed(np.zeros((3, 2), np.uint8), (16,))
+    with pytest.raises(L2QError, match="k is 0"):
+        top_k(np.zeros((1, 2), np.uint8), np.float32([1]), items, 0)
+    with pytest.raises(L2QError, match=r"queries: expected \(rows, 16\), got \(1, 15\)"):
+        top_k(np.zeros((1, 15), np.float32), np.float32([1]), items, 1)
+    with pytest.raises(L2QError, match=r"item scales: expected \(3, 1\), got \(3,\)"):
+        PackedItems.from_packed(np.zeros((3, 2), np.uint8), (16,), np.ones(3, np.float32))
