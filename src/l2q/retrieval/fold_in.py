@@ -18,8 +18,9 @@ class FoldIn:
         x^(s) = sum_{i in items} A_i^(p) / sqrt(|items| deg_i)
         u^(s) = x^(s) O_s        code sign(u^(s)), scale ||u^(s)||_1 / dim_s
 
-    p = s - 1 where segments are layers. A new user has no layer 0: its scale there is 0, which leaves it
-    out of the score. With one segment p = s, and the user is where its items are.
+    p = s - 1 where segments are layers. Layer 0 is an embedding of its own, which a new user lacks: it is
+    put where its items are, p = 0, as is the only segment of other models. That ranks better than leaving
+    layer 0 out of the score.
 
     Layers may differ by a rotation before the sign, so O_s is the orthogonal matrix that best takes the known
     users' x^(s) to their own A_u^(s) (orthogonal Procrustes: the polar factor of sum_u x_u^T A_u, Schoenemann
@@ -28,15 +29,13 @@ class FoldIn:
 
     def __init__(self, representations: Representations, train: Interactions, item_degrees: np.ndarray):
         self._num_items = representations.num_items
-        self._dims = representations.dims
         self._binary = representations.users.binary
-        self._scaled = representations.users.scales is not None or len(self._dims) > 1
+        self._scaled = representations.users.scales is not None
         self._item_factors = 1 / np.sqrt(np.maximum(item_degrees, 1)).astype(np.float32)
         items, users = _dequantized(representations, "items"), _dequantized(representations, "users")
-        self._layerwise = len(items) > 1
-        self._sources = [None, *items[:-1]] if self._layerwise else items
+        self._sources = [items[max(s - 1, 0)] for s in range(len(items))]
         self._rotations = [
-            None if source is None else _procrustes(self._propagate(train, source), user)
+            _procrustes(self._propagate(train, source), user)
             for source, user in zip(self._sources, users, strict=True)
         ]
 
@@ -52,17 +51,17 @@ class FoldIn:
             len(item_lists),
             self._num_items,
         )
-        values, scales = [], np.zeros((len(item_lists), len(self._dims)), np.float32)
-        for segment, (source, rotation) in enumerate(zip(self._sources, self._rotations, strict=True)):
-            if source is None or rotation is None:
-                values.append(np.zeros((len(item_lists), self._dims[segment]), np.float32))
-                continue
-            values.append(self._propagate(lists, source) @ rotation)
-            scales[:, segment] = np.abs(values[-1]).mean(axis=1) if self._binary else 1
-        joined = np.concatenate(values, axis=1)
-        if self._binary:
-            joined = np.where(joined >= 0, 1, -1).astype(np.int8)
-        return Rows(joined, scales if self._scaled else None)
+        segments = [
+            self._propagate(lists, source) @ rotation
+            for source, rotation in zip(self._sources, self._rotations, strict=True)
+        ]
+        values = np.concatenate(segments, axis=1)
+        if not self._binary:
+            return Rows(values)
+        codes = np.where(values >= 0, 1, -1).astype(np.int8)
+        return Rows(
+            codes, np.stack([np.abs(x).mean(axis=1) for x in segments], axis=1) if self._scaled else None
+        )
 
     def _propagate(self, lists: Interactions, source: np.ndarray) -> np.ndarray:
         """R_hat A: (lists, dim)."""
