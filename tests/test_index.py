@@ -204,7 +204,17 @@ def test_bad_questions(build, users, k, exclude, message):
         build(literal()).search(np.array(users), k, exclude)
 
 
-def test_packed_index_refuses_float_values():
+def test_float_users_against_packed_items():
+    users = Rows(np.array([[0.5, -1, 2, 0.25]], np.float32))
+    items = Rows(signs("+++-", "+-+-", "----"), np.array([[1], [1], [-2]], np.float32))
+    representations = Representations(users, items, (4,), np.ones(1, np.float32))
+    for build in BACK_ENDS.values():  # .5 - 1 + 2 - .25, .5 + 1 + 2 - .25, -2 (-.5 + 1 - 2 - .25): all exact
+        scores, found = build(representations).search(np.array([0]), 3)
+        np.testing.assert_array_equal(scores, np.array([[3.5, 3.25, 1.25]], np.float32))
+        np.testing.assert_array_equal(found, [[2, 1, 0]])
+
+
+def test_packed_index_refuses_float_items():
     values = Rows(np.ones((2, 4), np.float32))
     with pytest.raises(L2QError, match="float"):
         PackedIndex.from_representations(Representations(values, values, (4,), np.ones(1, np.float32)))

@@ -16,7 +16,7 @@ import numpy as np
 from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
 from l2q.representations import Representations, Rows
-from l2q.retrieval import packing
+from l2q.retrieval import kernels, packing
 
 
 class Index(Protocol):
@@ -124,37 +124,23 @@ def _rank(products, factors, item_scales, rows, indptr, excluded, scores, items)
 
 
 class PackedIndex:
-    """Codes as packed bits: an item costs ``packing.row_bytes(dims)`` bytes and its scales."""
+    """Item codes as packed bits: an item costs ``packing.row_bytes(dims)`` bytes and its scales.
 
-    def __init__(
-        self,
-        users: np.ndarray,
-        items: np.ndarray,
-        dims: tuple[int, ...],
-        weights: np.ndarray,
-        user_scales: np.ndarray | None = None,
-        item_scales: np.ndarray | None = None,
-    ):
+    Rows hold packed bytes instead of codes; users and queries may be float32 values as well.
+    """
+
+    def __init__(self, users: Rows, items: Rows, dims: tuple[int, ...], weights: np.ndarray):
         self.num_users, self.num_items = len(users), len(items)
-        self._dims, self._weights = dims, weights
-        self._users = Rows(users, user_scales)
-        self._items = Rows(items, item_scales)
-        self._words = packing.to_words(items, dims)
-        self._starts = np.cumsum([0] + [packing.row_words((dim,)) for dim in dims])
+        self._users, self._items, self._dims, self._weights = users, items, dims, weights
+        self._packed = kernels.PackedItems.from_packed(items.values, dims, items.scales)
 
     @classmethod
     def from_representations(cls, representations: Representations) -> PackedIndex:
-        if not representations.binary:
-            raise L2QError("a packed index needs codes (int8), these representations are float")
-        users, items, dims = representations.users, representations.items, representations.dims
-        return cls(
-            packing.pack(users.values, dims),
-            packing.pack(items.values, dims),
-            dims,
-            representations.weights,
-            users.scales,
-            items.scales,
-        )
+        if not representations.items.binary:
+            raise L2QError("a packed index needs codes (int8) of the items, these are float values")
+        dims = representations.dims
+        users, items = _packed(representations.users, dims), _packed(representations.items, dims)
+        return cls(users, items, dims, representations.weights)
 
     def item_rows(self, items: np.ndarray) -> Rows:
         packed = _take(self._items, items)
@@ -164,26 +150,17 @@ class PackedIndex:
         self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(users, Rows):
-            users = Rows(packing.pack(users.values, self._dims), users.scales)
+            users = _packed(users, self._dims)
         side, rows, excluded = _queries(self, self._users, users, k, exclude)
-        item_scales = _scales(self._items, len(self._dims))
-        scores = np.full((len(rows), k), -np.inf, np.float32)
-        items = np.full((len(rows), k), -1, np.int32)
-        for place, row in enumerate(rows):
-            query = _take(side, np.array([row]))
-            factors = self._weights * _scales(query, len(self._dims))[0]
-            differing = np.bitwise_count(packing.to_words(query.values, self._dims) ^ self._words)
-            total = np.zeros(self.num_items, np.float32)
-            for segment, dim in enumerate(self._dims):
-                words = slice(self._starts[segment], self._starts[segment + 1])
-                product = np.float32(dim) - 2 * differing[:, words].sum(axis=1).astype(np.float32)
-                term = factors[segment] * product * item_scales[:, segment]
-                total = term if segment == 0 else total + term
-            total[excluded[row]] = -np.inf
-            best = np.argsort(-total, kind="stable")[:k]
-            best = best[total[best] > -np.inf]
-            scores[place, : len(best)], items[place, : len(best)] = total[best], best
-        return scores, items
+        queries = _take(side, rows)
+        factors = self._weights * _scales(queries, len(self._dims))
+        return kernels.top_k(queries.values, factors, self._packed, k, excluded, rows)
+
+
+def _packed(side: Rows, dims: tuple[int, ...]) -> Rows:
+    """Codes as packed bytes; float values as they are."""
+    values = packing.pack(side.values, dims) if side.binary else np.asarray(side.values, np.float32)
+    return Rows(values, side.scales)
 
 
 def similar_items(index: Index, item: int, k: int) -> tuple[np.ndarray, np.ndarray]:

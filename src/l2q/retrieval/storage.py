@@ -167,16 +167,10 @@ class StoredIndex:
 
     @cached_property
     def index(self) -> Index:
-        """Packed for codes, dense for float values."""
-        if "users.codes" in self.arrays and "items.codes" in self.arrays:
-            return PackedIndex(
-                self.arrays["users.codes"],
-                self.arrays["items.codes"],
-                self.dims,
-                self.weights,
-                self._scales("users"),
-                self._scales("items"),
-            )
+        """Packed for item codes, dense for float values."""
+        if "items.codes" in self.arrays:
+            users, items = (Rows(self._stored(side), self._scales(side)) for side in ("users", "items"))
+            return PackedIndex(users, items, self.dims, self.weights)
         return DenseIndex(self.representations)
 
     @cached_property
@@ -201,10 +195,14 @@ class StoredIndex:
         scales = self.arrays.get(f"{side}.scales")
         return None if scales is None else scales.astype(np.float32)
 
+    def _stored(self, side: str) -> np.ndarray:
+        return self.arrays[f"{side}.codes" if f"{side}.codes" in self.arrays else f"{side}.values"]
+
     def _rows(self, side: str) -> Rows:
-        if f"{side}.codes" in self.arrays:
-            return Rows(packing.unpack(self.arrays[f"{side}.codes"], self.dims), self._scales(side))
-        return Rows(self.arrays[f"{side}.values"], self._scales(side))
+        values = self._stored(side)
+        return Rows(
+            packing.unpack(values, self.dims) if values.dtype == np.uint8 else values, self._scales(side)
+        )
 
 
 def load_index(folder: str | Path, verify: bool = True) -> StoredIndex:
@@ -308,7 +306,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _open_array(path: Path) -> np.ndarray:
     header_only = path.stat().st_size <= 128  # an empty array, which cannot be mapped
-    return np.asarray(np.load(path, mmap_mode=None if header_only else "r", allow_pickle=False))
+    # copy-on-write: the file stays as it is, and kernels compiled for writable arrays take the array
+    return np.asarray(np.load(path, mmap_mode=None if header_only else "c", allow_pickle=False))
 
 
 def _check_arrays(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
