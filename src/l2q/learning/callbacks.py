@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import WandbLogger
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -83,7 +84,8 @@ class Validation(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         self.measured = {}
-        if (trainer.current_epoch + 1) % self.every_n_epochs:
+        epochs = trainer.current_epoch + 1
+        if epochs % self.every_n_epochs and epochs != trainer.max_epochs:
             return
         representations = module.encoder.encode()
         values: dict[str, float] = {}
@@ -113,6 +115,13 @@ class History(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = list(state["rows"])
 
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        # an offline W&B file cannot be continued: the file of a resumed run begins with what came before
+        if self.rows and isinstance(trainer.logger, WandbLogger) and trainer.logger.experiment.offline:
+            for row in self.rows:
+                values = {key: value for key, value in row.items() if "/" in key}
+                trainer.logger.log_metrics(values | {"epoch": row["epoch"] - 1}, step=int(row["step"]) - 1)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         logged = trainer.callback_metrics
         values = {key: float(logged[key]) for key in ("train/loss", "anneal/strength") if key in logged}
@@ -129,6 +138,18 @@ class History(Callback):
             writer.writeheader()
             writer.writerows(self.rows)
         os.replace(part, self.path)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """The epoch with the best monitored metric, among those that were measured."""
+
+    def __init__(self, validation: Validation, **arguments: Any) -> None:
+        super().__init__(save_on_train_epoch_end=True, **arguments)
+        self.validation = validation
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        if self.validation.measured:
+            super().on_train_epoch_end(trainer, module)
 
 
 class PatienceAfterAnnealing(EarlyStopping):

@@ -20,6 +20,7 @@ from l2q.errors import L2QError
 from l2q.learning import results, tracking
 from l2q.learning.callbacks import (
     AnnealingCallback,
+    BestCheckpoint,
     EpochProgress,
     FiniteLoss,
     History,
@@ -149,13 +150,12 @@ class Run:
         ]
         best = None
         if holdout:
-            best = ModelCheckpoint(
-                self.checkpoints,
-                "best",
+            best = BestCheckpoint(
+                validation,
+                dirpath=self.checkpoints,
+                filename="best",
                 monitor="val/recall_20",
                 mode="max",
-                every_n_epochs=every,
-                save_on_train_epoch_end=True,
                 auto_insert_metric_name=False,
                 enable_version_counter=False,
             )
