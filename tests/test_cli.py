@@ -153,3 +153,65 @@ def test_as_a_program(folder):
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: no user is named 'Ada' among 3; near it: ada\n"
+
+
+@pytest.fixture
+def embeddings(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, rows in (("users", 150), ("items", 90)):
+        np.save(tmp_path / f"{name}.npy", rng.standard_normal((rows, 6)))
+    (tmp_path / "train.txt").write_text(
+        "".join(f"{user} {user % 90} {(user + 1) % 90}\n" for user in range(150))
+    )
+    return tmp_path
+
+
+def test_quantize(embeddings, capsys):
+    from l2q.retrieval.storage import load_index
+
+    paths = {name: str(embeddings / name) for name in ("users.npy", "items.npy", "train.txt", "index")}
+    command = ["quantize", "--users", paths["users.npy"], "--items", paths["items.npy"]]
+    command += ["--train", paths["train.txt"], "--bits", "64", "--out", paths["index"]]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    stored = load_index(paths["index"])
+    assert stored.dims == (64,)
+    assert stored.representations.binary
+    # Recall@20 by hand: the share of the float ranking's best 20 among the codes' best 20
+    users, items = np.load(paths["users.npy"]), np.load(paths["items.npy"])
+    found = stored.search(np.arange(150), 20, stored.exclude)[1]
+    shares = []
+    for user in range(150):
+        scores = users[user] @ items.T
+        scores[[user % 90, (user + 1) % 90]] = -np.inf
+        shares.append(len(set(np.argsort(-scores)[:20]) & set(found[user])) / 20)
+    assert stored.manifest["metrics"]["float/recall_20"] == pytest.approx(np.mean(shares), abs=1e-12)
+    assert f"against the float ranking: {np.mean(shares):.4f} (150 users)" in out
+    assert np.mean(shares) > 0.7  # by chance 20 / 90
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"items": np.ones((3, 5))}, "--users has 6 columns, --items 5"),
+        ({"users": np.ones(6)}, "expected an array (rows, d) of numbers, got float64 (6,)"),
+        ({"users": np.array([["a", "b"]])}, "expected an array (rows, d) of numbers"),
+        ({"users": np.full((3, 6), np.nan)}, "row 0 holds NaN"),
+        ({"users": None}, "cannot be read: No such file"),
+        ({"users": b"no array"}, "cannot be read: no .npy file of numbers"),
+        ({"bits": "0"}, "--bits 0"),
+    ],
+)
+def test_quantize_refuses_what_it_cannot_use(embeddings, capsys, change, message):
+    bits = change.pop("bits", "8")
+    for name, value in change.items():
+        path = embeddings / f"{name}.npy"
+        path.unlink()
+        if isinstance(value, bytes):
+            path.write_bytes(value)
+        elif value is not None:
+            np.save(path, value)
+    command = ["quantize", "--users", str(embeddings / "users.npy"), "--items", str(embeddings / "items.npy")]
+    assert main([*command, "--bits", bits, "--out", str(embeddings / "index")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (embeddings / "index").exists()
