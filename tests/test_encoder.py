@@ -219,3 +219,13 @@ def test_an_epoch_equals_pytorch_geometrics_lightgcn(train):
             optimizer.step()
     torch.testing.assert_close(encoder.embeddings.detach(), peer.embedding.weight.detach(), atol=1e-5, rtol=0)
     assert (encoder.embeddings - start).abs().max() > 0.01  # they did move
+
+
+@pytest.mark.parametrize("nodes", [None, torch.tensor([1, 4, 25])])
+def test_without_layers_the_gradient_is_that_of_the_embeddings(train, nodes):
+    encoder = encoder_of(train, num_layers=0)
+    values = encoder(nodes)
+    (gradient,) = torch.autograd.grad(values.sum(), encoder.embeddings)
+    expected = torch.zeros(35, 8)
+    expected[slice(None) if nodes is None else nodes] = 1
+    assert torch.equal(gradient, expected)

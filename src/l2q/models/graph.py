@@ -98,6 +98,8 @@ class Propagation:
         With rows the last hop computes those rows only, the first backward hop starts from them only, and the
         gradients of the layers meet in one buffer: 2 L - 2 whole products for a step instead of 2 L.
         """
+        if num_layers == 0:
+            return (E if rows is None else E[rows],)
         if rows is None:
             return (E, *_Layers.apply(E, self, 1, num_layers, None))
         return _Layers.apply(E, self, 0, num_layers, rows)
