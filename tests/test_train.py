@@ -18,11 +18,11 @@ ROOT = Path(__file__).parents[1]
 SMALL = ["model.embedding_dim=16", "batch_size=32768", "hydra.verbose=false"]
 
 
-def train(*overrides: str, check: bool = True, cwd: Path, small: bool = True) -> subprocess.CompletedProcess:
+def train(*overrides: str, check: bool = True, cwd: Path) -> subprocess.CompletedProcess:
     """``python train.py`` in a fresh process, its outputs below ``cwd``."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     environment |= {"COLUMNS": "120", "HOME": str(cwd)}  # no account, no key
-    command = [sys.executable, str(ROOT / "train.py"), *(SMALL if small else []), *overrides]
+    command = [sys.executable, str(ROOT / "train.py"), *overrides, *SMALL]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
@@ -175,13 +175,13 @@ def test_a_sweep_gives_every_job_its_own_run_and_survives_a_failure(tmp_path):
     assert len(ids) == 6
     assert all("model=" in job.name and "seed=" in job.name for job in jobs)
     # a job with an impossible cut-off leaves the others whole
-    done = train(
-        "-m", "model=popularity,spectral", "eval.ks=[20],[9999999]", "logger=none", cwd=tmp_path, check=False, small=False
-    )  # fmt: skip
+    impossible = ["-m", "model=popularity,spectral", "eval.ks=[20],[9999999]", "logger=none"]
+    done = train(*impossible, cwd=tmp_path, check=False)
     newest = max(tmp_path.glob("outputs/sweeps/*"), key=lambda path: path.stat().st_mtime)
     assert len(list(newest.glob("*/metrics.json"))) == 2
     assert done.returncode == 2
-    assert done.stderr.count("9999999") == 2 + 2 or "2 jobs failed" in done.stderr
+    assert "2 jobs failed" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def options(group: str) -> str:
@@ -190,10 +190,9 @@ def options(group: str) -> str:
 
 @pytest.mark.parametrize("group", ["model", "annealing", "objective", "protocol"])
 def test_every_option_runs_through_the_entry_point(tmp_path, group):
-    overrides = ["-m", f"{group}={options(group)}", "trainer.max_epochs=1", "logger=none", "eval.ks=[20]"]
-    if group == "model":
-        overrides += [f"+{key}={value}" for key, value in ()]
-    train(*overrides, cwd=tmp_path, small=group != "model")
+    train(
+        "-m", f"{group}={options(group)}", "trainer.max_epochs=1", "logger=none", "eval.ks=[20]", cwd=tmp_path
+    )
     found = list(tmp_path.glob("outputs/sweeps/*/*/metrics.json"))
     assert len(found) == len(options(group).split(","))
     for path in found:

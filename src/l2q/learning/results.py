@@ -154,12 +154,14 @@ def show(metrics: dict[str, Any], ks: list[int], folder: Path) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    if "item_bytes" in metrics:
+    console.print(
+        f"{metrics['item_bytes']:.1f} bytes per item, {metrics['user_bytes']:.1f} per user; "
+        f"the whole index {metrics['index_bytes'] / 2**20:.1f} MB"
+    )
+    if metrics["compression"] > 1.01:
         console.print(
-            f"{metrics['item_bytes']:.1f} bytes per item, {metrics['user_bytes']:.1f} per user: "
             f"{metrics['compression']:.1f}x smaller than float32 of d = {metrics['embedding_dim']}, "
-            f"{metrics['compression_d64']:.1f}x than d = 64; "
-            f"the whole index {metrics['index_bytes'] / 2**20:.1f} MB"
+            f"{metrics['compression_d64']:.1f}x than of d = 64"
         )
     console.print(f"files in {folder}", soft_wrap=True)
 

@@ -34,7 +34,8 @@ from l2q.models.annealing import Annealing
 log = logging.getLogger("l2q")
 
 # what Lightning says of devices and log intervals hides what a run has to say
-logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+for name in ("pytorch_lightning", "matplotlib"):
+    logging.getLogger(name).setLevel(logging.WARNING)
 for noise in (".*exists and is not empty", ".*LeafSpec", ".*smaller than the logging interval"):
     warnings.filterwarnings("ignore", noise)
 
