@@ -27,7 +27,7 @@ from l2q.errors import L2QError
 from l2q.evaluation import evaluate
 from l2q.models.annealing import Annealing
 from l2q.representations import Representations
-from l2q.retrieval.index import DenseIndex
+from l2q.retrieval.index import DenseIndex, Index, PackedIndex
 
 
 class AnnealingCallback(Callback):
@@ -90,8 +90,12 @@ class Validation(Callback):
         representations = module.encoder.encode()
         values: dict[str, float] = {}
         if self.val is not None:
-            index = DenseIndex(representations, memory_mb=self.memory_mb)
-            found = evaluate(index, self.val, self.ks, exclude=self.fit)
+            index: Index
+            if representations.binary:  # the same ranking, an order of magnitude faster
+                index = PackedIndex.from_representations(representations)
+            else:
+                index = DenseIndex(representations, self.memory_mb)
+            found = evaluate(index, self.val, self.ks, self.fit, self.memory_mb)
             values = {f"val/{key}": value for key, value in found.metrics.items()}
         if representations.binary:
             values |= code_statistics(representations, self.before)
