@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from l2q.data.interactions import Interactions
-from l2q.models.spectral import spectral
+from l2q.models.coordinate_descent import CoordinateDescent, fit
+from l2q.models.spectral import SpectralFilter, spectral
 
 
 @dataclass(frozen=True)
@@ -47,3 +58,44 @@ class Spectral:
         sides = spectral(train, rank, seed, self.gamma_user, self.gamma_item)
         users, items = (np.pad(side, ((0, 0), (0, dim - rank))) for side in sides)
         return users, items
+
+
+@dataclass(frozen=True)
+class FittedCodes:
+    """Codes of ``dim`` bits fitted to the scores of a spectral filter by coordinate descent, no gradient.
+
+    Row scales of the quantizer give them back to the bit: items are codes times their scales, users plain
+    codes, since a user's scale cannot change a ranking.
+    """
+
+    filter: SpectralFilter = SpectralFilter()
+    descent: CoordinateDescent = CoordinateDescent()
+    length: int = 100
+
+    def __call__(self, train: Interactions, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        with steps() as progress:
+            base, lists = self.filter(train, seed).lists(train, self.length, progress)
+            codes = fit(base, lists, replace(self.descent, bits=dim), seed, train, progress)
+        assert codes.items.scales is not None
+        return codes.users.values.astype(np.float32), codes.items.values * codes.items.scales
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar with the time left for ``progress(done, total, label)`` calls."""
+    columns = (
+        "{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(done: int, total: int, label: str) -> None:
+            if label not in tasks:
+                tasks[label] = bar.add_task(label, total=total)
+            bar.update(tasks[label], completed=done)
+
+        yield progress

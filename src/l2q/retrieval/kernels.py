@@ -110,19 +110,17 @@ def top_k(
     )
     num_queries = len(words)
     factors = np.ascontiguousarray(np.broadcast_to(factors, (num_queries, len(items.dims))), np.float32)
-    starts, ends, excluded = _exclusions(exclude, rows, num_queries)
     first_words = np.cumsum([0] + [packing.row_words((dim,)) for dim in items.dims])
+    dims = np.array(items.dims, np.float32)
 
     # Tasks are rows x parts of the catalogue; parts only where the rows alone leave cores idle.
     threads, step = numba.get_num_threads(), _PASS[words.dtype][0]
     task_rows = min(_TASK_ROWS, max(-(-num_queries // threads) // step * step, step))
     parts = -(-threads // max(-(-num_queries // task_rows), 1))
     keys = np.full((num_queries, parts, k), _NO_ITEM)
-    dims = np.array(items.dims, np.float32)
-    _search(
-        words, factors, items.words, items.scales, first_words, dims, items.num_items, starts, ends, excluded,
-        task_rows, _PASS[words.dtype], keys,
-    )  # fmt: skip
+    operands = (words, factors, items.words, items.scales, first_words, dims)
+    exclusions = _exclusions(exclude, rows, num_queries)
+    _search(operands, items.num_items, exclusions, task_rows, _PASS[words.dtype], keys)
     return _decode(np.sort(keys.reshape(num_queries, parts * k), axis=1)[:, : -k - 1 : -1])
 
 
@@ -500,22 +498,22 @@ def _replace_least(heap, key):
 
 
 @numba.njit
-def _offer(heap, threshold, scores, passed, first_item, num_items, excluded):
+def _offer(heap, threshold, scores, passed, first_score, first_item, num_items, excluded, start, end):
     """Take in the items whose bit is set; returns the heap's new threshold. Items come in ascending order,
     so one that equals the K-th best loses to it and a strict comparison is enough."""
     while passed:
         lane = _lowest_bit(passed)  # type: ignore[call-arg, var-annotated]
         passed &= passed - 1
-        item, score = first_item + lane, scores[lane]
+        item, score = first_item + lane, scores[first_score + lane]
         if score > threshold and item < num_items:
-            low, high = 0, len(excluded)
+            low, high = start, end
             while low < high:
                 middle = (low + high) >> 1
                 if excluded[middle] < item:
                     low = middle + 1
                 else:
                     high = middle
-            if low < len(excluded) and excluded[low] == item:
+            if low < end and excluded[low] == item:
                 continue
             _replace_least(heap, _key(score, item))
             if heap[0] != _NO_ITEM:
@@ -525,27 +523,14 @@ def _offer(heap, threshold, scores, passed, first_item, num_items, excluded):
 
 
 @numba.njit(parallel=True, nogil=True, cache=True)
-def _search(
-    queries,
-    factors,
-    words,
-    scales,
-    first_words,
-    dims,
-    num_items,
-    starts,
-    ends,
-    excluded,
-    task_rows,
-    shape,
-    keys,
-):
+def _search(operands, num_items, exclusions, task_rows, shape, keys):
     """Fill ``keys`` (queries, parts, k), each a heap over one part of the catalogue."""
     num_queries, parts, _ = keys.shape
+    blocks, row_words, _ = operands[2].shape
+    starts, ends, excluded = exclusions
     limits = np.full((parts, num_queries), np.float32(-np.inf))
-    blocks = len(words)
     part_blocks = -(-blocks // (4 * parts)) * 4
-    tile = max(_TILE_BYTES // (4 * LANES * words.shape[1]) // 4 * 4, 4)
+    tile = max(_TILE_BYTES // (4 * LANES * row_words) // 4 * 4, 4)
     for index in numba.prange(-(-num_queries // task_rows) * parts):
         task = np.int64(index)
         part, first_row = task % parts, task // parts * task_rows
@@ -562,44 +547,15 @@ def _search(
                 count, step = shape if many else _LONE
                 for block in range(tile_start, tile_end, step):
                     if many:
-                        hit = _score_many(
-                            queries,
-                            factors,
-                            words,
-                            scales,
-                            first_words,
-                            dims,
-                            bars,
-                            row,
-                            block,
-                            scores,
-                            passed,
-                        )
+                        hit = _score_many(*operands, bars, row, block, scores, passed)
                     else:
-                        hit = _score_lone(
-                            queries,
-                            factors,
-                            words,
-                            scales,
-                            first_words,
-                            dims,
-                            bars,
-                            row,
-                            block,
-                            scores,
-                            passed,
-                        )
+                        hit = _score_lone(*operands, bars, row, block, scores, passed)
                     if hit:
                         for query in range(count):
                             if passed[query]:
-                                who = row + query
+                                who, at, item = row + query, query * step * LANES, block * LANES
                                 bars[who] = _offer(
-                                    keys[who, part],
-                                    bars[who],
-                                    scores[query * step * LANES : (query + 1) * step * LANES],
-                                    passed[query],
-                                    block * LANES,
-                                    num_items,
-                                    excluded[starts[who] : ends[who]],
-                                )
+                                    keys[who, part], bars[who], scores, passed[query], at, item, num_items,
+                                    excluded, starts[who], ends[who],
+                                )  # fmt: skip
                 row += count

@@ -1,0 +1,464 @@
+"""Codes fitted to scores by discrete coordinate descent, without gradients: post-training quantization of any
+model whose scores are inner products.
+
+With A = diag(a) Q, Q in {-1, +1}^(rows x bits) on each side, minimize
+
+    f = sum over all (u, i) of (<x_u, y_i> - <A_u, A_i>)^2  +  w sum over lists (u, j) of (t_uj - <A_u, A_j>)^2
+
+The base X (M, r), Y (N, r) is a low-rank part of the scores, so that the first sum costs only Gram matrices; the
+lists are the top of every user's ranking with target scores t, where the ranking is decided. Users and items take
+turns. For one row with the other side fixed,
+
+    f = const - 2 a b.q + a^2 (q.G q + w sum_j (q.A_j)^2)
+    G = A_other^T A_other        b = A_other^T Y x + w sum_j t_j A_j
+
+is minimized bit by bit: flipping q_k changes it by 4 a (b_k q_k + a (kappa - q_k gamma_k)) with
+gamma = G q + w sum_j (q.A_j) A_j and kappa = G_kk + w sum_j a_j^2; the scale is a = b.q / (q.G q + w sum_j (q.A_j)^2).
+f never rises within a round.
+
+The family of discrete collaborative filtering (Zhang et al., SIGIR 2016) and supervised discrete hashing
+(Shen et al., CVPR 2015).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
+from scipy import sparse
+
+from l2q.data.interactions import Interactions
+from l2q.models.pairs import pair_scores
+from l2q.models.spectral import itq
+from l2q.models.top_lists import Progress, top_lists
+from l2q.representations import Representations, Rows
+
+LANES = 16  # bits of one code word, and elements of one vector of the kernel
+_ROWS = 4096  # rows whose products with G are at hand at once
+
+
+@dataclass(frozen=True)
+class CoordinateDescent:
+    """Options of the fit. ``rounds`` of both sides first; then ``intruder_rounds`` times: the ``intruders``
+    best items by the codes themselves join each user's list where they are not on it, and two rounds follow."""
+
+    bits: int = 768
+    weight: float = 100.0
+    rounds: int = 3
+    intruder_rounds: int = 1
+    intruders: int = 60
+    sweeps: int = 4
+    itq_iterations: int = 3
+
+    @property
+    def steps(self) -> list[str]:
+        return ["round"] * self.rounds + ["intruders", "round", "round"] * self.intruder_rounds
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """Users or items: codes (rows, bits) int8 in {-1, +1} and one scale a row (rows,); A = scales * codes."""
+
+    codes: np.ndarray
+    scales: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Where a fit stands after ``step`` of its steps: plain arrays, enough to go on from."""
+
+    step: int
+    users: Side
+    items: Side
+    lists: sparse.csr_array
+
+
+def fit(
+    base: tuple[np.ndarray, np.ndarray],
+    lists: sparse.csr_array | None,
+    options: CoordinateDescent = CoordinateDescent(),
+    seed: int = 0,
+    exclude: Interactions | None = None,
+    progress: Progress | None = None,
+) -> Representations:
+    """Codes and item scales after all steps; see ``descend``."""
+    for state in descend(base, lists, options, seed, exclude):
+        if progress is not None:
+            progress(state.step, len(options.steps), "rounds")
+    return to_representations(state)
+
+
+def fit_codes(
+    users: np.ndarray,
+    items: np.ndarray,
+    options: CoordinateDescent = CoordinateDescent(),
+    seed: int = 0,
+    exclude: Interactions | None = None,
+    length: int = 100,
+    progress: Progress | None = None,
+) -> Representations:
+    """Codes for float embeddings (M, d) and (N, d) of any model whose scores are inner products.
+
+    The base is the embeddings, user rows divided by the norm of their scores (no ranking changes), the lists
+    are the ``length`` best items of every user outside ``exclude`` (none with ``length`` 0).
+    """
+    Y = np.ascontiguousarray(items, dtype=np.float32)
+    norms = np.sqrt(np.maximum(np.vecdot(users @ (Y.T @ Y), users), 0))
+    X = (users / np.maximum(norms, 1e-12)[:, None]).astype(np.float32)
+    lists = None
+    if length:
+        lists = top_lists(lambda block: X[block] @ Y.T, len(X), len(Y), length, exclude, progress)
+    return fit((X, Y), lists, options, seed, exclude, progress)
+
+
+def descend(
+    base: tuple[np.ndarray, np.ndarray],
+    lists: sparse.csr_array | None,
+    options: CoordinateDescent = CoordinateDescent(),
+    seed: int = 0,
+    exclude: Interactions | None = None,
+    state: State | None = None,
+) -> Iterator[State]:
+    """The fit step by step, from ``start`` or from a ``state`` that an earlier run has reached; a state has
+    the same bits either way, whatever the number of threads.
+
+    ``base``: X (M, r) and Y (N, r), float32 or float64, which all arithmetic then uses. ``lists``: targets of
+    (M, N) in compressed rows. ``exclude``: pairs that are never intruders.
+    """
+    X, Y = base
+    if lists is None:
+        lists = sparse.csr_array((len(X), len(Y)), dtype=X.dtype)
+    floors = _row_minima(lists)
+    if state is None:
+        state = start(base, lists, options, seed)
+    for step in range(state.step, len(options.steps)):
+        if options.steps[step] == "intruders":
+            state = replace(state, lists=_with_intruders(state, base, floors, options.intruders, exclude))
+        else:
+            users = half_round(state.users, X, Y, state.lists, state.items, options.weight, options.sweeps)
+            transposed = state.lists.T.tocsr()
+            items = half_round(state.items, Y, X, transposed, users, options.weight, options.sweeps)
+            state = replace(state, users=users, items=items)
+        state = replace(state, step=step + 1)
+        yield state
+
+
+def start(
+    base: tuple[np.ndarray, np.ndarray], lists: sparse.csr_array, options: CoordinateDescent, seed: int
+) -> State:
+    """Signs of the balanced factors after ITQ, with their least-squares scales.
+
+    X Y^T = P S Z^T gives P sqrt(S) and Z sqrt(S), cut to ``bits`` columns or filled up with zeros. From Gram
+    matrices alone: with X^T X = K K^T and the eigenvectors K^T Y^T Y K = E S^2 E^T, P = X K^-T E, Z = Y K E / S.
+    """
+    X, Y = base
+    values, vectors = np.linalg.eigh((X.T @ X).astype(np.float64))
+    kept = values > 1e-12 * values[-1]
+    K, K_inverse = vectors[:, kept] * np.sqrt(values[kept]), vectors[:, kept] / np.sqrt(values[kept])
+    values, E = np.linalg.eigh(K.T @ (Y.T @ Y).astype(np.float64) @ K)
+    E, root = E[:, ::-1][:, : options.bits], np.maximum(values[::-1][: options.bits], 0) ** 0.25
+    factors = np.zeros((len(X) + len(Y), options.bits), X.dtype)
+    factors[: len(X), : len(root)] = X @ (K_inverse @ E * root).astype(X.dtype)
+    factors[len(X) :, : len(root)] = Y @ (K @ E / np.maximum(root, 1e-6 * root[0])).astype(X.dtype)
+    R = itq(factors, options.itq_iterations, rng=np.random.default_rng(seed))
+    factors = factors @ R
+    codes, scales = np.where(factors >= 0, 1, -1).astype(np.int8), np.abs(factors).mean(axis=1)
+    users, items = (Side(codes[part], scales[part]) for part in (slice(len(X)), slice(len(X), None)))
+    return State(0, users, items, lists)
+
+
+def half_round(
+    side: Side,
+    X: np.ndarray,
+    Y: np.ndarray,
+    lists: sparse.csr_array,
+    others: Side,
+    weight: float,
+    sweeps: int = 4,
+) -> Side:
+    """One side's rows fitted to the ``others``: X (n, r) is this side's base, Y (m, r) the others', ``lists``
+    (n, m) the targets in compressed rows. A row without base and lists gets scale 0."""
+    A = others.codes * others.scales[:, None]
+    return fit_rows(side, X, Y.T @ A, A.T @ A, lists, others, weight, sweeps)
+
+
+def fit_rows(
+    side: Side,
+    X: np.ndarray,
+    C: np.ndarray,
+    G: np.ndarray,
+    lists: sparse.csr_array,
+    others: Side,
+    weight: float,
+    sweeps: int = 4,
+) -> Side:
+    """As ``half_round``, with C = Y^T A_other (r, bits) and G = A_other^T A_other (bits, bits) at hand: for
+    rows that come one by one, such as new users."""
+    codes, scales = side.codes.copy(), np.empty(len(X), X.dtype)
+    words, squares = _words(others.codes), (weight * others.scales**2).astype(X.dtype)
+    targets, other_scales = lists.data.astype(X.dtype), others.scales.astype(X.dtype)
+    for first in range(0, len(X), _ROWS):
+        rows = slice(first, min(first + _ROWS, len(X)))
+        indptr = lists.indptr[first : rows.stop + 1]
+        bounds = _balanced(np.diff(indptr))
+        B, GQ = X[rows] @ C, codes[rows].astype(X.dtype) @ G
+        with numba.parallel_chunksize(1):
+            _descend(
+                bounds, indptr, lists.indices, targets, words, other_scales, squares, weight,
+                G, B, GQ, codes[rows], scales[rows], sweeps,
+            )  # fmt: skip
+    return Side(codes, scales)
+
+
+def objective(state: State, base: tuple[np.ndarray, np.ndarray], weight: float) -> float:
+    """f, in float64, from Gram matrices and the lists' entries."""
+    X, Y = (factor.astype(np.float64) for factor in base)
+    users, items = (
+        side.codes * side.scales[:, None].astype(np.float64) for side in (state.users, state.items)
+    )
+    everywhere = (
+        np.vdot(X.T @ X, Y.T @ Y)
+        - 2 * np.vdot(users.T @ X, items.T @ Y)
+        + np.vdot(users.T @ users, items.T @ items)
+    )
+    rows = np.repeat(np.arange(len(X)), np.diff(state.lists.indptr))
+    errors = state.lists.data - _pair_scores(users, items, rows, state.lists.indices)
+    return float(everywhere + weight * np.vdot(errors, errors))
+
+
+def to_representations(state: State) -> Representations:
+    """What ships: both sides' codes and the items' scales as float16, times a common factor that keeps the
+    largest at 1,024, far from overflow and underflow. The users' scales are left out: each is a positive
+    factor of its user's whole ranking."""
+    scales = state.items.scales * (1024 / max(float(state.items.scales.max()), 1e-30))
+    return Representations(
+        users=Rows(state.users.codes),
+        items=Rows(state.items.codes, scales.astype(np.float16).astype(np.float32)[:, None]),
+        dims=(state.users.codes.shape[1],),
+        weights=np.ones(1, np.float32),
+        scale_dtype="float16",
+    )
+
+
+def _with_intruders(
+    state: State,
+    base: tuple[np.ndarray, np.ndarray],
+    floors: np.ndarray,
+    count: int,
+    exclude: Interactions | None,
+) -> sparse.csr_array:
+    """The lists, and on them the codes' own ``count`` best items with target min(<x_u, y_j>, the smallest
+    target of the list): as far down as the base says, but below all that the list wants above them."""
+    num_users, num_items, bits = len(floors), len(state.items.codes), state.users.codes.shape[1]
+    user_words, item_words = _words(state.users.codes, "<u8"), _words(state.items.codes, "<u8").T.copy()
+    scales = state.items.scales.astype(np.float32)
+
+    def score(block: slice) -> np.ndarray:
+        scores = np.empty((block.stop - block.start, num_items), np.float32)
+        _score_codes(user_words[block], item_words, scales, bits, scores)
+        return scores
+
+    top = top_lists(score, num_users, num_items, count, exclude)
+    users = np.repeat(np.arange(num_users), np.diff(top.indptr))
+    listed = np.repeat(np.arange(num_users), np.diff(state.lists.indptr)) * num_items + state.lists.indices
+    new = ~np.isin(users * num_items + top.indices, listed)
+    users, items = users[new], top.indices[new]
+    targets = np.minimum(_pair_scores(*base, users, items), floors[users])
+    # concatenated by hand: a sum of sparse matrices would drop targets that are zero
+    rows = np.concatenate([listed // num_items, users])
+    order = np.argsort(rows, kind="stable")
+    indptr = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=num_users)))).astype(np.int32)
+    data = np.concatenate([state.lists.data, targets])[order]
+    columns = np.concatenate([state.lists.indices, items])[order]
+    return sparse.csr_array((data, columns, indptr), shape=state.lists.shape)
+
+
+def _row_minima(lists: sparse.csr_array) -> np.ndarray:
+    """The smallest target of every row, infinity where it has none."""
+    minima = np.full(lists.shape[0], np.inf, lists.dtype)
+    filled = np.diff(lists.indptr) > 0
+    if filled.any():
+        minima[filled] = np.minimum.reduceat(lists.data, lists.indptr[:-1][filled])
+    return minima
+
+
+def _pair_scores(X: np.ndarray, Y: np.ndarray, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    return pair_scores(*map(torch.from_numpy, (X, Y, users, items))).numpy()
+
+
+def _words(codes: np.ndarray, dtype: str = "<u2") -> np.ndarray:
+    """Codes (n, bits) as whole words, (n, words), the first code lowest; filled up with zeros."""
+    width = 8 * np.dtype(dtype).itemsize
+    padded = np.zeros((len(codes), -(-codes.shape[1] // width) * width), bool)
+    padded[:, : codes.shape[1]] = codes > 0
+    return np.packbits(padded, axis=1, bitorder="little").view(dtype)
+
+
+def _balanced(lengths: np.ndarray, chunks: int = 64) -> np.ndarray:
+    """Bounds of runs of rows of about equal work; what a row costs beside its list is worth some 50 entries."""
+    work = np.concatenate(([0], np.cumsum(lengths + 50)))
+    return np.searchsorted(work, np.linspace(0, work[-1], chunks + 1))
+
+
+@njit(parallel=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+def _descend(
+    bounds, indptr, indices, targets, words, other_scales, squares, weight, G, B, GQ, codes, scales, sweeps
+):
+    bits = codes.shape[1]
+    blocks = words.shape[1]
+    for chunk in prange(len(bounds) - 1):
+        longest = 0
+        for row in range(bounds[chunk], bounds[chunk + 1]):
+            longest = max(longest, indptr[row + 1] - indptr[row])
+        longest = (longest + 3) // 4 * 4
+        listed = np.zeros((blocks, longest), np.uint16)  # the listed rows' words, by word
+        dots = np.zeros(longest, np.int32)  # <q, q_j>
+        factors = np.zeros(longest, G.dtype)  # w a_j^2
+        pulls = np.zeros(longest, G.dtype)  # w a_j^2 <q, q_j>, and before that w t_j a_j
+        lanes = np.empty(LANES, G.dtype)
+        for row in range(bounds[chunk], bounds[chunk + 1]):
+            q, b, g = codes[row], B[row], GQ[row]
+            first = indptr[row]
+            length = indptr[row + 1] - first
+            padded = (length + 3) // 4 * 4
+            own_kappa = G.dtype.type(0)
+            for j in range(length):
+                other = indices[first + j]
+                for word in range(blocks):
+                    listed[word, j] = words[other, word]
+                factors[j] = squares[other]
+                own_kappa += squares[other]
+                pulls[j] = weight * targets[first + j] * other_scales[other]
+            factors[length:padded], pulls[length:padded], dots[:padded] = 0, 0, 0
+            for block in range(blocks):
+                start = block * LANES
+                width = min(LANES, bits - start)
+                _sum_signed(listed[block], pulls, padded, lanes)
+                word = np.uint16(0)
+                for lane in range(width):
+                    b[start + lane] += lanes[lane]
+                    word |= np.uint16(np.uint16(q[start + lane] > 0) << np.uint16(lane))
+                for j in range(length):
+                    dots[j] += width - 2 * np.int32(_popcount(np.uint16(listed[block, j] ^ word)))
+
+            for sweep in range(sweeps + 1):
+                along, square = G.dtype.type(0), G.dtype.type(0)
+                for k in range(bits):
+                    along += b[k] * q[k]
+                    square += g[k] * q[k]
+                for j in range(length):
+                    pulls[j] = factors[j] * dots[j]
+                    square += pulls[j] * dots[j]
+                if along < 0:  # -q is better
+                    along = -along
+                    for k in range(bits):
+                        q[k], g[k] = -q[k], -g[k]
+                    for j in range(length):
+                        dots[j], pulls[j] = -dots[j], -pulls[j]
+                scale = along / square if square > 0 else G.dtype.type(0)
+                if sweep == sweeps or scale == 0:
+                    break
+                flipped = False
+                for block in range(blocks):
+                    start = block * LANES
+                    stop = min(start + LANES, bits)
+                    k = start
+                    _sum_signed(listed[block], pulls, padded, lanes)
+                    while k < stop:
+                        old = q[k]
+                        gamma = g[k] + lanes[k - start]
+                        if scale * (G[k, k] + own_kappa - old * gamma) + b[k] * old < 0:
+                            flipped = True
+                            q[k] = -old
+                            for m in range(bits):
+                                g[m] -= 2 * old * G[k, m]
+                            shift = np.uint16(k - start)
+                            for j in range(length):
+                                sign = np.int32((listed[block, j] >> shift) & 1) * 2 - 1
+                                dots[j] -= 2 * old * sign
+                                pulls[j] = factors[j] * dots[j]
+                            _sum_signed(listed[block], pulls, padded, lanes)
+                        k += 1
+                if not flipped:
+                    break
+            scales[row] = scale
+
+
+@njit(parallel=True, cache=True)
+def _score_codes(user_words, item_words, scales, bits, scores):
+    """scores[t, i] = scales[i] (bits - 2 popcount(user t xor item i)), items' words by word (words, N)."""
+    tile = 1024
+    for t in prange(len(scores)):
+        counts = np.empty(tile, np.uint64)
+        for first in range(0, len(scales), tile):
+            size = min(tile, len(scales) - first)
+            counts[:] = 0
+            for word in range(len(item_words)):
+                mine, theirs = user_words[t, word], item_words[word, first : first + size]
+                for i in range(size):
+                    counts[i] += _popcount(mine ^ theirs[i])
+            for i in range(size):
+                scores[t, first + i] = scales[first + i] * np.float32(bits - 2 * np.int64(counts[i]))
+
+
+@intrinsic
+def _popcount(typing_context, word):
+    def emit(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return word(word), emit
+
+
+@intrinsic
+def _sum_signed(typing_context, words, values, count, out):
+    """out[l] = sum over j < count of values[j] with the sign of bit l of words[j], + for 1; count in fours.
+
+    One bit mask and two additions of a whole vector for each word, in four independent sums.
+    """
+
+    def emit(context, builder, signature, arguments):
+        word_data, value_data, out_data = (
+            make_array(signature.args[place])(context, builder, arguments[place]).data for place in (0, 1, 3)
+        )
+        count = arguments[2]
+        element = context.get_value_type(values.dtype)
+        vector, integer = ir.VectorType(element, LANES), ir.IntType(32)
+        undefined, spread = (
+            ir.Constant(vector, ir.Undefined),
+            ir.Constant(ir.VectorType(integer, LANES), None),
+        )
+        flags = ["reassoc", "nsz"]
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(4)]
+        zero, four = ir.Constant(count.type, 0), ir.Constant(count.type, 4)
+        for total in sums:  # allocas are hoisted out of the caller's loops, their start is not
+            builder.store(ir.Constant(vector, None), total)
+        with cgutils.for_range_slice(builder, zero, count, four) as (j, _):
+            for place, total in enumerate(sums):
+                at = builder.add(j, ir.Constant(count.type, place))
+                mask = builder.bitcast(
+                    builder.load(builder.gep(word_data, [at])), ir.VectorType(ir.IntType(1), LANES)
+                )
+                value = builder.load(builder.gep(value_data, [at]))
+                value = builder.insert_element(undefined, value, ir.Constant(integer, 0))
+                value = builder.shuffle_vector(value, undefined, spread)
+                before = builder.load(total)
+                added, taken = (
+                    builder.fadd(before, value, flags=flags),
+                    builder.fsub(before, value, flags=flags),
+                )
+                builder.store(builder.select(mask, added, taken), total)
+        first, second, third, fourth = map(builder.load, sums)
+        halves = builder.fadd(first, second, flags=flags), builder.fadd(third, fourth, flags=flags)
+        target = builder.bitcast(out_data, vector.as_pointer())
+        builder.store(builder.fadd(*halves, flags=flags), target, align=values.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(words, values, count, out), emit

@@ -1,0 +1,212 @@
+"""Spectral models without training: truncated SVD, a graph filter, and rotations of their factors.
+
+R_hat = D_u^-gu R D_i^-gi = U diag(s) V^T
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numba import njit, prange
+from scipy import linalg, sparse
+
+from l2q.data.interactions import Interactions
+from l2q.errors import L2QError
+from l2q.models.pairs import pair_scores
+from l2q.models.sparse import multiply
+from l2q.models.top_lists import Progress, top_lists
+
+SVD = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def normalize(train: Interactions, gamma_user: float = 0.5, gamma_item: float = 0.5) -> sparse.csr_array:
+    """R_hat = D_u^-gamma_user R D_i^-gamma_item, float32."""
+    users = _power(train.user_degrees, -gamma_user)
+    items = _power(train.item_degrees, -gamma_item)
+    values = np.repeat(users, train.user_degrees) * items[train.items]
+    shape = (train.num_users, train.num_items)
+    return sparse.csr_array((values, train.items, train.indptr.astype(np.int32)), shape=shape)
+
+
+def truncated_svd(R_hat: sparse.csr_array, rank: int, seed: int, power_iterations: int = 2) -> SVD:
+    """The ``rank`` largest singular triplets: U (M, rank), s (rank,) descending, V (N, rank), float32.
+
+    Block power iteration from a random block a quarter wider than ``rank`` (halved spectrum errors for little
+    cost), made orthonormal by Cholesky factors; exact where the block spans a whole side. The largest entry
+    of each column of V is positive, so the signs do not depend on rounding. O((M + N) rank) memory.
+
+    Source: Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM Review 2011, algorithm 4.4.
+    """
+    if not 1 <= rank <= min(R_hat.shape):
+        raise L2QError(f"rank={rank} must lie between 1 and {min(R_hat.shape)}, the smaller side of the data")
+    R, R_T = R_hat, R_hat.T.tocsr()
+    width = min(rank + max(rank // 4, 32), *R.shape)
+    Q = np.random.default_rng(seed).standard_normal((R.shape[0], width), dtype=np.float32)
+    for _ in range(power_iterations):
+        Q = _product(R, _orthonormal(_product(R_T, Q)))
+    Q = _orthonormal(_orthonormal(Q))  # the second pass brings Q^T Q from the Gram's accuracy to float32's
+    B = _product(R_T, Q)  # (N, width); R ~ Q B^T
+    values, W = linalg.eigh((B.T @ B).astype(np.float64), check_finite=False)
+    values, W = values[::-1][:rank], W[:, ::-1][:, :rank]
+    s = np.sqrt(np.maximum(values, 0))
+    V = B @ (W / np.maximum(s, 1e-6 * s[0])).astype(np.float32)
+    U = Q @ W.astype(np.float32)
+    signs = np.sign(V[np.argmax(np.abs(V), axis=0), np.arange(rank)])
+    signs[signs == 0] = 1
+    return U * signs, s.astype(np.float32), V * signs
+
+
+def spectral(train: Interactions, dim: int, seed: int, gamma_user=0.5, gamma_item=0.5):
+    """Truncated SVD as embeddings, (M, dim) and (N, dim) float32: U sqrt(s) and V sqrt(s), whose products are
+    the best approximation of R_hat of that rank."""
+    U, s, V = truncated_svd(normalize(train, gamma_user, gamma_item), dim, seed)
+    return U * np.sqrt(s), V * np.sqrt(s)
+
+
+@dataclass(frozen=True)
+class SpectralFilter:
+    """Smooth low-pass filter of the interaction graph with a linear tail, and a factor for popularity.
+
+        h_k = s_k^3 / (s_k^2 + mu)  for k <= rank,    mu = 3 s_rank^2,    c' = tail / (s_rank^2 + mu)
+        S = [U diag(h - c' s^3) V^T + c' R_hat R_hat^T R_hat] D_i^popularity,    rows to unit norm
+
+    The tail lets all directions beyond ``rank`` through with s^3, the weight of one more hop.
+    """
+
+    gamma_user: float = 0.3
+    gamma_item: float = 0.5
+    popularity: float = 0.5
+    rank: int = 768
+    tail: float = 0.4
+
+    def __call__(self, train: Interactions, seed: int, svd: SVD | None = None) -> FilterScores:
+        """``svd``: triplets of ``normalize(train, gamma_user, gamma_item)`` at hand, at least ``rank``."""
+        R_hat = normalize(train, self.gamma_user, self.gamma_item)
+        rank = min(self.rank, *R_hat.shape)
+        U, s, V = truncated_svd(R_hat, rank, seed) if svd is None else svd
+        U, s, V = U[:, :rank].copy(), s[:rank], V[:, :rank]
+        U[train.user_degrees == 0] = U[train.user_degrees > 0].mean(axis=0)
+        mu = 3 * s[-1] ** 2
+        factor = self.tail / (s[-1] ** 2 + mu)
+        h = s**3 / (s**2 + mu)
+        degrees = _power(train.item_degrees, self.popularity)
+        inner, Y = h - factor * s**3, V * degrees[:, None]
+        return FilterScores(U, h, inner, Y, R_hat, R_hat.T.tocsr(), degrees, float(factor))
+
+
+@dataclass(frozen=True, eq=False)
+class FilterScores:
+    """The scores S of a ``SpectralFilter``, computed by blocks of users.
+
+    ``base`` is the low-rank part of S that codes are fitted to everywhere; ``lists`` has the exact scores.
+    A user without train items is scored as the mean of the others.
+    """
+
+    U: np.ndarray
+    h: np.ndarray
+    inner: np.ndarray  # h less what the tail brings inside the rank
+    Y: np.ndarray
+    R_hat: sparse.csr_array
+    R_hat_T: sparse.csr_array
+    degrees: np.ndarray
+    factor: float
+
+    def scores(self, users: slice | np.ndarray) -> np.ndarray:
+        """S of some users before the division by the rows' norms, (users, N) float32."""
+        S = (self.U[users] * self.inner) @ self.Y.T
+        if self.factor:
+            starts, ends = self.R_hat.indptr[:-1][users], self.R_hat.indptr[1:][users]
+            R, R_T = self.R_hat, self.R_hat_T
+            weights = R.data * (self.degrees * np.float32(self.factor))[R.indices]
+            _add_three_hops(
+                S, starts, ends, R.indptr, R.indices, R.data, R_T.indptr, R_T.indices, R_T.data, weights
+            )
+        return S
+
+    def lists(
+        self, exclude: Interactions, length: int = 100, progress: Progress | None = None
+    ) -> tuple[tuple[np.ndarray, np.ndarray], sparse.csr_array]:
+        """What codes are fitted to: the base X = U diag(h) / norm, (M, rank), and Y = D_i^popularity V,
+        (N, rank), and the ``length`` best unseen items of each user with their scores S, times the factor
+        <x_u Y^T, t> / <t, t> that makes a user's targets t agree with the base."""
+        num_users, num_items = self.R_hat.shape
+        norms = np.empty(num_users, np.float32)
+
+        def score(users: slice) -> np.ndarray:
+            S = self.scores(users)
+            norms[users] = np.maximum(np.sqrt(np.vecdot(S, S)), 1e-12)
+            return S
+
+        top = top_lists(score, num_users, num_items, length, exclude, progress)
+        X = self.U * self.h / norms[:, None]
+        users = np.repeat(np.arange(num_users), np.diff(top.indptr))
+        base = pair_scores(
+            torch.from_numpy(X),
+            torch.from_numpy(self.Y),
+            torch.from_numpy(users),
+            torch.from_numpy(top.indices),
+        ).numpy()
+        along = np.bincount(users, base * top.data, num_users)
+        square = np.bincount(users, top.data**2, num_users)
+        top.data *= (along / np.maximum(square, 1e-30)).astype(np.float32)[users]
+        return (X, self.Y), top
+
+
+def random_rotation(dim: int, rng: np.random.Generator) -> np.ndarray:
+    """A uniformly drawn orthogonal matrix, (dim, dim) float32: Q of a Gaussian matrix's QR with diag(R) > 0."""
+    Q, R = np.linalg.qr(rng.standard_normal((dim, dim)))
+    return (Q * np.where(np.diag(R) >= 0, 1, -1)).astype(np.float32)
+
+
+def itq(
+    X: np.ndarray, iterations: int = 10, *, rng: np.random.Generator, samples: int = 20_000
+) -> np.ndarray:
+    """The rotation R (dim, dim) of the rows of X (n, dim) that lowers ||sign(X R) - X R||, from a random one:
+
+        B = sign(X R),    R = the polar factor of X^T B    (each the best for the other)
+
+    on at most ``samples`` rows, drawn without replacement.
+    Source: Gong and Lazebnik, "Iterative quantization", CVPR 2011.
+    """
+    if len(X) > samples:
+        X = X[np.sort(rng.choice(len(X), samples, replace=False))]
+    R = random_rotation(X.shape[1], rng).astype(X.dtype)
+    for _ in range(iterations):
+        B = np.where(X @ R >= 0, 1, -1).astype(X.dtype)
+        left, _, right = np.linalg.svd(X.T @ B)
+        R = left @ right
+    return R
+
+
+def _power(degrees: np.ndarray, exponent: float) -> np.ndarray:
+    """degrees^exponent in float32, 0 where the degree is 0."""
+    return np.where(degrees > 0, np.maximum(degrees, 1.0) ** exponent, 0).astype(np.float32)
+
+
+def _product(matrix: sparse.csr_array, X: np.ndarray) -> np.ndarray:
+    return multiply(matrix.indptr[:-1], matrix.indptr[1:], matrix.indices, matrix.data, X)
+
+
+def _orthonormal(X: np.ndarray) -> np.ndarray:
+    """Q with the span of X and Q^T Q = I: X L^-T with X^T X = L L^T. A little is added to the diagonal, so
+    that a span of lower dimension does not stop it."""
+    gram = (X.T @ X).astype(np.float64)
+    gram[np.diag_indices_from(gram)] += 1e-7 * np.trace(gram) / len(gram)
+    inverse = linalg.solve_triangular(linalg.cholesky(gram, lower=True), np.eye(len(gram)), lower=True)
+    return X @ inverse.T.astype(X.dtype)
+
+
+@njit(parallel=True, cache=True, fastmath={"contract"})
+def _add_three_hops(S, starts, ends, indptr, items, values, indptr_T, users, values_T, weights):
+    """S[t] += row t of R_hat R_hat^T (R_hat with ``weights`` for its values)."""
+    for t in prange(len(S)):
+        reached = np.zeros(len(indptr) - 1, S.dtype)
+        for e in range(starts[t], ends[t]):
+            for f in range(indptr_T[items[e]], indptr_T[items[e] + 1]):
+                reached[users[f]] += values[e] * values_T[f]
+        for v in range(len(reached)):
+            if reached[v] != 0:
+                for e in range(indptr[v], indptr[v + 1]):
+                    S[t, items[e]] += reached[v] * weights[e]

@@ -1,0 +1,100 @@
+"""The best unseen items of every user with their scores, as rows of a sparse matrix, made block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numba import njit, prange
+from scipy import sparse
+
+from l2q.data.interactions import Interactions
+
+USERS_PER_BLOCK = 1024
+
+Progress = Callable[[int, int, str], None]
+"""``progress(done, total, label)``: how much of the step ``label`` is done."""
+
+
+def user_blocks(num_users: int) -> Iterator[slice]:
+    """Slices of 1,024 users: scores exist for one block at a time, never for users x items."""
+    for start in range(0, num_users, USERS_PER_BLOCK):
+        yield slice(start, min(start + USERS_PER_BLOCK, num_users))
+
+
+def top_lists(
+    score: Callable[[slice], np.ndarray],
+    num_users: int,
+    num_items: int,
+    length: int,
+    exclude: Interactions | None = None,
+    progress: Progress | None = None,
+) -> sparse.csr_array:
+    """The ``length`` best items of each user and their scores, (num_users, num_items) in compressed rows,
+    best first; equal scores: lower id first. Items of ``exclude`` stay out, so a list may be shorter.
+
+    ``score(block)`` returns a fresh (users of the block, num_items) array, which is overwritten.
+    """
+    length = min(length, num_items)
+    items, values = [], []
+    for block in user_blocks(num_users):
+        scores = score(block)
+        if exclude is not None:
+            first, last = exclude.indptr[block.start], exclude.indptr[block.stop]
+            scores[exclude.users[first:last] - block.start, exclude.items[first:last]] = -np.inf
+        top, best = top_items(scores, length)
+        items.append(top)
+        values.append(best)
+        if progress is not None:
+            progress(block.stop, num_users, "lists")
+    top, best = np.concatenate(items), np.concatenate(values)
+    kept = best > -np.inf
+    indptr = np.concatenate(([0], np.cumsum(kept.sum(axis=1)))).astype(np.int32)
+    return sparse.csr_array((best[kept], top[kept], indptr), shape=(num_users, num_items))
+
+
+def top_items(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (n, k) int32 and values (n, k) of the k largest of each row, largest first, lower id first among
+    equals; -1 and -inf where a row has fewer above -inf. A heap that few entries enter: one comparison for
+    each score."""
+    items = np.empty((len(scores), k), dtype=np.int32)
+    values = np.empty((len(scores), k), dtype=scores.dtype)
+    _top_items(scores, items, values)
+    return items, values
+
+
+@njit(inline="always")
+def _before(value, item, other_value, other_item):
+    return value > other_value or (value == other_value and item < other_item)
+
+
+@njit(cache=True)
+def _sink(values, items, size, value, item):
+    """Puts (value, item) at the root of a heap whose root is its worst entry."""
+    place = 0
+    while True:
+        child = 2 * place + 1
+        if child >= size:
+            break
+        if child + 1 < size and _before(values[child], items[child], values[child + 1], items[child + 1]):
+            child += 1
+        if not _before(value, item, values[child], items[child]):
+            break
+        values[place], items[place] = values[child], items[child]
+        place = child
+    values[place], items[place] = value, item
+
+
+@njit(parallel=True, cache=True)
+def _top_items(scores, items, values):
+    k = items.shape[1]
+    for row in prange(len(scores)):
+        score, best, ids = scores[row], values[row], items[row]
+        best[:], ids[:] = -np.inf, -1
+        for item in range(len(score)):
+            if score[item] > best[0]:  # an equal one is behind: its id is higher
+                _sink(best, ids, k, score[item], np.int32(item))
+        for size in range(k - 1, 0, -1):  # the worst leaves the heap for the place behind it
+            value, item = best[0], ids[0]
+            _sink(best, ids, size, best[size], ids[size])
+            best[size], ids[size] = value, item
