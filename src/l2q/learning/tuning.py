@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from l2q.representations import Rows
 
 log = logging.getLogger("l2q")
 
-GRID = {
+GRID: dict[str, tuple[Any, ...]] = {
     "rank": (64, 128, 256, 512, 768),
     "popularity": (0.0, 0.25, 0.5),
     "tail": (0.0, 0.4, 0.8),
@@ -65,7 +66,7 @@ def choose_filter(
         if candidate not in tried:
             gamma = candidate.gamma_user
             if gamma not in svds:
-                rank = min(max(GRID["rank"]), train.num_users, train.num_items)
+                rank = min(int(max(GRID["rank"])), train.num_users, train.num_items)
                 svds[gamma] = truncated_svd(normalize(fit, gamma, candidate.gamma_item), rank, seed)
             index = FilterIndex(candidate(fit, seed, svds[gamma]))
             found = evaluate(index, val, [min(20, train.num_items)], fit, memory_mb=256).metrics

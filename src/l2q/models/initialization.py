@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from rich.progress import (
@@ -68,8 +68,8 @@ class FittedCodes:
     codes, since a user's scale cannot change a ranking.
     """
 
-    filter: SpectralFilter = SpectralFilter()
-    descent: CoordinateDescent = CoordinateDescent()
+    filter: SpectralFilter = field(default_factory=SpectralFilter)
+    descent: CoordinateDescent = field(default_factory=CoordinateDescent)
     length: int = 100
 
     def __call__(self, train: Interactions, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
