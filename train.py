@@ -60,6 +60,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None):
     # a checkpoint brings its own embeddings: an expensive start would be thrown away
     start = Normal() if config.ckpt_path else instantiate(model.pop("initialization"))
     model.pop("initialization", None)
+    began = time.perf_counter()
     encoder = Encoder(
         data.fit,
         Propagation(Graph.from_interactions(data.fit)),
@@ -68,6 +69,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None):
         seed=config.seed,
         **model,
     )
+    start_seconds = time.perf_counter() - began
     identity |= {"embedding_dim": encoder.embeddings.shape[1], "num_layers": encoder.num_layers}
     recommender = Recommender(
         encoder,
@@ -81,6 +83,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None):
     return Run(
         folder,
         config=plain,
+        start_seconds=start_seconds,
         data=data,
         recommender=recommender,
         annealing=instantiate(config.annealing),

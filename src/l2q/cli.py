@@ -284,6 +284,13 @@ def _row(name: str, names: Sequence[str], what: str) -> int:
         raise L2QError(f"no {what} is named {name!r} among {len(names):,}{hint}") from None
 
 
+def report(folder: str) -> None:
+    """Markdown tables of all runs whose metrics.json lie below ``folder``."""
+    from l2q.report import markdown, read
+
+    print(markdown(read(folder)))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m l2q", description="Ask a 1-bit index by name.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -319,4 +326,6 @@ def _parser() -> argparse.ArgumentParser:
     fitted.add_argument("--bits", type=int, default=768, help="of a row (768)")
     fitted.add_argument("--out", required=True, metavar="DIR", help="folder of the new index")
     fitted.add_argument("--seed", type=int, default=0)
+    tables = command(report, "results tables from stored metrics.json files", index=False)
+    tables.add_argument("folder", metavar="DIR")
     return parser

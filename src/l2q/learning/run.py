@@ -54,6 +54,7 @@ class Run:
         folder: Path,
         *,
         config: dict[str, Any],
+        start_seconds: float,
         data: InteractionsModule,
         recommender: Recommender,
         annealing: Annealing,
@@ -62,7 +63,7 @@ class Run:
     ) -> None:
         self.folder, self.config, self.data, self.recommender = folder, config, data, recommender
         self.annealing, self.trainer, self.logger = AnnealingCallback(annealing), trainer, logger
-        self.checkpoints = folder / "checkpoints"
+        self.checkpoints, self.start_seconds = folder / "checkpoints", start_seconds
         self.config_hash = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
         self.ks = list(config["eval"]["ks"])
         self.memory_mb = config["eval"]["memory_mb"]
@@ -102,6 +103,7 @@ class Run:
             packed = results.measure_packed(index, self.dataset.test, self.ks, self.dataset.train)
             metrics |= {f"test/packed/{key}": value for key, value in packed.items()}
         metrics |= {
+            "start_seconds": self.start_seconds,  # of the initialization: all there is for closed-form models
             "fit_seconds": fitted - started,
             "total_seconds": time.perf_counter() - started,
             "config_hash": self.config_hash,

@@ -1,0 +1,240 @@
+"""Discrete coordinate descent against naive sums and brute force over flips, in float64."""
+
+from dataclasses import replace
+
+import numba
+import numpy as np
+import pytest
+from scipy import sparse
+
+from l2q.data.interactions import Interactions
+from l2q.models.coordinate_descent import (
+    CoordinateDescent,
+    Side,
+    State,
+    descend,
+    fit,
+    fit_codes,
+    fit_rows,
+    half_round,
+    objective,
+    start,
+)
+
+WEIGHT = 6.0
+
+
+def problem(listed: bool, seed=0, shape=(40, 55), rank=7):
+    """A base and lists of mixed lengths (none for some rows and columns) whose targets are not the base's."""
+    rng = np.random.default_rng(seed)
+    X, Y = rng.standard_normal((shape[0], rank)), rng.standard_normal((shape[1], rank))
+    chosen = (rng.random(shape) < rng.random((shape[0], 1)) * 0.4) & listed
+    chosen[3], chosen[:, 4] = False, False
+    users, items = np.nonzero(chosen)
+    targets = (X @ Y.T + rng.standard_normal(shape))[chosen]
+    return (X, Y), sparse.csr_array((targets, (users, items)), shape=shape)
+
+
+def naive(users: Side, items: Side, base, lists) -> float:
+    scores = (users.scales[:, None] * users.codes) @ (items.scales[:, None] * items.codes).T
+    entries = lists.tocoo()
+    errors = entries.data - scores[entries.row, entries.col]
+    return np.square(base[0] @ base[1].T - scores).sum() + WEIGHT * np.square(errors).sum()
+
+
+@pytest.mark.parametrize("bits", [16, 37])
+@pytest.mark.parametrize("listed", [False, True], ids=["no lists", "lists"])
+def test_no_half_round_raises_the_objective(listed, bits):
+    base, lists = problem(listed)
+    options = CoordinateDescent(bits=bits, weight=WEIGHT)
+    state = start(base, lists, options, seed=0)
+    values = [naive(state.users, state.items, base, lists)]
+    for _ in range(6):
+        users = half_round(state.users, *base, lists, state.items, WEIGHT, sweeps=1)
+        values.append(naive(users, state.items, base, lists))
+        items = half_round(state.items, *base[::-1], lists.T.tocsr(), users, WEIGHT, sweeps=1)
+        values.append(naive(users, items, base, lists))
+        state = State(0, users, items, lists)
+        assert objective(state, base, WEIGHT) == pytest.approx(values[-1], rel=1e-12)
+        assert users.scales.min() > 0
+        assert items.scales.min() > 0
+    assert np.all(np.diff(values) <= 1e-12 * values[0])
+    assert values[-1] < 0.8 * values[0]
+
+
+@pytest.mark.parametrize("bits", [16, 37])
+@pytest.mark.parametrize("listed", [False, True], ids=["no lists", "lists"])
+def test_stops_where_no_single_flip_and_no_scale_is_better(listed, bits):
+    base, lists = problem(listed, seed=1)
+    state = start(base, lists, CoordinateDescent(bits=bits), seed=0)
+    users = half_round(state.users, *base, lists, state.items, WEIGHT, sweeps=1000)
+    best = naive(users, state.items, base, lists)
+    for row in range(len(users.codes)):
+        for bit in range(bits):
+            users.codes[row, bit] *= -1
+            assert naive(users, state.items, base, lists) >= best - 1e-9
+            users.codes[row, bit] *= -1
+        for factor in (0.999, 1.001):
+            scales = users.scales.copy()
+            scales[row] *= factor
+            assert naive(Side(users.codes, scales), state.items, base, lists) > best
+
+
+def test_takes_the_better_sign_of_a_whole_row():
+    """From the opposite of its target, one row with one bit: codes turn, the scale stays positive."""
+    side, others = Side(np.int8([[-1]]), np.ones(1)), Side(np.int8([[1], [-1]]), np.array([1.0, 2.0]))
+    X, Y = np.ones((1, 1)), np.array([[3.0], [-6.0]])
+    side = half_round(side, X, Y, sparse.csr_array((1, 2), dtype=float), others, WEIGHT)
+    assert (side.codes.tolist(), side.scales.tolist()) == ([[1]], [3.0])
+
+
+def test_lists_decide_by_their_weight():
+    """One bit, base 1 and a listed target of -1 at weight w: b = 1 - w, so a = |1 - w| / (1 + w)."""
+    side, others = Side(np.int8([[1]]), np.ones(1)), Side(np.int8([[1]]), np.ones(1))
+    lists = sparse.csr_array([[-1.0]])
+    for weight, code, scale in ((0.5, 1, 1 / 3), (3.0, -1, 1 / 2)):
+        fitted = half_round(side, np.ones((1, 1)), np.ones((1, 1)), lists, others, weight)
+        assert fitted.codes.tolist() == [[code]]
+        assert fitted.scales[0] == pytest.approx(scale)
+
+
+def test_a_row_without_base_and_lists_has_scale_zero():
+    base, lists = problem(listed=True)
+    base[0][3] = 0
+    state = start(base, lists, CoordinateDescent(bits=16), seed=0)
+    scales = half_round(state.users, *base, lists, state.items, WEIGHT).scales
+    assert scales[3] == 0
+    assert np.delete(scales, 3).min() > 0
+
+
+def test_the_start_is_the_best_low_rank_part():
+    """With as many bits as ranks and no ITQ, undoing nothing but a rotation: factors' Gram matrices are S."""
+    base, lists = problem(listed=False)
+    scales = start(base, lists, CoordinateDescent(bits=7, itq_iterations=0), 0)
+    wide = start(
+        tuple(np.hstack([f, f]) for f in base), lists, CoordinateDescent(bits=7, itq_iterations=0), 0
+    )
+    # base + base has rank 7 and twice the singular values: the same codes, scales up by sqrt(2)
+    np.testing.assert_allclose(wide.users.scales, np.sqrt(2) * scales.users.scales, rtol=1e-6)
+    np.testing.assert_allclose(wide.items.scales, np.sqrt(2) * scales.items.scales, rtol=1e-6)
+
+
+def test_more_bits_than_ranks_recover_the_scores():
+    base, lists = problem(listed=False)
+    errors = []
+    for bits in (7, 64, 512):
+        *_, state = descend(base, None, CoordinateDescent(bits=bits, rounds=5, intruder_rounds=0))
+        errors.append(objective(state, base, WEIGHT) / np.square(base[0] @ base[1].T).sum())
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.03
+
+
+def test_intruders_join_the_lists_below_their_targets():
+    base, lists = problem(listed=True)
+    options = CoordinateDescent(bits=24, rounds=1, intruder_rounds=1, intruders=9, weight=WEIGHT)
+    exclude = Interactions.from_pairs(
+        *np.nonzero(np.random.default_rng(5).random(lists.shape) < 0.2), *lists.shape
+    )
+    before, after, *_ = descend(base, lists, options, exclude=exclude)
+    assert before.lists is lists
+    scores = before.items.scales.astype(np.float32) * (
+        before.users.codes @ before.items.codes.T.astype(np.float32)
+    )
+    S = base[0] @ base[1].T
+    for user in range(lists.shape[0]):
+        own = dict(
+            zip(
+                *(part[slice(*lists.indptr[user : user + 2])] for part in (lists.indices, lists.data)),
+                strict=True,
+            )
+        )
+        candidates = [i for i in np.argsort(-scores[user], kind="stable") if i not in exclude[user]][:9]
+        floor = min(own.values(), default=np.inf)
+        expected = own | {i: min(S[user, i], floor) for i in candidates if i not in own}
+        row = slice(*after.lists.indptr[user : user + 2])
+        assert len(after.lists.indices[row]) == len(expected)
+        for item, target in zip(after.lists.indices[row], after.lists.data[row], strict=True):
+            assert target == pytest.approx(expected[item], rel=1e-12)
+
+
+def same(a: State, b: State) -> bool:
+    return all(
+        np.array_equal(getattr(getattr(a, side), part), getattr(getattr(b, side), part))
+        for side in ("users", "items")
+        for part in ("codes", "scales")
+    )
+
+
+def test_resumes_and_repeats_to_the_bit():
+    base, lists = problem(listed=True)
+    base, lists = tuple(f.astype(np.float32) for f in base), lists.astype(np.float32)
+    options = CoordinateDescent(bits=48, rounds=2, intruders=5)
+    states = list(descend(base, lists, options, seed=3))
+    assert [state.step for state in states] == [1, 2, 3, 4, 5]
+    for state in states[:-1]:
+        *_, resumed = descend(base, lists, options, seed=3, state=state)
+        assert same(resumed, states[-1])
+    assert not same(states[-1], list(descend(base, lists, options, seed=4))[-1])
+    threads = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        assert same(states[-1], list(descend(base, lists, options, seed=3))[-1])
+    finally:
+        numba.set_num_threads(threads)
+
+
+def test_one_new_row_alone_equals_itself_among_others():
+    base, lists = problem(listed=True)
+    state = start(base, lists, CoordinateDescent(bits=40), seed=0)
+    whole = half_round(state.users, *base, lists, state.items, WEIGHT)
+    A = state.items.codes * state.items.scales[:, None]
+    row = Side(state.users.codes[7:8], state.users.scales[7:8])
+    alone = fit_rows(row, base[0][7:8], base[1].T @ A, A.T @ A, lists[7:8], state.items, WEIGHT)
+    assert np.array_equal(alone.codes, whole.codes[7:8])
+    assert alone.scales[0] == pytest.approx(whole.scales[7])
+
+
+def test_codes_of_embeddings_keep_their_rankings():
+    rng = np.random.default_rng(0)
+    users, items = rng.standard_normal((80, 6)), rng.standard_normal((60, 6))
+    exclude = Interactions.from_pairs(np.arange(80), np.arange(80) % 60, 80, 60)
+    seen = []
+    codes = fit_codes(users, items, CoordinateDescent(bits=192), exclude=exclude, length=10,
+                      progress=lambda *step: seen.append(step))  # fmt: skip
+    scores, exact = (
+        codes.items.scales[:, 0] * (codes.users.values @ codes.items.values.T.astype(int)),
+        users @ items.T,
+    )
+    scores[exclude.users, exclude.items] = exact[exclude.users, exclude.items] = -np.inf
+    overlap = [
+        len(set(np.argsort(-a)[:10]) & set(np.argsort(-b)[:10])) for a, b in zip(scores, exact, strict=True)
+    ]
+    assert np.mean(overlap) > 9
+    assert seen == [(80, 80, "lists")] + [(step, 6, "rounds") for step in range(1, 7)]
+
+    assert codes.binary
+    assert codes.users.scales is None
+    assert (codes.dims, codes.scale_dtype) == ((192,), "float16")
+    assert np.array_equal(codes.items.scales, codes.items.scales.astype(np.float16))
+    assert codes.items.scales.max() == 1024
+
+
+def test_user_norms_do_not_matter():
+    rng = np.random.default_rng(0)
+    users, items = rng.standard_normal((30, 5)), rng.standard_normal((40, 5))
+    options = CoordinateDescent(bits=32, rounds=1)
+    stretched = users * 2.0 ** rng.integers(-5, 5, (30, 1))
+    assert np.array_equal(
+        fit_codes(users, items, options).items.values, fit_codes(stretched, items, options).items.values
+    )
+
+
+def test_fit_equals_the_last_state():
+    base, lists = problem(listed=True)
+    options = CoordinateDescent(bits=16, rounds=1, intruders=5)
+    codes = fit(base, lists, options)
+    *_, state = descend(base, lists, replace(options))
+    assert np.array_equal(codes.users.values, state.users.codes)
+    np.testing.assert_allclose(
+        codes.items.scales[:, 0] / 1024, state.items.scales / state.items.scales.max(), rtol=1e-3
+    )

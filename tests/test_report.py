@@ -1,0 +1,51 @@
+"""The results table, by literal values."""
+
+import json
+
+import pytest
+
+from l2q.cli import main
+from l2q.report import markdown, read
+
+
+def metrics(model: str, recall: float, seed: int, item_bytes: float = 1024.0) -> dict:
+    return {
+        "model": model,
+        "dataset": "toy",
+        "protocol": "holdout",
+        "seed": seed,
+        "epochs": 10 + seed,
+        "item_bytes": item_bytes,
+        "fit_seconds": 3.0,
+        "start_seconds": 1.0,
+        "test/packed/recall_20": recall,
+        "test/packed/ndcg_20": recall / 2,
+    }
+
+
+def test_means_spreads_and_shares_of_lightgcn():
+    runs = [metrics("l2q_anl", 0.28, 0, 108.0), metrics("lightgcn", 0.3, 0), metrics("lightgcn", 0.4, 1)]
+    lines = markdown(runs).splitlines()
+    assert lines[0] == "**toy**, protocol `holdout`"
+    assert lines[4] == (
+        "| `lightgcn` | 8,192 | 0.3500 ± 0.0707 | 0.1750 ± 0.0354 | 100% / 100% | 2 | 10-11 | 4 s |"
+    )
+    assert lines[5] == "| `l2q_anl` | 864 | 0.2800 | 0.1400 | 80% / 80% | 1 | 10 | 4 s |"
+
+
+def test_the_command_reads_a_folder_and_names_what_is_wrong(tmp_path, capsys):
+    (tmp_path / "a.json").write_text(json.dumps(metrics("l2q", 0.25, 0)))
+    assert main(["report", str(tmp_path)]) == 0
+    assert "| `l2q` | 8,192 | 0.2500 |" in capsys.readouterr().out
+    (tmp_path / "b.json").write_text("{")
+    assert main(["report", str(tmp_path)]) == 2
+    assert "b.json" in capsys.readouterr().err
+
+
+def test_every_stored_result_can_be_read():
+    from pathlib import Path
+
+    stored = Path(__file__).parents[1] / "outputs" / "results"
+    if not stored.exists():
+        pytest.skip("no stored results")
+    assert markdown(read(stored))
