@@ -109,7 +109,7 @@ def top_k(
         _tables(queries, items.dims) if queries.dtype == np.float32 else packing.to_words(queries, items.dims)
     )
     num_queries = len(words)
-    factors = np.ascontiguousarray(np.broadcast_to(factors, (num_queries, len(items.dims))), np.float32)
+    factors = np.array(np.broadcast_to(factors, (num_queries, len(items.dims))), np.float32, order="C")
     first_words = np.cumsum([0] + [packing.row_words((dim,)) for dim in items.dims])
     dims = np.array(items.dims, np.float32)
 
