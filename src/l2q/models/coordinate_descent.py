@@ -37,7 +37,7 @@ from scipy import sparse
 
 from l2q.data.interactions import Interactions
 from l2q.models.pairs import pair_scores
-from l2q.models.spectral import itq
+from l2q.models.spectral import column_signs, itq
 from l2q.models.top_lists import Progress, top_lists
 from l2q.representations import Representations, Rows
 
@@ -168,6 +168,7 @@ def start(
     factors = np.zeros((len(X) + len(Y), options.bits), X.dtype)
     factors[: len(X), : len(root)] = X @ (K_inverse @ E * root).astype(X.dtype)
     factors[len(X) :, : len(root)] = Y @ (K @ E / np.maximum(root, 1e-6 * root[0])).astype(X.dtype)
+    factors *= column_signs(factors[len(X) :])
     R = itq(factors, options.itq_iterations, rng=np.random.default_rng(seed))
     factors = factors @ R
     codes, scales = np.where(factors >= 0, 1, -1).astype(np.int8), np.abs(factors).mean(axis=1)
@@ -205,14 +206,19 @@ def fit_rows(
     codes, scales = side.codes.copy(), np.empty(len(X), X.dtype)
     words, squares = _words(others.codes), (weight * others.scales**2).astype(X.dtype)
     targets, other_scales = lists.data.astype(X.dtype), others.scales.astype(X.dtype)
+    indptr, indices, weight = (
+        lists.indptr.astype(np.int64),
+        lists.indices.astype(np.int32),
+        X.dtype.type(weight),
+    )
     for first in range(0, len(X), _ROWS):
         rows = slice(first, min(first + _ROWS, len(X)))
-        indptr = lists.indptr[first : rows.stop + 1]
-        bounds = _balanced(np.diff(indptr))
+        starts = indptr[first : rows.stop + 1]
+        bounds = _balanced(np.diff(starts))
         B, GQ = X[rows] @ C, codes[rows].astype(X.dtype) @ G
         with numba.parallel_chunksize(1):
             _descend(
-                bounds, indptr, lists.indices, targets, words, other_scales, squares, weight,
+                bounds, starts, indices, targets, words, other_scales, squares, weight,
                 G, B, GQ, codes[rows], scales[rows], sweeps,
             )  # fmt: skip
     return Side(codes, scales)

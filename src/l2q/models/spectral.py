@@ -33,16 +33,16 @@ def normalize(train: Interactions, gamma_user: float = 0.5, gamma_item: float = 
 def truncated_svd(R_hat: sparse.csr_array, rank: int, seed: int, power_iterations: int = 2) -> SVD:
     """The ``rank`` largest singular triplets: U (M, rank), s (rank,) descending, V (N, rank), float32.
 
-    Block power iteration from a random block a quarter wider than ``rank`` (halved spectrum errors for little
-    cost), made orthonormal by Cholesky factors; exact where the block spans a whole side. The largest entry
-    of each column of V is positive, so the signs do not depend on rounding. O((M + N) rank) memory.
+    Block power iteration from a random block a quarter wider than ``rank``, made orthonormal by Cholesky
+    factors; exact where the block spans a whole side. The largest entry of each column of V is positive.
+    O((M + N) rank) memory.
 
     Source: Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM Review 2011, algorithm 4.4.
     """
     if not 1 <= rank <= min(R_hat.shape):
         raise L2QError(f"rank={rank} must lie between 1 and {min(R_hat.shape)}, the smaller side of the data")
     R, R_T = R_hat, R_hat.T.tocsr()
-    width = min(rank + max(rank // 4, 32), *R.shape)
+    width = min(rank + max(rank // 4, 64), *R.shape)
     Q = np.random.default_rng(seed).standard_normal((R.shape[0], width), dtype=np.float32)
     for _ in range(power_iterations):
         Q = _product(R, _orthonormal(_product(R_T, Q)))
@@ -53,9 +53,14 @@ def truncated_svd(R_hat: sparse.csr_array, rank: int, seed: int, power_iteration
     s = np.sqrt(np.maximum(values, 0))
     V = B @ (W / np.maximum(s, 1e-6 * s[0])).astype(np.float32)
     U = Q @ W.astype(np.float32)
-    signs = np.sign(V[np.argmax(np.abs(V), axis=0), np.arange(rank)])
-    signs[signs == 0] = 1
+    signs = column_signs(V)
     return U * signs, s.astype(np.float32), V * signs
+
+
+def column_signs(V: np.ndarray) -> np.ndarray:
+    """The sign of each column's largest entry: what fixes a singular vector's free sign."""
+    largest = V[np.argmax(np.abs(V), axis=0), np.arange(V.shape[1])]
+    return np.where(largest >= 0, 1, -1).astype(V.dtype)
 
 
 def spectral(train: Interactions, dim: int, seed: int, gamma_user=0.5, gamma_item=0.5):
