@@ -1,0 +1,443 @@
+"""Training and evaluation beside the peers, on one machine, in one run.
+
+    python benchmarks/training.py --data ../shared/data --json training.json
+
+All contestants get the same data, float32, threads, weights and batches, and take turns: one repeat each,
+round after round. Before the clock starts, losses, gradients and metrics are compared, so that nothing
+unequal is timed. ``ratio`` above 1: ours is better.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from scipy import sparse
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from l2q.data.interactions import Dataset, Interactions, read_dataset
+from l2q.data.sampling import TripletSampler
+from l2q.evaluation import evaluate
+from l2q.learning.recommender import Recommender
+from l2q.models.encoder import Encoder
+from l2q.models.graph import Graph, Propagation
+from l2q.models.initialization import Normal
+from l2q.models.losses import BPR
+from l2q.models.quantizers import Identity
+from l2q.retrieval.index import DenseIndex
+
+DIM, LAYERS, BATCH, L2, RATE, SEED = 64, 3, 2048, 1e-4, 1e-3, 0
+console = Console()
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Record:
+    """``ours`` and ``peer`` are medians in ``unit``; ``note`` says the spread, or what the figure holds."""
+
+    what: str
+    ours: float
+    peer: float | None
+    ratio: float | None
+    unit: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds per call; printed as best to third quartile, in milliseconds."""
+
+    seconds: np.ndarray
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.seconds))
+
+    def __str__(self) -> str:
+        low, high = np.percentile(self.seconds * 1e3, [0, 75])
+        return f"{low:.1f}-{high:.1f}"
+
+
+def interleaved(repeats: int, contestants: dict[str, Callable[[], object]]) -> dict[str, Times]:
+    """Seconds of every contestant, one call each per round, after one call that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for round_ in range(repeats + 1):
+        for name, contestant in contestants.items():
+            start = time.perf_counter()
+            contestant()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if round_:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: Times(np.array(values)) for name, values in seconds.items()}
+
+
+def compared(what: str, ours: Times, peer: Times) -> Record:
+    ratio = peer.median / ours.median
+    return Record(what, 1e3 * ours.median, 1e3 * peer.median, ratio, "ms", f"{ours} against {peer}")
+
+
+# One training step ------------------------------------------------------------------------------------------
+
+
+class Ours:
+    """The step that ``train.py`` makes, without Lightning around it."""
+
+    def __init__(self, train: Interactions, dim: int = DIM, device: str = "cpu"):
+        propagation = Propagation(Graph.from_interactions(train))
+        encoder = Encoder(
+            train, propagation, Identity(), Normal(), embedding_dim=dim, num_layers=LAYERS, combination="mean"
+        )
+        self.recommender = Recommender(encoder, BPR(L2), learning_rate=RATE).to(device)
+        self.recommender.log = lambda *args, **options: None  # type: ignore[method-assign]
+        self.weight = encoder.embeddings
+        self.adam = torch.optim.Adam(self.recommender.parameters(), lr=RATE, fused=True)
+
+    def loss(self, batch: Batch) -> Tensor:
+        return self.recommender.training_step(batch, 0)
+
+
+class SparseCOO:
+    """What most public LightGCN code does: autograd through ``torch.sparse`` COO products of all layers."""
+
+    def __init__(self, train: Interactions, weight: Tensor):
+        adjacency = Graph.from_interactions(train).to_torch(weight.device, weight.dtype)
+        self.adjacency = adjacency.to_sparse_coo().coalesce()
+        self.num_users = train.num_users
+        self.weight = weight.detach().clone().requires_grad_()
+        self.adam = torch.optim.Adam([self.weight], lr=RATE, fused=True)
+
+    def loss(self, batch: Batch) -> Tensor:
+        users, pos_items, neg_items = batch[0], batch[1] + self.num_users, batch[2] + self.num_users
+        layers = [self.weight]
+        for _ in range(LAYERS):
+            layers.append(torch.sparse.mm(self.adjacency, layers[-1]))
+        x = torch.stack(layers, dim=1).mean(dim=1)
+        positive, negative = (x[users] * x[pos_items]).sum(dim=1), (x[users] * x[neg_items]).sum(dim=1)
+        squares = sum(self.weight[nodes].norm(2).pow(2) for nodes in (users, pos_items, neg_items))
+        return softplus(negative - positive).mean() + L2 / 2 / len(users) * squares
+
+
+class PyG:
+    """PyTorch Geometric's own LightGCN and loss; its regularisation has no factor 1/2."""
+
+    def __init__(self, train: Interactions, weight: Tensor):
+        from torch_geometric.nn.models import LightGCN
+
+        users = torch.from_numpy(train.users).long()
+        items = torch.from_numpy(train.items).long() + train.num_users
+        self.edges = torch.stack([torch.cat([users, items]), torch.cat([items, users])]).to(weight.device)
+        self.num_users = train.num_users
+        self.model = LightGCN(len(weight), weight.shape[1], LAYERS).to(weight.device)
+        self.weight = self.model.embedding.weight
+        self.weight.data.copy_(weight.detach())
+        self.adam = torch.optim.Adam([self.weight], lr=RATE, fused=True)
+
+    def loss(self, batch: Batch) -> Tensor:
+        users, pos_items, neg_items = batch[0], batch[1] + self.num_users, batch[2] + self.num_users
+        pairs = torch.stack([torch.cat([users, users]), torch.cat([pos_items, neg_items])])
+        positive, negative = self.model(self.edges, pairs).chunk(2)
+        nodes = torch.cat([users, pos_items, neg_items])
+        return self.model.recommendation_loss(positive, negative, nodes, L2 / 2)
+
+
+Model = Ours | SparseCOO | PyG
+
+
+def step(model: Model, batch: Batch) -> Tensor:
+    model.adam.zero_grad()
+    loss = model.loss(batch)
+    loss.backward()
+    model.adam.step()
+    return loss.detach()
+
+
+def batches(train: Interactions, size: int, device: str = "cpu") -> Iterator[Batch]:
+    sampler, epoch = TripletSampler(train, size, SEED), 0
+    while True:
+        for users, pos_items, neg_items in sampler.epoch(epoch):
+            yield tuple(torch.from_numpy(ids).to(device) for ids in (users, pos_items, neg_items))  # type: ignore
+        epoch += 1
+
+
+def training_steps(
+    train: Interactions, repeats: int, dim: int = DIM, size: int = BATCH, device: str = "cpu"
+) -> list[Record]:
+    ours = Ours(train, dim, device)
+    models: dict[str, Model] = {
+        "ours": ours,
+        "coo": SparseCOO(train, ours.weight),
+        "pyg": PyG(train, ours.weight),
+    }
+    batch = next(batches(train, size, device))
+    results = {}
+    for name, model in models.items():
+        model.adam.zero_grad()
+        loss = model.loss(batch)
+        loss.backward()
+        results[name] = loss.detach(), model.weight.grad
+    for name in ("coo", "pyg"):
+        for mine, theirs in zip(results["ours"], results[name], strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-7)
+    streams = {name: batches(train, size, device) for name in models}
+    times = interleaved(
+        repeats,
+        {name: lambda m=model, s=streams[name]: step(m, next(s)) for name, model in models.items()},  # type: ignore[misc]
+    )
+    suffix = "" if (dim, size, device) == (DIM, BATCH, "cpu") else f"_d{dim}_b{size}_{device}"
+    return [compared(f"step_vs_{name}{suffix}", times["ours"], times[name]) for name in ("coo", "pyg")]
+
+
+# One product ------------------------------------------------------------------------------------------------
+
+
+def products(train: Interactions, repeats: int, dim: int) -> list[Record]:
+    """A_hat E beside other libraries, and beside the time in which this machine copies as many bytes as the
+    product has to move at least: nnz (4 d + 4) in, 4 d per row out."""
+    graph = Graph.from_interactions(train)
+    csr = graph.to_torch(torch.device("cpu"), torch.float32)
+    coo = csr.to_sparse_coo().coalesce()
+    arrays = graph.values, graph.indices, graph.indptr.astype(np.int32)
+    scipy = sparse.csr_array(arrays, shape=csr.shape)
+    E = torch.randn(graph.num_nodes, dim, generator=torch.Generator().manual_seed(SEED))
+    propagation, E_numpy = Propagation(graph), E.numpy()
+    source = torch.ones(2**26)
+    target = torch.empty_like(source)
+    contestants: dict[str, Callable[[], object]] = {
+        "ours": lambda: propagation(E),
+        "scipy": lambda: scipy @ E_numpy,
+        "torch_csr": lambda: csr @ E,
+        "torch_coo": lambda: torch.sparse.mm(coo, E),
+        "copy": lambda: target.copy_(source),
+    }
+    for name in ("scipy", "torch_csr", "torch_coo"):
+        torch.testing.assert_close(torch.as_tensor(contestants[name]()), propagation(E))
+    times = interleaved(repeats, contestants)
+    bandwidth = 2 * source.nbytes / times["copy"].median
+    least = len(graph.indices) * (4 * dim + 4) + E.nbytes
+    bound, ours = least / bandwidth, times["ours"]
+    suffix = "" if dim == DIM else f"_d{dim}"
+    note = f"{least / 1e6:.0f} MB at {bandwidth / 1e9:.1f} GB/s; {ours}"
+    share = Record(
+        f"spmm_share_of_bound{suffix}", 1e3 * ours.median, 1e3 * bound, bound / ours.median, "ms", note
+    )
+    others = ("scipy", "torch_csr", "torch_coo")
+    return [share, *(compared(f"spmm_vs_{name}{suffix}", ours, times[name]) for name in others)]
+
+
+# Evaluation and sampling ------------------------------------------------------------------------------------
+
+
+def per_user_metrics(
+    X: np.ndarray, Y: np.ndarray, train: Interactions, test: Interactions, k: int
+) -> tuple[float, float]:
+    """Recall@k and NDCG@k user by user in NumPy, with a fast partial sort."""
+    discounts = 1 / np.log2(np.arange(2, k + 2))
+    recalls, ndcgs = [], []
+    for user in np.flatnonzero(test.user_degrees):
+        scores = Y @ X[user]
+        scores[train[user]] = -np.inf
+        top = np.argpartition(-scores, k)[:k]
+        top = top[np.argsort(-scores[top])]
+        hits = np.isin(top, test[user])
+        recalls.append(hits.sum() / len(test[user]))
+        ndcgs.append(discounts[hits].sum() / discounts[: len(test[user])].sum())
+    return float(np.mean(recalls)), float(np.mean(ndcgs))
+
+
+def evaluation(dataset: Dataset, repeats: int, share: float) -> Record:
+    """Full ranking for the first ``share`` of the users with test items, the same for both."""
+    train, test = dataset.train, dataset.test
+    test = test.select(test.users < share * test.num_users)
+    model = Ours(train)
+    for _, batch in zip(range(5), batches(train, BATCH), strict=False):
+        step(model, batch)
+    representations = model.recommender.encoder.encode()
+    index = DenseIndex(representations)
+    X, Y = representations.users.values, representations.items.values
+    metrics = evaluate(index, test, [20], exclude=train).metrics
+    expected = per_user_metrics(X, Y, train, test, 20)
+    np.testing.assert_allclose([metrics["recall_20"], metrics["ndcg_20"]], expected, rtol=1e-3)
+    times = interleaved(
+        repeats,
+        {
+            "ours": lambda: evaluate(index, test, [20], exclude=train).metrics,
+            "peer": lambda: per_user_metrics(X, Y, train, test, 20),
+        },
+    )
+    return compared("evaluation_vs_per_user", times["ours"], times["peer"])
+
+
+def rejection_sampling(train: Interactions, users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Triplets one by one, redrawn while the negative is a train item: the usual Python loop."""
+    positives = [set(train[user].tolist()) for user in range(train.num_users)]
+    triplets = np.empty((len(users), 3), np.int64)
+    for place, user in enumerate(users):
+        items = train[user]
+        negative = rng.integers(train.num_items)
+        while negative in positives[user]:
+            negative = rng.integers(train.num_items)
+        triplets[place] = user, items[rng.integers(len(items))], negative
+    return triplets
+
+
+def sampling(train: Interactions, repeats: int) -> Record:
+    """Triplets per second, both on one core; the loop draws a tenth of an epoch."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    rng = np.random.default_rng(SEED)
+    users = train.users[rng.permutation(len(train))[: len(train) // 10]]
+    times = interleaved(
+        repeats,
+        {
+            "ours": lambda: sum(len(batch.users) for batch in TripletSampler(train, BATCH, SEED).epoch(0)),
+            "peer": lambda: rejection_sampling(train, users, rng),
+        },
+    )
+    os.sched_setaffinity(0, cores)
+    ours, peer = len(train) / times["ours"].median, len(users) / times["peer"].median
+    return Record("triplets_per_second", ours / 1e6, peer / 1e6, ours / peer, "million/s", "one core")
+
+
+# Memory and growth ------------------------------------------------------------------------------------------
+
+
+def train_and_evaluate(data: Path) -> None:
+    """What the memory figure is about: an encoder on ``data``, steps at a small and at a large batch, and the
+    evaluation of a thousand users."""
+    dataset = read_dataset(data, data.name)
+    model = Ours(dataset.train)
+    for size in (BATCH, 65_536):
+        for _, batch in zip(range(3), batches(dataset.train, size), strict=False):
+            step(model, batch)
+    index = DenseIndex(model.recommender.encoder.encode())
+    test = dataset.test.select(dataset.test.users < 1000)
+    evaluate(index, test, [20], exclude=dataset.train)
+
+
+def peak_memory(data: Path) -> Record:
+    """Peak resident memory of a process of its own, interpreter and libraries included; the peer is the limit
+    that we set ourselves."""
+    command = [sys.executable, __file__, "--child", str(data)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    peak = int(output.split()[-1]) / 1024
+    return Record("peak_memory_amazon_book", peak, 2048, 2048 / peak, "MiB", "peer: the limit of 2 GiB")
+
+
+def power_law(num_pairs: int, rng: np.random.Generator) -> Interactions:
+    """Users and items, one for every 25 pairs, drawn with probability proportional to rank^-.6."""
+    size = num_pairs // 25
+    weights = np.cumsum(np.arange(1, size + 1) ** -0.6)
+    users, items = (
+        rng.permutation(size)[np.searchsorted(weights / weights[-1], rng.random(num_pairs))] for _ in range(2)
+    )
+    return Interactions.from_pairs(users, items, size, size)
+
+
+def growth(sizes: list[int], repeats: int) -> list[Record]:
+    """Time of the graph and of one step against the number of edges, d = 64, and the exponent of the power
+    law through the points."""
+    edges, build, steps = [], [], []
+    for size in sizes:
+        train = power_law(size, np.random.default_rng(SEED))
+        start = time.perf_counter()
+        _ = Graph.from_interactions(train).values
+        build.append(time.perf_counter() - start)
+        model, stream = Ours(train), batches(train, BATCH)
+        times = interleaved(repeats, {"ours": lambda m=model, s=stream: step(m, next(s))})  # type: ignore[misc]
+        edges.append(len(train))
+        steps.append(times["ours"].median)
+    records = []
+    for what, seconds in (("graph", build), ("step", steps)):
+        exponent = float(np.polyfit(np.log(edges), np.log(seconds), 1)[0])
+        points = ", ".join(f"{e / 1e6:.1f} M: {s * 1e3:.0f} ms" for e, s in zip(edges, seconds, strict=True))
+        records.append(Record(f"growth_{what}", exponent, 1.05, 1.05 / exponent, "exponent", points))
+    return records
+
+
+# The run ----------------------------------------------------------------------------------------------------
+
+
+def machine() -> str:
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    processor = names[0].split(":")[1].strip() if names else platform.processor()
+    libraries = ("torch", "numba", "numpy", "scipy", "torch-geometric")
+    return (
+        f"{processor}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}, "
+        f"threads {torch.get_num_threads()}, float32; python {platform.python_version()}, "
+        + ", ".join(f"{name} {version(name)}" for name in libraries)
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the sets")
+    parser.add_argument("--json", type=Path, help="write the records to this file")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--full", action="store_true", help="all users, graphs up to 30 million edges")
+    parser.add_argument("--only", default="", help="benchmarks whose name holds this word")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        train_and_evaluate(options.child)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        return
+
+    repeats, full = options.repeats, options.full
+    busy = os.getloadavg()[0] > 0.5
+    console.print(machine())
+    if busy:
+        console.print("[bold red]The machine is busy: these figures are no measurement to quote.[/]")
+    gowalla = read_dataset(options.data / "gowalla", "gowalla")
+    train = gowalla.train
+    sizes = [1_000_000, 3_000_000, 10_000_000] + [30_000_000] * full
+    benchmarks: dict[str, Callable[[], Record | list[Record]]] = {
+        "step": lambda: training_steps(train, repeats),
+        "spmm": lambda: products(train, repeats, DIM),
+        "spmm_d256": lambda: products(train, repeats, 256),
+        "evaluation": lambda: evaluation(gowalla, min(repeats, 3), 1 if full else 0.1),
+        "triplets": lambda: sampling(train, min(repeats, 5)),
+        "peak_memory": lambda: peak_memory(options.data / "amazon_book_partial"),
+        "growth": lambda: growth(sizes, min(repeats, 5)),
+    }
+    if torch.cuda.is_available():
+        for dim, size in product((64, 256), (2048, 65_536)):
+            name = f"step_cuda_{dim}_{size}"
+            benchmarks[name] = partial(training_steps, train, repeats, dim, size, "cuda")
+    records: list[Record] = []
+    for name, benchmark in benchmarks.items():
+        if options.only in name:
+            with console.status(name):
+                result = benchmark()
+            records += result if isinstance(result, list) else [result]
+
+    table = Table("what", "ours", "peer", "ratio", "unit", "note (spread: best to third quartile, ms)")
+    for r in records:
+        numbers = ("" if value is None else f"{value:.3g}" for value in (r.ours, r.peer, r.ratio))
+        table.add_row(r.what, *numbers, r.unit, r.note)
+    console.print(table, f"load at the end {os.getloadavg()[0]:.1f}" + busy * ", and busy from the start")
+    if options.json:
+        options.json.write_text(json.dumps([asdict(r) for r in records], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
