@@ -51,7 +51,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None):
     data.prepare_data()
     data.setup()
 
-    model = dict(config.model)
+    model = {key: value for key, value in config.model.items() if key not in ("temperature", "l2")}
     identity = {
         "model": model.pop("name"),
         "dataset": config.dataset.name,

@@ -244,7 +244,9 @@ def test_a_checkpoint_of_another_model_or_shape_is_refused(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
-    done = train("learning_rate=1e30", "schedule=constant", "logger=none", cwd=tmp_path, check=False)
+    done = train(
+        "model=lightgcn", "learning_rate=1e30", "schedule=constant", "logger=none", cwd=tmp_path, check=False
+    )
     assert done.returncode == 2
     assert "not finite at step" in done.stderr
     assert "Traceback" not in done.stderr

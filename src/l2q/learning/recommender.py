@@ -83,8 +83,9 @@ class Recommender(pl.LightningModule):
         adam = torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
 
         def factor(step: int) -> float:
-            steps = self.horizon_epochs * self.trainer.num_training_batches
-            progress = min(step / steps, 1.0) if steps else 1.0
+            # at step 0 Lightning does not know yet how many batches there are
+            steps = self.horizon_epochs * self.trainer.num_training_batches if step else 0
+            progress = min(step / steps, 1.0) if steps else 0.0
             return 1.0 if self.schedule == "constant" else (1 + math.cos(math.pi * progress)) / 2
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(adam, factor)
