@@ -88,12 +88,13 @@ def choose_filter(
 
 @dataclass(frozen=True)
 class TunedCodes:
-    """``FittedCodes`` of the filter that ``choose_filter`` picks on train alone."""
+    """``FittedCodes`` of ``filter``; None: of the one that ``choose_filter`` picks on train alone."""
 
+    filter: SpectralFilter | None = None
     split: str = "random"
     descent: CoordinateDescent = field(default_factory=CoordinateDescent)
     length: int = 100
 
     def __call__(self, train: Interactions, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        best = choose_filter(train, split=self.split, seed=seed)
+        best = self.filter or choose_filter(train, split=self.split, seed=seed)
         return FittedCodes(best, self.descent, self.length)(train, dim, seed)
