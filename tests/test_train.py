@@ -69,6 +69,7 @@ def test_a_run_leaves_what_it_promises(tmp_path):
     assert (folder / "training.png").read_bytes()[:4] == b"\x89PNG"
     assert "Recall@20" in done.stdout
     assert "holdout" in done.stdout
+    assert "expects to take" in done.stdout
     rows = list(csv.DictReader((folder / "history.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[-1]["val/recall_20"]) > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,7 @@ class EpochProgress(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         self.start = trainer.current_epoch
+        self.timed: list[float] = []  # when the first batches ended; the very first one compiles kernels
         self.bar.start()
         self.task = self.bar.add_task(
             "training", total=trainer.max_epochs, completed=trainer.current_epoch, values=""
@@ -213,6 +215,12 @@ class EpochProgress(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_index: int
     ) -> None:
+        if len(self.timed) < 4:
+            self.timed.append(time.perf_counter())
+            if len(self.timed) == 4:
+                steps = ((trainer.max_epochs or 1) - self.start) * trainer.num_training_batches
+                minutes = (self.timed[3] - self.timed[0]) / 3 * steps / 60
+                self.bar.console.print(f"expects to take {minutes:.1f} minutes and what evaluation costs")
         self.bar.update(
             self.task, completed=trainer.current_epoch + (batch_index + 1) / trainer.num_training_batches
         )
