@@ -40,8 +40,8 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None):
     plain: Any = OmegaConf.to_container(config, resolve=True)
     holdout = config.protocol.name == "holdout"
     source = dict(plain["dataset"])
-    for key in ("batch_size", "learning_rate", "epochs"):  # of training, beside what describes the set
-        source.pop(key)
+    for key in ("batch_size", "learning_rate", "temperature", "epochs"):  # of training, beside what describes the set
+        source.pop(key, None)
     split = (
         {key: config.protocol[key] for key in ("split", "fraction", "split_seed")}
         if holdout
@@ -51,7 +51,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None):
     data.prepare_data()
     data.setup()
 
-    model = {key: value for key, value in config.model.items() if key not in ("temperature", "l2")}
+    model = {key: value for key, value in config.model.items() if key != "l2"}
     identity = {
         "model": model.pop("name"),
         "dataset": config.dataset.name,

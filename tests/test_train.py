@@ -235,7 +235,7 @@ def test_bad_input_is_one_clear_line(tmp_path, overrides, words):
 def test_a_checkpoint_of_another_model_or_shape_is_refused(tmp_path):
     train("model=lightgcn", "trainer.max_epochs=1", "logger=none", cwd=tmp_path)
     checkpoint = only(tmp_path, "outputs/debian/lightgcn/*/checkpoints/last.ckpt")
-    for override, words in (("model=l2q", "model=lightgcn"), ("model.embedding_dim=8", "embedding_dim=16")):
+    for override, words in (("model=l2q", "model=lightgcn"), ("model.num_layers=1", "num_layers=2")):
         done = train(
             "model=lightgcn", override, f"ckpt_path={checkpoint}", "fit=false", cwd=tmp_path, check=False
         )
