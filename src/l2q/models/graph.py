@@ -119,7 +119,7 @@ class Propagation:
         """A_hat[rows]^T G = A_hat times the matrix with G in ``rows`` and zero elsewhere, (num_nodes, d)."""
         if self._backend(G) == "torch":
             spread = G.new_zeros((self.graph.num_nodes, G.shape[1]))
-            spread.index_add_(0, rows, G)
+            spread[rows] = G
             return self._matrix(G) @ spread
         graph = self.graph
         slots = np.full(graph.num_nodes, -1, dtype=np.int32)
@@ -173,6 +173,6 @@ class _Layers(torch.autograd.Function):
                 total = hop_from(rows, G)
             else:
                 total = G.new_zeros(ctx.shape) if total is None else total
-                total.index_add_(0, rows, G)
+                total[rows] += G
                 total = total if layer == 0 else hop(total)
         return total, None, None, None, None
