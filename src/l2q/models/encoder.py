@@ -27,9 +27,9 @@ class Encoder(nn.Module):
         values:  w_s quantizer(X_s W_s)
 
     A_hat is the normalised adjacency without self loops; float values are propagated, never codes.
-    W_s is the identity, a fixed random rotation of its own for every segment after the first, a learned
-    orthogonal matrix there, or the ITQ rotation of the start; without quantizer a rotation leaves every score
-    unchanged.
+    W_s is the identity, a fixed random rotation per segment, a learned orthogonal matrix, or the ITQ rotation
+    of the start; without quantizer a rotation leaves every score unchanged. Layer 0 has its own too: its start
+    looks the same in every direction, but Adam's steps do not.
 
     ``initialization(train, dim, seed)`` returns the two sides of E^(0); closed-form models are
     initializations that are trained for zero epochs. ``layer_weights`` defaults to 1 / (num_layers + 1)
@@ -89,11 +89,7 @@ class Encoder(nn.Module):
         else:
             raise L2QError(f"model.transform={name} is unknown; use identity, rotation, itq or learned")
         linears = nn.ModuleList()
-        for segment, rotation in enumerate(rotations):
-            if name == "rotation" and segment == 0:
-                # a random start looks the same in every direction: only the layers after it need their own
-                linears.append(nn.Identity())
-                continue
+        for rotation in rotations:
             linear = nn.Linear(dim, dim, bias=False)
             linear.weight = nn.Parameter(
                 torch.from_numpy(rotation.T.astype(np.float32).copy()), name == "learned"
