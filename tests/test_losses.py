@@ -138,7 +138,7 @@ def test_the_temperature_is_learned_on_request(objective):
 )
 def test_conf_options_build_their_objectives(name, quantizer, by_width):
     config = OmegaConf.create(
-        {"model": {"quantizer": quantizer}, "objective": OmegaConf.load(CONF / f"{name}.yaml")}
+        {"model": {"name": "l2q", "quantizer": quantizer}, "objective": OmegaConf.load(CONF / f"{name}.yaml")}
     )
     objective = instantiate(config.objective)
     assert type(objective) is {"bpr": BPR, "sampled_softmax": SampledSoftmax}[name]

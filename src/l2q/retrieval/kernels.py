@@ -74,9 +74,9 @@ class PackedItems:
         blocks = -(-num_items // (4 * LANES)) * 4
         if scales is not None and scales.shape != (num_items, len(dims)):
             raise L2QError(f"item scales: expected ({num_items}, {len(dims)}), got {scales.shape}")
-        words = _aligned_zeros((blocks, 2 * packing.row_words(dims), LANES), np.uint32)
+        words = _aligned_zeros((blocks, packing.row_words(dims), LANES), np.uint32)
         for start in range(0, num_items, 1 << 16):  # in parts, for the sake of memory
-            _fill_blocks(words, _chained(packed[start : start + (1 << 16)], dims), start)
+            _fill_blocks(words, packing.to_words(packed[start : start + (1 << 16)], dims), start)
         if scales is None:
             return cls(words, None, tuple(dims), num_items)
         factors = _aligned_zeros((blocks, len(dims), LANES), np.float32)
@@ -105,10 +105,12 @@ def top_k(
     """
     if k < 1:
         raise L2QError(f"k is {k}; it must be at least 1")
-    words = _tables(queries, items.dims) if queries.dtype == np.float32 else _chained(queries, items.dims)
+    words = (
+        _tables(queries, items.dims) if queries.dtype == np.float32 else packing.to_words(queries, items.dims)
+    )
     num_queries = len(words)
     factors = np.array(np.broadcast_to(factors, (num_queries, len(items.dims))), np.float32, order="C")
-    first_words = np.cumsum([0] + [2 * packing.row_words((dim,)) for dim in items.dims])
+    first_words = np.cumsum([0] + [packing.row_words((dim,)) for dim in items.dims])
     dims = np.array(items.dims, np.float32)
 
     # Tasks are rows x parts of the catalogue; parts only where the rows alone leave cores idle.
@@ -230,30 +232,17 @@ def _fill_blocks(blocks: np.ndarray, rows: np.ndarray, start: int) -> None:
         blocks[first + whole, :, : len(rest)] = rest.T
 
 
-def _chained(packed: np.ndarray, dims: Sequence[int]) -> np.ndarray:
-    words = packing.to_words(packed, dims).view(np.uint32).reshape(len(packed), -1, 2)  # (rows, pairs, 2)
-    sums = words[:, :, 0] ^ words[:, :, 1]
-    start = 0
-    for dim in dims:
-        pairs = packing.row_words((dim,))
-        np.bitwise_xor.accumulate(
-            sums[:, start : start + pairs], axis=1, out=words[:, start : start + pairs, 1]
-        )
-        start += pairs
-    return words.reshape(len(packed), -1)
-
-
 def _tables(values: np.ndarray, dims: Sequence[int]) -> np.ndarray:
     """The 16 signed sums of every group of four values, (n, 8 row words, 16): bit j of the column says +."""
     if values.shape[1:] != (sum(dims),):
         raise L2QError(f"queries: expected (rows, {sum(dims)}), got {values.shape}")
-    groups = np.zeros((len(values), 16 * packing.row_words(dims), 4), np.float32)
+    groups = np.zeros((len(values), 8 * packing.row_words(dims), 4), np.float32)
     start = at = 0
     for dim in dims:
-        size = 16 * packing.row_words((dim,))
-        filled = np.pad(values[:, start : start + dim], ((0, 0), (0, 4 * size - dim)))
-        groups[:, at : at + size] = filled.reshape(len(values), size, 4)
-        start, at = start + dim, at + size
+        words = packing.row_words((dim,))
+        filled = np.pad(values[:, start : start + dim], ((0, 0), (0, 32 * words - dim)))
+        groups[:, at : at + 8 * words] = filled.reshape(len(values), 8 * words, 4)
+        start, at = start + dim, at + 8 * words
     signs = (np.arange(16)[:, None] >> np.arange(4) & 1).astype(np.float32) * 2 - 1  # (16, 4)
     tables = _aligned_zeros((*groups.shape[:2], 16), np.float32)
     np.multiply(groups[:, :, 0, None], signs[:, 0], out=tables)
@@ -345,14 +334,6 @@ def _call(builder, name: str, result, *operands):
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), operands)
 
 
-def _carry(builder, bit, parity, sum_):
-    """The majority of ``bit``, ``parity`` and the bit that makes their sum's parity ``sum_``."""
-    if _AVX512:
-        return _call(builder, "llvm.x86.avx512.pternlog.d.512", _INTS, bit, parity, sum_, _I32(0xD4))
-    same, differ = builder.and_(bit, parity), builder.xor(bit, parity)
-    return builder.or_(same, builder.and_(differ, builder.not_(sum_)))
-
-
 def _look_up(builder, tables: _Array, row, group, selectors):
     """``tables[row, group, selector & 15]`` in every lane."""
     if _AVX512:
@@ -388,34 +369,20 @@ def _score_pass(shapes: dict[np.dtype, tuple[int, int]]):
             rows = [builder.add(row, _I64(query)) for query in range(num_queries)]
             blocks = [builder.add(block, _I64(place)) for place in range(num_blocks)]
 
-            def differing(word):
+            def count_differing(word, counts):
                 items = [words.vector_at(block, word) for block in blocks]
                 bits = [queries.splat_at(row, word) for row in rows]
-                return [builder.xor(bits[query], items[place]) for query, place in cells]
-
-            def ones(vector):
-                return _call(builder, "llvm.ctpop.v16i32", _INTS, vector)
-
-            def add_pair(word, counts_and_parities):
-                counts, parities = counts_and_parities[: len(cells)], counts_and_parities[len(cells) :]
-                bits, sums = differing(word), differing(builder.add(word, _I64(1)))
-                carries = [_carry(builder, *three) for three in zip(bits, parities, sums, strict=True)]
-                return [
-                    builder.add(count, ones(carry)) for count, carry in zip(counts, carries, strict=True)
-                ] + sums
+                differing = [builder.xor(bits[query], items[place]) for query, place in cells]
+                ones = [_call(builder, "llvm.ctpop.v16i32", _INTS, vector) for vector in differing]
+                return [builder.add(*pair) for pair in zip(counts, ones, strict=True)]
 
             def dot_codes(segment, first, count):
-                zeros = [_all(0, _INTS) for _ in cells]
-                results = _repeat(
+                counts = _repeat(
                     builder,
-                    builder.lshr(count, _I64(1)),
-                    zeros + zeros,
-                    lambda i, carried: add_pair(builder.add(first, builder.shl(i, _I64(1))), carried),
+                    count,
+                    [_all(0, _INTS) for _ in cells],
+                    lambda i, counts: count_differing(builder.add(first, i), counts),
                 )
-                counts = [
-                    builder.add(builder.add(count, count), ones(parity))
-                    for count, parity in zip(results[: len(cells)], results[len(cells) :], strict=True)
-                ]
                 dim, minus_two = dims.splat_at(segment), _all(-2.0)
                 # Fused or not, this is exact: integers below 2^24.
                 return [
@@ -430,34 +397,25 @@ def _score_pass(shapes: dict[np.dtype, tuple[int, int]]):
                     for count in counts
                 ]
 
-            def add_sums(word, dots_and_parities):
-                dots, parities = dots_and_parities[: len(cells)], dots_and_parities[len(cells) :]
-                bits = [words.vector_at(block, word) for block in blocks]
-                sums = [words.vector_at(block, builder.add(word, _I64(1))) for block in blocks]
-                seconds = [
-                    builder.xor(sum_, builder.xor(bit, parity))
-                    for bit, sum_, parity in zip(bits, sums, parities, strict=True)
-                ]
-                for j in range(16):
-                    selectors = [
-                        builder.lshr(vector, _all(4 * (j % 8), _INTS))
-                        for vector in (bits if j < 8 else seconds)
-                    ]
+            def add_sums(word, dots):
+                items = [words.vector_at(block, word) for block in blocks]
+                for j in range(8):
+                    selectors = [builder.lshr(vector, _all(4 * j, _INTS)) for vector in items]
                     group = builder.add(builder.mul(word, _I64(8)), _I64(j))
-                    looked_up = [
+                    sums = [
                         _look_up(builder, queries, rows[query], group, selectors[place])
                         for query, place in cells
                     ]
-                    dots = [builder.fadd(*pair) for pair in zip(dots, looked_up, strict=True)]
-                return dots + sums
+                    dots = [builder.fadd(*pair) for pair in zip(dots, sums, strict=True)]
+                return dots
 
             def dot_values(segment, first, count):
                 return _repeat(
                     builder,
-                    builder.lshr(count, _I64(1)),
-                    [_all(0.0) for _ in cells] + [_all(0, _INTS) for _ in blocks],
-                    lambda i, carried: add_sums(builder.add(first, builder.shl(i, _I64(1))), carried),
-                )[: len(cells)]
+                    count,
+                    [_all(0.0) for _ in cells],
+                    lambda i, dots: add_sums(builder.add(first, i), dots),
+                )
 
             def add_term(segment, totals):
                 first = first_words.at(segment)
