@@ -21,9 +21,9 @@ def test_layout_by_hand():
 
 
 def test_words_are_little_endian_and_filled_per_segment():
-    values = -np.ones((1, 65 + 2), np.int8)
-    values[0, [63, 64, 66]] = 1
-    np.testing.assert_array_equal(to_words(pack(values, (65, 2)), (65, 2)), [[1 << 63, 1, 2]])
+    values = -np.ones((1, 33 + 2), np.int8)
+    values[0, [31, 32, 34]] = 1
+    np.testing.assert_array_equal(to_words(pack(values, (33, 2)), (33, 2)), [[1 << 31, 1, 2]])
 
 
 def test_zero_counts_as_plus_one():
@@ -38,7 +38,7 @@ def test_unpack_inverts_pack_and_filling_is_zero(dims, rows, seed):
     words = to_words(packed, dims)
     assert packed.shape == (rows, row_bytes(dims))
     assert words.shape == (rows, row_words(dims))
-    assert words.dtype == np.uint64
+    assert words.dtype == np.uint32
     np.testing.assert_array_equal(unpack(packed, dims), values)
     plus_ones = (values == 1).sum()
     assert np.bitwise_count(packed).sum() == plus_ones

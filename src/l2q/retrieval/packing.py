@@ -1,8 +1,8 @@
-"""Packed bits: how rows of signs lie on disk (bytes) and in the kernels (64-bit words).
+"""Packed bits: how rows of signs lie on disk (bytes) and in the kernels (32-bit words).
 
 Both layouts put the segments of a row one after another and fill each one up with zero bits: on disk to
-whole bytes, in the kernels to whole 64-bit words, so that no unit holds bits of two segments. Bit order
-is little: value k of a segment is bit k % 8 of its byte k // 8, and bit k % 64 of its word k // 64.
+whole bytes, in the kernels to whole 32-bit words, so that no unit holds bits of two segments. Bit order
+is little: value k of a segment is bit k % 8 of its byte k // 8, and bit k % 32 of its word k // 32.
 Bit 1 is +1, bit 0 is -1. Fillings are equal on both sides of a score, so xor cancels them:
 
     <q_us, q_is> = dim_s - 2 popcount(q_us xor q_is)
@@ -23,8 +23,8 @@ def row_bytes(dims: Sequence[int]) -> int:
 
 
 def row_words(dims: Sequence[int]) -> int:
-    """64-bit words of one row in the kernels' layout: sum_s ceil(dim_s / 64)."""
-    return sum(-(-dim // 64) for dim in dims)
+    """32-bit words of one row in the kernels' layout: sum_s ceil(dim_s / 32)."""
+    return sum(-(-dim // 32) for dim in dims)
 
 
 def pack(values: np.ndarray, dims: Sequence[int]) -> np.ndarray:
@@ -50,14 +50,14 @@ def unpack(packed: np.ndarray, dims: Sequence[int]) -> np.ndarray:
 
 
 def to_words(packed: np.ndarray, dims: Sequence[int]) -> np.ndarray:
-    """Packed rows in the kernels' layout, (rows, row_words) uint64."""
+    """Packed rows in the kernels' layout, (rows, row_words) uint32."""
     _check_width(packed, row_bytes(dims), "packed rows")
-    words = np.zeros((len(packed), row_words(dims)), "<u8")
+    words = np.zeros((len(packed), row_words(dims)), "<u4")
     as_bytes = words.view(np.uint8)
-    for (dim, _, at), (_, _, word) in zip(_segments(dims, 8), _segments(dims, 64), strict=True):
+    for (dim, _, at), (_, _, word) in zip(_segments(dims, 8), _segments(dims, 32), strict=True):
         size = -(-dim // 8)
-        as_bytes[:, 8 * word : 8 * word + size] = packed[:, at : at + size]
-    return words.astype(np.uint64, copy=False)
+        as_bytes[:, 4 * word : 4 * word + size] = packed[:, at : at + size]
+    return words.astype(np.uint32, copy=False)
 
 
 def _segments(dims: Sequence[int], unit: int) -> Iterator[tuple[int, int, int]]:
