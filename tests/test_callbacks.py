@@ -1,0 +1,94 @@
+"""Callbacks by value: code statistics, patience after annealing, the step of a loss that is not finite."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from l2q.errors import L2QError
+from l2q.learning.callbacks import AnnealingCallback, FiniteLoss, PatienceAfterAnnealing, code_statistics
+from l2q.models.annealing import Annealing
+from l2q.representations import Representations, Rows
+
+
+def codes(users: list, items: list, scales: list | None = None) -> Representations:
+    return Representations(
+        users=Rows(np.array(users, np.int8)),
+        items=Rows(np.array(items, np.int8), None if scales is None else np.array(scales, np.float32)),
+        dims=(2,),
+        weights=np.ones(1, np.float32),
+    )
+
+
+def test_code_statistics():
+    before = codes([[1, 1], [1, -1]], [[1, 1], [-1, 1]], [[1.0], [3.0]])
+    now = codes([[1, 1], [1, 1]], [[1, 1], [1, 1]], [[1.0], [3.0]])
+    first = code_statistics(before, None)
+    # bits: columns (1, 1, 1, -1) and (1, -1, 1, 1), both with mean 1/2; scales 1 and 3: deviation 1, mean 2
+    assert first == {"codes/bit_balance": 0.5, "codes/scale_spread": 0.5}
+    second = code_statistics(now, before)
+    assert second["codes/flip_ratio"] == 2 / 8
+    assert second["codes/bit_balance"] == 1
+    assert "codes/scale_spread" not in code_statistics(codes([[1, 1]], [[1, 1]]), None)
+
+
+def module_at(progress: float) -> SimpleNamespace:
+    quantizer = SimpleNamespace(strength=torch.tensor(0.0))
+    logged: dict[str, float] = {}
+    return SimpleNamespace(
+        progress=lambda horizon: progress,
+        encoder=SimpleNamespace(quantizer=quantizer),
+        log=lambda key, value, **_: logged.__setitem__(key, value),
+        logged=logged,
+    )
+
+
+@pytest.mark.parametrize(("progress", "strength"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0), (1.5, 1.0)])
+def test_the_strength_follows_progress_and_stays_hard_after_its_end(progress, strength):
+    module = module_at(progress)
+    AnnealingCallback(Annealing("linear", "linear", "tanh", 4)).on_train_batch_start(None, module, None, 0)
+    assert module.encoder.quantizer.strength == strength
+    assert module.logged == {"anneal/strength": strength}
+
+
+def test_patience_counts_from_the_end_of_annealing_and_measured_epochs_only():
+    annealing = AnnealingCallback(Annealing("linear", "linear", "tanh", 4))
+    validation = SimpleNamespace(measured={"val/recall_20": 0.5})
+    stopping = PatienceAfterAnnealing(annealing, validation, monitor="val/recall_20", mode="max", patience=2)
+    trainer = SimpleNamespace(
+        callback_metrics={"val/recall_20": torch.tensor(0.5)},
+        fast_dev_run=False,
+        should_stop=False,
+        strategy=SimpleNamespace(reduce_boolean_decision=lambda stop, **_: stop),
+        current_epoch=0,
+        world_size=1,
+    )
+    trainer.lightning_module = module_at(0.5)
+    for _ in range(10):  # nothing gets better, but the annealing is still on
+        stopping._run_early_stopping_check(trainer)
+    assert not trainer.should_stop
+    trainer.lightning_module = module_at(1.0)
+    stopping._run_early_stopping_check(trainer)  # the first that counts: the best so far
+    validation.measured = {}
+    for _ in range(10):  # epochs without a measurement
+        stopping._run_early_stopping_check(trainer)
+    assert not trainer.should_stop
+    validation.measured = {"val/recall_20": 0.5}
+    stopping._run_early_stopping_check(trainer)
+    assert not trainer.should_stop
+    stopping._run_early_stopping_check(trainer)
+    assert trainer.should_stop
+
+
+def test_the_first_step_without_a_finite_loss_is_named():
+    guard = FiniteLoss()
+    losses = [1.0, float("nan"), float("inf"), 1.0]
+    for step, loss in enumerate(losses, start=11):
+        trainer = SimpleNamespace(global_step=step, is_last_batch=step == 14)
+        outputs = {"loss": torch.tensor(loss)}
+        if step < 14:
+            guard.on_train_batch_end(trainer, None, outputs, None, step - 11)
+        else:
+            with pytest.raises(L2QError, match="not finite at step 12"):
+                guard.on_train_batch_end(trainer, None, outputs, None, step - 11)
