@@ -56,7 +56,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None):
     data.prepare_data()
     data.setup()
 
-    model = {key: value for key, value in config.model.items() if key != "l2"}
+    model = dict(config.model)
     identity = {
         "model": model.pop("name"),
         "dataset": config.dataset.name,

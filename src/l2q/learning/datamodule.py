@@ -15,6 +15,18 @@ from l2q.errors import L2QError
 from l2q.models.spectral import normalize, truncated_svd
 
 
+def split_validation(
+    train: Interactions, split: str, fraction: float, seed: int
+) -> tuple[Interactions, Interactions]:
+    """What remains of train, and the validation part: ``random`` items of each user, or ``cluster``, an item with
+    its nearest ones by the vectors of a truncated SVD of train."""
+    if split == "random":
+        return holdout(train, fraction, seed)
+    rank = min(128, train.num_users, train.num_items)
+    _, _, item_vectors = truncated_svd(normalize(train), rank, seed)
+    return cluster_holdout(train, item_vectors, fraction, seed)
+
+
 class TripletLoader:
     """Batches of (users, pos_items, neg_items) tensors; what an epoch holds depends on (seed, epoch) alone,
     so a resumed run sees the same batches as one that was never stopped."""
@@ -69,12 +81,8 @@ class InteractionsModule(pl.LightningDataModule):
         train = self.dataset.train
         self.fit: Interactions = train
         self.val: Interactions | None = None
-        if self.split == "random":
-            self.fit, self.val = holdout(train, self.fraction, self.split_seed)
-        elif self.split == "cluster":
-            rank = min(128, train.num_users, train.num_items)
-            _, _, item_vectors = truncated_svd(normalize(train, 0.5, 0.5), rank, seed=self.split_seed)
-            self.fit, self.val = cluster_holdout(train, item_vectors, self.fraction, self.split_seed)
+        if self.split:
+            self.fit, self.val = split_validation(train, self.split, self.fraction, self.split_seed)
         if self.val is not None and not len(self.val):
             raise L2QError(
                 f"{self.dataset.name} has no user with enough items for a validation part; use protocol=final"

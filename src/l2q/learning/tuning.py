@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from l2q.data.interactions import Interactions, cluster_holdout, holdout
+from l2q.data.interactions import Interactions
 from l2q.evaluation import evaluate
+from l2q.learning.datamodule import split_validation
 from l2q.models.coordinate_descent import CoordinateDescent
 from l2q.models.initialization import FittedCodes, steps
 from l2q.models.spectral import SVD, FilterScores, SpectralFilter, normalize, truncated_svd
@@ -50,11 +51,7 @@ def choose_filter(
 ) -> SpectralFilter:
     """The best of ``GRID`` by Recall@20 + NDCG@20 on a tenth of train, one factor after the other, for at
     most ``sample`` users spread over all. Test plays no part. Every try is logged."""
-    if split == "cluster":
-        _, _, vectors = truncated_svd(normalize(train), min(128, train.num_users, train.num_items), seed)
-        fit, val = cluster_holdout(train, vectors, 0.15, seed)
-    else:
-        fit, val = holdout(train, 0.1, seed)
+    fit, val = split_validation(train, split, 0.15 if split == "cluster" else 0.1, seed)
     users = np.flatnonzero(val.user_degrees)
     chosen = np.isin(val.users, users[:: max(len(users) // sample, 1)])
     val = val.select(chosen)

@@ -1,0 +1,84 @@
+"""The validation grid of the spectral filter, and codes that start an encoder."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from l2q.data.interactions import Interactions, holdout
+from l2q.evaluation import evaluate
+from l2q.learning import tuning
+from l2q.learning.tuning import FilterIndex, TunedCodes, choose_filter
+from l2q.models.coordinate_descent import CoordinateDescent, fit
+from l2q.models.encoder import Encoder
+from l2q.models.graph import Graph, Propagation
+from l2q.models.quantizers import Quantizer
+from l2q.models.spectral import SpectralFilter
+
+
+@pytest.fixture
+def train() -> Interactions:
+    """Three communities with some noise, popular items first in each."""
+    rng = np.random.default_rng(5)
+    users = np.repeat(np.arange(90), 12)
+    items = (users % 3) * 30 + np.minimum(rng.exponential(8, len(users)).astype(int), 29)
+    noise = rng.random(len(users)) < 0.15
+    items[noise] = rng.integers(0, 90, noise.sum())
+    return Interactions.from_pairs(users, items, 90, 90)
+
+
+def test_a_filter_is_ranked_like_its_scores(train):
+    scores = SpectralFilter(rank=10)(train, 0)
+    users = np.array([3, 50, 7])
+    found, items = FilterIndex(scores).search(users, 5, train)
+    expected = scores.scores(slice(0, 90))[users]
+    for row, user in enumerate(users):
+        expected[row, train[user]] = -np.inf
+    order = np.argsort(-expected, axis=1, kind="stable")[:, :5]
+    np.testing.assert_array_equal(items, order)
+    np.testing.assert_allclose(found, np.take_along_axis(expected, order, axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("split", ["random", "cluster"])
+def test_the_chosen_filter_is_the_best_on_validation(train, monkeypatch, split):
+    # one factor at a time: with two values of the last one the whole path can be followed by hand
+    monkeypatch.setattr(tuning, "GRID", {"rank": (3, 40), "popularity": (0.0, 0.5)})
+    fit_part, val = tuning.split_validation(train, split, 0.15 if split == "cluster" else 0.1, 0)
+
+    def quality(rank: int, popularity: float) -> float:
+        index = FilterIndex(SpectralFilter(rank=rank, popularity=popularity)(fit_part, 0))
+        metrics = evaluate(index, val, [20], fit_part).metrics
+        return metrics["recall_20"] + metrics["ndcg_20"]
+
+    found = {pair: quality(*pair) for pair in product((3, 40), (0.0, 0.5))}
+    rank = max((3, 40), key=lambda rank: found[rank, 0.5])
+    popularity = max((0.0, 0.5), key=lambda popularity: found[rank, popularity])
+    assert len(set(found.values())) == 4  # else the choice would prove nothing
+    chosen = choose_filter(train, split=split)
+    assert (chosen.rank, chosen.popularity) == (rank, popularity)
+
+
+def test_an_encoder_gives_fitted_codes_back_to_the_bit(train):
+    start = TunedCodes(
+        filter=SpectralFilter(rank=12), descent=CoordinateDescent(rounds=1, intruders=5), length=20
+    )
+    quantizer = Quantizer(scales="row", scale_dtype="float16")
+    propagation = Propagation(Graph.from_interactions(train))
+    options = {"embedding_dim": 24, "num_layers": 0, "combination": "mean"}
+    encoded = Encoder(train, propagation, quantizer, start, **options).encode()
+    base, lists = SpectralFilter(rank=12)(train, 0).lists(train, 20)
+    expected = fit(base, lists, CoordinateDescent(bits=24, rounds=1, intruders=5), 0, train)
+    np.testing.assert_array_equal(encoded.users.values, expected.users.values)
+    np.testing.assert_array_equal(encoded.items.values, expected.items.values)
+    np.testing.assert_array_equal(encoded.items.scales, expected.items.scales)
+    assert encoded.scale_dtype == "float16"
+
+
+def test_validation_parts_split_train(train):
+    for split in ("random", "cluster"):
+        fit_part, val = tuning.split_validation(train, split, 0.2, 0)
+        keys = np.concatenate([part.users.astype(int) * 90 + part.items for part in (fit_part, val)])
+        np.testing.assert_array_equal(np.sort(keys), np.sort(train.users.astype(int) * 90 + train.items))
+    np.testing.assert_array_equal(
+        holdout(train, 0.1, 0)[1].items, tuning.split_validation(train, "random", 0.1, 0)[1].items
+    )
