@@ -41,8 +41,9 @@ def test_a_filter_is_ranked_like_its_scores(train):
 
 @pytest.mark.parametrize("split", ["random", "cluster"])
 def test_the_chosen_filter_is_the_best_on_validation(train, monkeypatch, split):
-    # one factor at a time: with two values of the last one the whole path can be followed by hand
-    monkeypatch.setattr(tuning, "GRID", {"rank": (3, 40), "popularity": (0.0, 0.5)})
+    # two lines of two values each: the whole path can be followed by hand
+    grid = tuple({"rank": rank} for rank in (3, 40)), tuple({"popularity": p} for p in (0.0, 0.5))
+    monkeypatch.setattr(tuning, "GRID", grid)
     fit_part, val = tuning.split_validation(train, split, 0.15 if split == "cluster" else 0.1, 0)
 
     def quality(rank: int, popularity: float) -> float:
