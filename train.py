@@ -26,7 +26,7 @@ def run_dir(fit: bool, ckpt_path: str | None, root: str) -> str:
 OmegaConf.register_new_resolver("run_dir", run_dir, use_cache=True)
 
 
-def build(config: DictConfig, folder: Path, name: str, group: str | None):
+def build(config: DictConfig, folder: Path, name: str, group: str | None, command: str):
     """Every object of a run, from plain values."""
     from hydra.utils import instantiate
 
@@ -88,6 +88,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None):
     return Run(
         folder,
         config=plain,
+        command=command,
         start_seconds=start_seconds,
         data=data,
         recommender=recommender,
@@ -107,9 +108,13 @@ def main(config: DictConfig) -> None:
     job = HydraConfig.get()
     sweep = job.mode == RunMode.MULTIRUN
     name = job.job.override_dirname or f"{config.model.name} {config.dataset.name}"
+    # where files lie is not what gives a figure
+    said = [word for word in job.overrides.task if not word.startswith(("dataset.dir=", "logger="))]
+    command = " ".join(["python train.py", *said])
     failed = True
     try:
-        build(config, Path(job.runtime.output_dir), name, Path(job.sweep.dir).name if sweep else None)()
+        group = Path(job.sweep.dir).name if sweep else None
+        build(config, Path(job.runtime.output_dir), name, group, command)()
         failed = False
     except L2QError as error:  # one line; the other jobs of a sweep go on
         FAILURES.append(f"{name}: {error}")

@@ -32,6 +32,31 @@ def test_means_spreads_and_shares_of_lightgcn():
     assert lines[5] == "| `l2q_anl` | 864 | 0.2800 | 0.1400 | 80% / 80% | 1 | 10 | 4 s |"
 
 
+def test_settings_that_left_test_unread_stand_by_what_their_commands_say():
+    runs = []
+    for bits, weight, recall in ((256, 30, 0.2), (256, 300, 0.22), (64, 300, 0.1)):
+        run = metrics("l2q_plus", recall, 0, bits / 8)
+        run |= {
+            "val/recall_20": run.pop("test/packed/recall_20"),
+            "val/ndcg_20": run.pop("test/packed/ndcg_20"),
+        }
+        words = f"model=l2q_plus model.embedding_dim={bits} test=false seed=0 descent.weight={weight}"
+        runs.append(run | {"command": f"python train.py {words}"})
+    lines = markdown(runs).splitlines()
+    assert lines[0] == "**toy**, protocol `holdout`, validation"
+    assert [line.split(" |")[:3] for line in lines[4:]] == [
+        ["| `l2q_plus` `descent.weight=300`", " 64", " 0.1000"],
+        ["| `l2q_plus` `descent.weight=300`", " 256", " 0.2200"],
+        ["| `l2q_plus` `descent.weight=30`", " 256", " 0.2000"],
+    ]
+
+
+def test_a_picture_of_quality_against_bits(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(metrics("l2q", 0.25, 0)))
+    assert main(["report", str(tmp_path), "--figure", str(tmp_path / "bits.png")]) == 0
+    assert (tmp_path / "bits.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_command_reads_a_folder_and_names_what_is_wrong(tmp_path, capsys):
     (tmp_path / "a.json").write_text(json.dumps(metrics("l2q", 0.25, 0)))
     assert main(["report", str(tmp_path)]) == 0

@@ -284,11 +284,14 @@ def _row(name: str, names: Sequence[str], what: str) -> int:
         raise L2QError(f"no {what} is named {name!r} among {len(names):,}{hint}") from None
 
 
-def report(folder: str) -> None:
-    """Markdown tables of all runs whose metrics.json lie below ``folder``."""
-    from l2q.report import markdown, read
+def report(folder: str, figure: str | None) -> None:
+    """Markdown tables of all runs whose metrics.json lie below ``folder``; quality against bits as a picture."""
+    import l2q.report
 
-    print(markdown(read(folder)))
+    runs = l2q.report.read(folder)
+    print(l2q.report.markdown(runs))
+    if figure:
+        l2q.report.figure(runs, figure)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -328,4 +331,5 @@ def _parser() -> argparse.ArgumentParser:
     fitted.add_argument("--seed", type=int, default=0)
     tables = command(report, "results tables from stored metrics.json files", index=False)
     tables.add_argument("folder", metavar="DIR")
+    tables.add_argument("--figure", metavar="FILE.png", help="draw quality against bits")
     return parser

@@ -28,42 +28,96 @@ def read(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def markdown(runs: list[dict[str, Any]]) -> str:
-    """One table per dataset and protocol: mean +- standard deviation over seeds of test Recall@20 and NDCG@20 from
-    the exported files, what part of LightGCN's that is, bits per item row, training time."""
+    """One table per dataset and protocol: mean +- standard deviation over seeds of Recall@20 and NDCG@20, what
+    part of LightGCN's that is, bits per item row, training time. Figures are those of the exported files on
+    test; of runs that left test unread, those on their validation part, a row for each setting."""
     blocks = []
-    for dataset, protocol in sorted({(run["dataset"], run["protocol"]) for run in runs}):
-        here = [run for run in runs if (run["dataset"], run["protocol"]) == (dataset, protocol)]
-        groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for title, here in _blocks(runs):
+        rows: dict[tuple[str, float], list[dict[str, Any]]] = {}
         for run in here:
-            groups.setdefault((run["model"], round(8 * run["item_bytes"])), []).append(run)
-        float_runs = [run for (model, _), group in groups.items() if model == "lightgcn" for run in group]
+            rows.setdefault((_name(run, here), round(8 * run["item_bytes"])), []).append(run)
+        floats = [run for run in here if run["model"] == "lightgcn"]
         lines = [
-            f"**{dataset}**, protocol `{protocol}`",
+            title,
             "",
             "| model | bits per item | Recall@20 | NDCG@20 | of LightGCN | seeds | epochs | fit |",
             "|---|---:|---:|---:|---:|---:|---:|---:|",
         ]
-        for (model, bits), group in sorted(groups.items(), key=lambda kv: (MODELS.index(kv[0][0]), kv[0][1])):
-            recall, ndcg = ([run[f"test/packed/{key}_20"] for run in group] for key in ("recall", "ndcg"))
-            share = ""
-            if float_runs:
-                parts = (
-                    statistics.mean(values)
-                    / statistics.mean(run[f"test/packed/{key}_20"] for run in float_runs)
-                    for values, key in ((recall, "recall"), (ndcg, "ndcg"))
-                )
-                share = " / ".join(f"{part:.0%}" for part in parts)
+        for (name, bits), group in sorted(
+            rows.items(), key=lambda row: (MODELS.index(row[1][0]["model"]), row[0])
+        ):
+            found = {key: [_value(run, key) for run in group] for key in ("recall", "ndcg")}
+            parts = (
+                statistics.mean(values) / statistics.mean(_value(run, key) for run in floats)
+                for key, values in found.items()
+                if floats
+            )
             epochs = sorted({run["epochs"] for run in group})
             epochs_text = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]}-{epochs[-1]}"
             seconds = statistics.mean(run["fit_seconds"] + run.get("start_seconds", 0) for run in group)
             lines.append(
-                f"| `{model}` | {bits:,} | {_spread(recall)} | {_spread(ndcg)} | {share} | {len(group)} | "
-                f"{epochs_text} | {seconds:.0f} s |"
+                f"| {name} | {bits:,} | {spread(found['recall'])} | {spread(found['ndcg'])} | "
+                f"{' / '.join(f'{part:.0%}' for part in parts)} | {len(group)} | {epochs_text} | {seconds:.0f} s |"
             )
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 
 
-def _spread(values: list[float]) -> str:
+def figure(runs: list[dict[str, Any]], path: str | Path) -> None:
+    """Quality against bits as PNG: a panel per table, a line per model, LightGCN's float rows as the level."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    blocks = _blocks(runs)
+    drawing = Figure(figsize=(4.6 * len(blocks), 3.4), layout="constrained")
+    FigureCanvasAgg(drawing)
+    for axes, (title, here) in zip(drawing.subplots(1, len(blocks), squeeze=False)[0], blocks, strict=True):
+        for number, model in enumerate(MODELS):
+            points: dict[float, list[float]] = {}
+            for run in here:
+                if run["model"] == model:
+                    points.setdefault(8 * run["item_bytes"], []).append(_value(run, "recall"))
+            level = {bits: statistics.mean(values) for bits, values in sorted(points.items())}
+            if model == "lightgcn" and level:
+                axes.axhline(max(level.values()), color="gray", linestyle="--", label="lightgcn, float32")
+            elif model not in ("popularity", "spectral") and level:
+                axes.plot(level.keys(), level.values(), marker="o", color=f"C{number}", label=model)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.set(xlabel="bits per item, scale included", ylabel="Recall@20", title=title.replace("*", ""))
+        axes.title.set_fontsize(9)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    drawing.savefig(path, dpi=120)
+
+
+def spread(values: list[float]) -> str:
+    """Mean, and standard deviation where there is more than one."""
     text = f"{statistics.mean(values):.4f}"
     return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.4f}"
+
+
+def _value(run: dict[str, Any], key: str) -> float:
+    return run[f"test/packed/{key}_20"] if f"test/packed/{key}_20" in run else run[f"val/{key}_20"]
+
+
+def _blocks(runs: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Runs that stand in one table: of one dataset and protocol, on test or on validation."""
+    blocks: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        part = "" if "test/packed/recall_20" in run else ", validation"
+        title = f"**{run['dataset']}**, protocol `{run['protocol']}`{part}"
+        blocks.setdefault(title, []).append(run)
+    return sorted(blocks.items())
+
+
+def _name(run: dict[str, Any], runs: list[dict[str, Any]]) -> str:
+    """The model; on validation also what its command says that another's of the table does not."""
+    name = f"`{run['model']}`"
+    if "test/packed/recall_20" in run:
+        return name
+    words = [set(other["command"].split()[2:]) for other in runs]
+    own = [word for word in run["command"].split()[2:] if not all(word in other for other in words)]
+    own = [word for word in own if not word.startswith(("seed=", "model=", "model.embedding_dim="))]
+    return " ".join([name, *(f"`{word}`" for word in own)])

@@ -46,7 +46,8 @@ class Run:
 
     ``config.json``, ``history.csv``, ``checkpoints/``, ``metrics.json``, ``per_user.npz``, ``training.png``,
     ``index/``. ``config`` is the resolved configuration as plain values: it is recorded, and its entries
-    ``fit test ckpt_path eval protocol`` are read. ``trainer`` builds a Trainer from callbacks and logger.
+    ``fit test ckpt_path eval protocol`` are read. ``command`` goes into the metrics: no figure without its
+    command. ``trainer`` builds a Trainer from callbacks and logger.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Run:
         folder: Path,
         *,
         config: dict[str, Any],
+        command: str,
         start_seconds: float,
         data: InteractionsModule,
         recommender: Recommender,
@@ -62,6 +64,7 @@ class Run:
         logger: Any,
     ) -> None:
         self.folder, self.config, self.data, self.recommender = folder, config, data, recommender
+        self.command = command
         self.annealing, self.trainer, self.logger = AnnealingCallback(annealing), trainer, logger
         self.checkpoints, self.start_seconds = folder / "checkpoints", start_seconds
         self.config_hash = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
@@ -81,6 +84,7 @@ class Run:
 
         representations = self.recommender.encoder.encode()
         metrics: dict[str, Any] = {
+            "command": self.command,
             "model": self.config["model"]["name"],
             "dataset": self.dataset.name,
             "seed": self.config["seed"],
