@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from l2q.errors import L2QError
-from l2q.learning.callbacks import AnnealingCallback, FiniteLoss, PatienceAfterAnnealing, code_statistics
+from l2q.learning.callbacks import (
+    AnnealingCallback,
+    FiniteLoss,
+    PatienceAfterAnnealing,
+    TimeSplit,
+    code_statistics,
+)
 from l2q.models.annealing import Annealing
 from l2q.representations import Representations, Rows
 
@@ -92,3 +98,62 @@ def test_the_first_step_without_a_finite_loss_is_named():
         else:
             with pytest.raises(L2QError, match="not finite at step 12"):
                 guard.on_train_batch_end(trainer, None, outputs, None, step - 11)
+
+
+def test_the_time_split_charges_every_second_to_one_part(monkeypatch):
+    """A clock that each act moves by its own power of two: what is charged where can be read off the bits."""
+    clock = [100.0]
+    monkeypatch.setattr("l2q.learning.callbacks.time.perf_counter", lambda: clock[0])
+
+    def takes(seconds: float) -> None:
+        clock[0] += seconds
+
+    class Timed(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, forward, backward):
+            ctx.backward_seconds = backward
+            takes(forward)
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            takes(ctx.backward_seconds)
+            return grad, None, None
+
+    class Encoder(torch.nn.Module):
+        def forward(self, x):
+            return Timed.apply(x, 2, 4)
+
+    logged: dict[str, float] = {}
+    encoder = Encoder()
+    module = SimpleNamespace(
+        encoder=encoder, device=torch.device("cpu"), log_dict=lambda values, **_: logged.update(values)
+    )
+    split = TimeSplit()
+    split.on_train_start(None, module)
+    for evaluation in (256, 0):
+        takes(1024)  # checkpoint and history of the epoch before
+        split.on_train_epoch_start(None, module)
+        for _ in range(2):
+            takes(1)
+            split.on_train_batch_start(None, module, None, 0)
+            takes(64)
+            x = torch.ones((), requires_grad=True)
+            loss = Timed.apply(encoder(x), 8, 16)
+            split.on_before_backward(None, module, loss)
+            loss.backward()
+            split.on_after_backward(None, module)
+            takes(32)
+            split.on_train_batch_end(None, module, None, None, 0)
+        takes(evaluation)
+        split.on_train_epoch_end(None, module)
+        assert logged == {
+            "time/sample": 2 * 1,
+            "time/propagate": 2 * (2 + 4),
+            "time/loss": 2 * (8 + 16),
+            "time/optimizer": 2 * 32,
+            "time/evaluate": evaluation,
+            "time/other": 1024 + 2 * 64,
+        }
+    split.on_train_end(None, module)
+    encoder(torch.ones(()))  # its hooks are gone: nothing to differentiate, and no error

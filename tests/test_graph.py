@@ -51,6 +51,17 @@ def test_graph_of_a_path_has_its_hand_worked_weights():
         np.testing.assert_allclose(Propagation(graph, backend)(torch.eye(5)), expected, 1e-6)
 
 
+@pytest.mark.parametrize("num_items", [1, 256, 257, 1000, 70_000])
+def test_items_see_their_users_in_ascending_order_whatever_the_number_of_ranges(num_items):
+    interactions = random_interactions(num_users=90, num_items=num_items + 3, num_pairs=4000)
+    graph, expected = Graph.from_interactions(interactions), interactions.to_csr(np.int8).tocsc()
+    assert np.array_equal(graph.indptr[90:], len(interactions) + expected.indptr)
+    assert np.array_equal(graph.indices[len(interactions) :], expected.indices)
+    ends = np.repeat(np.arange(graph.num_nodes), np.diff(graph.indptr)), graph.indices
+    degrees = np.diff(graph.indptr).astype(float)
+    assert np.array_equal(graph.values, np.prod([degrees[e] ** -0.5 for e in ends], axis=0).astype("f4"))
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dim", [1, 3, 16, 64, 130])
 def test_product_and_gradient_equal_the_dense_ones(backend, dim):

@@ -73,6 +73,9 @@ def test_a_run_leaves_what_it_promises(tmp_path):
     rows = list(csv.DictReader((folder / "history.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[-1]["val/recall_20"]) > 0
+    for part in ("sample", "propagate", "loss", "optimizer", "evaluate", "other"):
+        assert metrics[f"time/{part}"] == sum(float(row[f"time/{part}"]) for row in rows) > 0
+        assert f"{part} {metrics[f'time/{part}']:.1f}" in done.stdout
     assert float(rows[0]["anneal/strength"]) < float(rows[1]["anneal/strength"]) < 1
 
 

@@ -1,4 +1,5 @@
-"""Lightning callbacks: annealing, validation, code statistics, history, patience, finite loss, progress."""
+"""Lightning callbacks: annealing, validation, code statistics, time split, history, patience, finite loss,
+progress."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import csv
 import os
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,74 @@ class Validation(Callback):
         self.measured = values
 
 
+class TimeSplit(Callback):
+    """Logs where the seconds of an epoch go, ``time/*``:
+
+        sample      waiting for the batch, and what stands between two steps
+        propagate   the encoder, forward and backward: hops, rotations, quantizer
+        loss        the objective, forward and backward
+        optimizer   Adam and the learning rate
+        evaluate    validation and code statistics
+        other       the rest: distinct nodes, annealing, checkpoint and history of the epoch before
+
+    Every mark charges the time since the last one to a part, so the parts add up to the whole. Comes right after
+    ``Validation`` in the list of callbacks. On a GPU the marks are events in its stream, read once per epoch.
+    """
+
+    PARTS = ("sample", "propagate", "loss", "optimizer", "evaluate", "other")
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self.cuda = module.device.type == "cuda"
+        self.marks: list[tuple[str, Any]] = []
+        self.hooks = [
+            module.encoder.register_forward_pre_hook(lambda *_: self.mark("other")),
+            module.encoder.register_forward_hook(self._encoded),
+        ]
+        self.mark("other")
+
+    def mark(self, part: str) -> None:
+        now: Any = torch.cuda.Event(enable_timing=True) if self.cuda else time.perf_counter()
+        if self.cuda:
+            now.record()
+        self.marks.append((part, now))
+
+    def _encoded(self, encoder: Any, arguments: Any, values: torch.Tensor) -> None:
+        self.mark("propagate")
+        # the objective's backward is over when the gradient of the values is there
+        values.register_hook(lambda gradient: self.mark("loss"))
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self.mark("other")
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_index: int) -> None:
+        self.mark("sample")
+
+    def on_before_backward(self, trainer: pl.Trainer, module: Any, loss: torch.Tensor) -> None:
+        self.mark("loss")
+
+    def on_after_backward(self, trainer: pl.Trainer, module: Any) -> None:
+        self.mark("propagate")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_index: int
+    ) -> None:
+        self.mark("optimizer")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self.mark("evaluate")
+        if self.cuda:
+            torch.cuda.synchronize()
+        seconds = dict.fromkeys(self.PARTS, 0.0)
+        for (_, before), (part, now) in pairwise(self.marks):
+            seconds[part] += before.elapsed_time(now) / 1e3 if self.cuda else now - before
+        self.marks = self.marks[-1:]
+        module.log_dict({f"time/{part}": value for part, value in seconds.items()}, batch_size=1)
+
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+
 class History(Callback):
     """Keeps every epoch's logged values, in the checkpoint and in ``history.csv``, so that a resumed run
     has its whole history."""
@@ -129,11 +199,19 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         logged = trainer.callback_metrics
-        values = {key: float(logged[key]) for key in ("train/loss", "anneal/strength") if key in logged}
+        values = {
+            key: float(value)
+            for key, value in logged.items()
+            if key.startswith(("train/", "anneal/", "time/"))
+        }
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "learning_rate": rate}
         self.rows.append(row | values | self.validation.measured)
         self.write()
+
+    def total(self, key: str) -> float:
+        """The sum over all epochs."""
+        return sum(row.get(key, 0.0) for row in self.rows)
 
     def write(self) -> None:
         keys = sorted({key for row in self.rows for key in row}, key=lambda key: ("/" in key, key))

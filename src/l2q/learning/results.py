@@ -163,6 +163,10 @@ def show(metrics: dict[str, Any], ks: list[int], folder: Path) -> None:
             f"{metrics['compression']:.1f}x smaller than float32 of d = {metrics['embedding_dim']}, "
             f"{metrics['compression_d64']:.1f}x than of d = 64"
         )
+    split = {key.removeprefix("time/"): value for key, value in metrics.items() if key.startswith("time/")}
+    if split:
+        parts = ", ".join(f"{part} {seconds:.1f}" for part, seconds in split.items())
+        console.print(f"training took {sum(split.values()):.1f} s: {parts}")
     console.print(f"files in {folder}", soft_wrap=True)
 
 

@@ -25,6 +25,7 @@ from l2q.learning.callbacks import (
     FiniteLoss,
     History,
     PatienceAfterAnnealing,
+    TimeSplit,
     Validation,
 )
 from l2q.learning.datamodule import InteractionsModule
@@ -68,6 +69,7 @@ class Run:
         self.annealing, self.trainer, self.logger = AnnealingCallback(annealing), trainer, logger
         self.checkpoints, self.start_seconds = folder / "checkpoints", start_seconds
         self.config_hash = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+        self.time_split: dict[str, float] = {}  # seconds of training by part, over all epochs
         self.ks = list(config["eval"]["ks"])
         self.memory_mb = config["eval"]["memory_mb"]
         assert data.dataset is not None
@@ -110,6 +112,7 @@ class Run:
             "start_seconds": self.start_seconds,  # of the initialization: all there is for closed-form models
             "fit_seconds": fitted - started,
             "total_seconds": time.perf_counter() - started,
+            **self.time_split,
             "config_hash": self.config_hash,
             **results.environment(),
         }
@@ -148,10 +151,12 @@ class Run:
         holdout = self.data.val is not None
         every = self.config["protocol"].get("every_n_epochs", 5)
         validation = Validation(self.data.fit, self.data.val, self.ks, every, self.memory_mb)
+        history = History(self.folder, validation)
         callbacks: list[Callback] = [
             self.annealing,
             validation,
-            History(self.folder, validation),
+            TimeSplit(),
+            history,
             FiniteLoss(),
             EpochProgress(),
         ]
@@ -197,6 +202,7 @@ class Run:
         )
         if trainer.interrupted:
             raise KeyboardInterrupt
+        self.time_split = {f"time/{part}": history.total(f"time/{part}") for part in TimeSplit.PARTS}
         if best is not None and best.best_model_path:
             return self._load(Path(best.best_model_path))
         return trainer.current_epoch

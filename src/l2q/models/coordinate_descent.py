@@ -38,7 +38,7 @@ from scipy import sparse
 from l2q.data.interactions import Interactions
 from l2q.models.pairs import pair_scores
 from l2q.models.spectral import column_signs, itq
-from l2q.models.top_lists import Progress, top_lists
+from l2q.models.top_lists import Progress, offer, sort_heap, top_lists
 from l2q.representations import Representations, Rows
 
 LANES = 16  # bits of one code word, and elements of one vector of the kernel
@@ -263,28 +263,22 @@ def _with_intruders(
 ) -> sparse.csr_array:
     """The lists, and on them the codes' own ``count`` best items with target min(<x_u, y_j>, the smallest
     target of the list): as far down as the base says, but below all that the list wants above them."""
-    num_users, num_items, bits = len(floors), len(state.items.codes), state.users.codes.shape[1]
-    user_words, item_words = _words(state.users.codes, "<u8"), _words(state.items.codes, "<u8").T.copy()
-    scales = state.items.scales.astype(np.float32)
-
-    def score(block: slice) -> np.ndarray:
-        scores = np.empty((block.stop - block.start, num_items), np.float32)
-        _score_codes(user_words[block], item_words, scales, bits, scores)
-        return scores
-
-    top = top_lists(score, num_users, num_items, count, exclude)
-    users = np.repeat(np.arange(num_users), np.diff(top.indptr))
-    listed = np.repeat(np.arange(num_users), np.diff(state.lists.indptr)) * num_items + state.lists.indices
-    new = ~np.isin(users * num_items + top.indices, listed)
-    users, items = users[new], top.indices[new]
-    targets = np.minimum(_pair_scores(*base, users, items), floors[users])
-    # concatenated by hand: a sum of sparse matrices would drop targets that are zero
-    rows = np.concatenate([listed // num_items, users])
-    order = np.argsort(rows, kind="stable")
-    indptr = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=num_users)))).astype(np.int32)
-    data = np.concatenate([state.lists.data, targets])[order]
-    columns = np.concatenate([state.lists.indices, items])[order]
-    return sparse.csr_array((data, columns, indptr), shape=state.lists.shape)
+    users, items = state.users, state.items
+    if exclude is None:
+        exclude = Interactions(np.zeros(len(floors) + 1, np.int64), np.empty(0, np.int32), len(items.codes))
+    top, lists = np.empty((len(floors), min(count, len(items.codes))), np.int32), state.lists
+    _top_codes(
+        _words(users.codes, "<u8"), _words(items.codes, "<u8").T.copy(), items.scales.astype(np.float32),
+        users.codes.shape[1], exclude.indptr, exclude.items, top,
+    )  # fmt: skip
+    new = _unlisted(top, lists.indptr, lists.indices)
+    rows, columns = np.nonzero(new)[0], top[new]
+    targets = np.minimum(_pair_scores(*base, rows, columns), floors[rows])
+    # inserted by hand: a sum of sparse matrices would drop targets that are zero
+    ends = lists.indptr[1:][rows]
+    data, indices = np.insert(lists.data, ends, targets), np.insert(lists.indices, ends, columns)
+    indptr = lists.indptr + np.concatenate(([0], np.cumsum(new.sum(axis=1)))).astype(np.int32)
+    return sparse.csr_array((data, indices, indptr), shape=lists.shape)
 
 
 def _row_minima(lists: sparse.csr_array) -> np.ndarray:
@@ -399,20 +393,46 @@ def _descend(
 
 
 @njit(parallel=True, cache=True)
-def _score_codes(user_words, item_words, scales, bits, scores):
-    """scores[t, i] = scales[i] (bits - 2 popcount(user t xor item i)), items' words by word (words, N)."""
-    tile = 1024
-    for t in prange(len(scores)):
-        counts = np.empty(tile, np.uint64)
-        for first in range(0, len(scales), tile):
-            size = min(tile, len(scales) - first)
-            counts[:] = 0
-            for word in range(len(item_words)):
-                mine, theirs = user_words[t, word], item_words[word, first : first + size]
+def _top_codes(user_words, item_words, scales, bits, indptr, excluded, top):
+    """The best items of every user by scales[i] (bits - 2 popcount(user t xor item i)), without the excluded
+    ones, -1 where there are fewer; items' words by word (words, N). A tile of items serves a group of users
+    while it is in cache, and no score leaves it."""
+    num_users, num_items, tile, group = len(top), len(scales), 2048, 16
+    for number in prange(-(-num_users // group)):
+        first_user, last_user = number * group, min((number + 1) * group, num_users)
+        values = np.full((group, top.shape[1]), -np.inf, np.float32)
+        top[first_user:last_user] = -1
+        next_excluded = indptr[first_user : last_user + 1].copy()
+        counts, scores = np.empty(tile, np.uint64), np.empty(tile, np.float32)
+        for first in range(0, num_items, tile):
+            size = min(tile, num_items - first)
+            for user in range(first_user, last_user):
+                counts[:] = 0
+                for word in range(len(item_words)):
+                    mine, theirs = user_words[user, word], item_words[word, first : first + size]
+                    for i in range(size):
+                        counts[i] += _popcount(mine ^ theirs[i])
                 for i in range(size):
-                    counts[i] += _popcount(mine ^ theirs[i])
-            for i in range(size):
-                scores[t, first + i] = scales[first + i] * np.float32(bits - 2 * np.int64(counts[i]))
+                    scores[i] = scales[first + i] * np.float32(bits - 2 * np.int64(counts[i]))
+                place = next_excluded[user - first_user]
+                while place < indptr[user + 1] and excluded[place] < first + size:
+                    scores[excluded[place] - first] = -np.inf
+                    place += 1
+                next_excluded[user - first_user] = place
+                offer(values[user - first_user], top[user], scores[:size], first)
+        for user in range(first_user, last_user):
+            sort_heap(values[user - first_user], top[user])
+
+
+@njit(parallel=True, cache=True)
+def _unlisted(top, indptr, indices):
+    """Which entries of ``top`` (users, count) are items, not -1, and not on the list of their user."""
+    new = top >= 0
+    for user in prange(len(top)):
+        for place in range(top.shape[1]):
+            for e in range(indptr[user], indptr[user + 1]):
+                new[user, place] &= indices[e] != top[user, place]
+    return new
 
 
 @intrinsic

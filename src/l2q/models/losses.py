@@ -97,9 +97,10 @@ class BPR(nn.Module):
         Y (items, D), whose inner products are the scores, and of layer 0, E_users and E_items."""
         users, pos_items, neg_items = batch
         factor = self.temperature(X.shape[1])
-        positive = factor * pair_scores(X, Y, users, pos_items)
-        negative = factor * pair_scores(X, Y, users, neg_items)
-        squares = l2(E_users, users) + l2(E_items, torch.cat([pos_items, neg_items]))
+        items = torch.cat([pos_items, neg_items])
+        # scored at once: the backward passes over the edges of all pairs, and over X and Y, once instead of twice
+        positive, negative = (factor * pair_scores(X, Y, users.repeat(2), items)).chunk(2)
+        squares = l2(E_users, users) + l2(E_items, items)
         return bpr(positive, negative) + self.l2 / len(users) * squares
 
 

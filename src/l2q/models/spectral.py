@@ -207,11 +207,13 @@ def _orthonormal(X: np.ndarray) -> np.ndarray:
 def _add_three_hops(S, starts, ends, indptr, items, values, indptr_T, users, values_T, weights):
     """S[t] += row t of R_hat R_hat^T (R_hat with ``weights`` for its values)."""
     for t in prange(len(S)):
-        reached = np.zeros(len(indptr) - 1, S.dtype)
+        row, reached = S[t], np.zeros(len(indptr) - 1, S.dtype)
         for e in range(starts[t], ends[t]):
+            value = values[e]
             for f in range(indptr_T[items[e]], indptr_T[items[e] + 1]):
-                reached[users[f]] += values[e] * values_T[f]
+                reached[users[f]] += value * values_T[f]
         for v in range(len(reached)):
-            if reached[v] != 0:
+            value = reached[v]
+            if value != 0:
                 for e in range(indptr[v], indptr[v + 1]):
-                    S[t, items[e]] += reached[v] * weights[e]
+                    row[np.uint32(items[e])] += value * weights[e]  # unsigned: no check for a negative index

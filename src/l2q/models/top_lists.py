@@ -85,16 +85,27 @@ def _sink(values, items, size, value, item):
     values[place], items[place] = value, item
 
 
+@njit(inline="always")
+def offer(values, items, scores, first):
+    """Items first, first + 1, ... with their ``scores`` to a row's heap of best (values, items), which starts
+    as -inf and -1; ids come in ascending order over all calls."""
+    for place in range(len(scores)):
+        if scores[place] > values[0]:  # an equal one is behind: its id is higher
+            _sink(values, items, len(values), scores[place], np.int32(first + place))
+
+
+@njit(cache=True)
+def sort_heap(values, items):
+    """Best first."""
+    for size in range(len(values) - 1, 0, -1):  # the worst leaves the heap for the place behind it
+        value, item = values[0], items[0]
+        _sink(values, items, size, values[size], items[size])
+        values[size], items[size] = value, item
+
+
 @njit(parallel=True, cache=True)
 def _top_items(scores, items, values):
-    k = items.shape[1]
     for row in prange(len(scores)):
-        score, best, ids = scores[row], values[row], items[row]
-        best[:], ids[:] = -np.inf, -1
-        for item in range(len(score)):
-            if score[item] > best[0]:  # an equal one is behind: its id is higher
-                _sink(best, ids, k, score[item], np.int32(item))
-        for size in range(k - 1, 0, -1):  # the worst leaves the heap for the place behind it
-            value, item = best[0], ids[0]
-            _sink(best, ids, size, best[size], ids[size])
-            best[size], ids[size] = value, item
+        values[row], items[row] = -np.inf, -1
+        offer(values[row], items[row], scores[row], 0)
+        sort_heap(values[row], items[row])
