@@ -143,6 +143,26 @@ def test_replaces_an_index_only_when_complete(folder, monkeypatch):
     assert os.listdir(folder.parent) == ["index"]
 
 
+def test_a_save_killed_between_its_renames_loses_nothing(folder, monkeypatch):
+    kept, fresh = folder.with_name(".index.old"), folder.with_name(".index.new")
+    os.replace(folder, kept)
+    fresh.mkdir()
+    for read in (load_index, compression):
+        with pytest.raises(L2QError, match=r"rename .*/\.index\.old to .*/index, or save"):
+            read(folder)
+    monkeypatch.setattr(
+        storage, "_write_manifest", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full"))
+    )
+    with pytest.raises(L2QError, match="disk full"):
+        save_index(folder, representations(5, 6), interactions(5, 6))
+    assert load_index(folder).num_users == 30  # what was there is back, and stays until the new one is whole
+    monkeypatch.undo()
+    os.replace(folder, kept)
+    save_index(folder, representations(5, 6), interactions(5, 6))
+    assert load_index(folder).num_users == 5
+    assert os.listdir(folder.parent) == ["index"]
+
+
 def test_never_replaces_a_folder_of_something_else(tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("dear")

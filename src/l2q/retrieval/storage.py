@@ -90,8 +90,10 @@ def save_index(
         "config_hash": config_hash,
         "metrics": dict(metrics or {}),
     }
-    fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    fresh, old = folder.with_name(f".{folder.name}.new"), _aside(folder)
     try:
+        if old.exists() and not folder.exists():  # an earlier save was killed between its two renames
+            os.replace(old, folder)
         for leftover in (fresh, old):
             shutil.rmtree(leftover, ignore_errors=True)
         fresh.mkdir(parents=True)
@@ -282,6 +284,12 @@ def _write_names(path: Path, names: Sequence[str], size: int) -> None:
     path.write_text("".join(f"{name}\n" for name in names), "utf-8", newline="\n")
 
 
+def _aside(folder: Path) -> Path:
+    """Where the index that is replaced lies for a moment."""
+    folder = folder.absolute()
+    return folder.with_name(f".{folder.name}.old")
+
+
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     fresh = folder / f"{MANIFEST}.new"
     fresh.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -294,6 +302,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text("utf-8"))
         kind, version = manifest["format"], manifest["version"]
     except OSError as error:
+        if not folder.exists() and _aside(folder).exists():
+            raise L2QError(
+                f"index {folder} was being replaced when that was broken off; the one before is whole: "
+                f"rename {_aside(folder)} to {folder}, or save the new one again"
+            ) from error
         raise L2QError(f"{folder} is no index: {path} cannot be read ({error.strerror or error})") from error
     except (ValueError, KeyError, TypeError) as error:
         raise L2QError(f"{folder} is no index, or a damaged one: {path} cannot be used ({error})") from error
