@@ -102,6 +102,7 @@ def test_info(folder, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["metrics"] == {"test/recall_20": 0.125}
     assert facts["user_bytes"] == (128 + 3) / 3
+    assert facts["new_users_bytes"] == 0
 
 
 def test_export_to_faiss(folder, tmp_path, capsys):

@@ -205,6 +205,7 @@ def edit(**changes):
         ("manifest.json", edit(num_items=49), "items.degrees.npy is int32"),
         ("manifest.json", edit(weights=[1]), "weights"),
         ("manifest.json", edit(files={}), "cannot be used"),
+        ("manifest.json", edit(filter={}), "cannot be used"),
         ("manifest.json", edit(dims=None), "cannot be used"),
         ("manifest.json", edit(files={"../secret": {"bytes": 1, "sha256": ""}}), "is missing"),
     ],

@@ -116,8 +116,12 @@ def info(index: str, as_json: bool) -> None:
     stored = load_index(index)
     manifest, sizes = stored.manifest, compression(stored.manifest)
     folder_bytes = sum(path.stat().st_size for path in stored.folder.iterdir())
+    filter_bytes = sum(
+        entry["bytes"] for name, entry in manifest["files"].items() if "filter" in name.split(".")
+    )
     if as_json:
-        print(json.dumps({**manifest, **sizes, "folder_bytes": folder_bytes}, indent=2, ensure_ascii=False))
+        more = {**sizes, "new_users_bytes": filter_bytes, "folder_bytes": folder_bytes}
+        print(json.dumps({**manifest, **more}, indent=2, ensure_ascii=False))
         return
     kind = "bits" if stored.arrays.get("items.codes") is not None else "float32 values"
     scaled = [side for side in ("users", "items") if f"{side}.scales" in stored.arrays]
@@ -132,6 +136,7 @@ def info(index: str, as_json: bool) -> None:
         "bytes per item": f"{sizes['item_bytes']:.1f}",
         f"smaller than float32, d = {stored.dims[0]}": f"{sizes['compression']:.2f} x",
         "smaller than float32, d = 64": f"{sizes['compression_d64']:.2f} x",
+        "for new users": f"{filter_bytes:,} bytes" if filter_bytes else "-",
         "whole folder": f"{folder_bytes:,} bytes",
         "config": manifest["config_hash"] or "-",
         **{name: f"{value:.4f}" for name, value in manifest["metrics"].items()},
