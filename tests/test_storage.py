@@ -97,6 +97,25 @@ def test_float_values(tmp_path):
     np.testing.assert_array_equal(reference_search(stored.folder, k=5)[1], order)
 
 
+def test_float_users_with_item_codes(tmp_path):
+    """The asymmetric mode, end to end: items cost bits, users stay float; sums in quarters are exact."""
+    rng = np.random.default_rng(4)
+    coded = representations(num_users=6)
+    users = Rows(rng.integers(-8, 9, (6, sum(DIMS))).astype(np.float32) / 4)
+    scales = rng.choice(np.float32([0.5, 1, 2]), (50, 2))
+    original = Representations(users, Rows(coded.items.values, scales), DIMS, np.float32([0.5, 1]), "float16")
+    train = interactions(num_users=6)
+    stored = load_index(save_index(tmp_path / "index", original, train))
+    assert {"users.values", "items.codes"} <= stored.arrays.keys()
+    exact = 0.5 * users.values[:, :20].astype(float) @ (coded.items.values[:, :20] * scales[:, :1]).T
+    exact += users.values[:, 20:].astype(float) @ (coded.items.values[:, 20:] * scales[:, 1:]).T
+    exact[train.users, train.items] = -np.inf
+    order = np.argsort(-exact, axis=1, kind="stable")[:, :9]
+    for scores, items in (stored.search(np.arange(6), 9, train), reference_search(stored.folder, k=9)):
+        np.testing.assert_array_equal(items, order)
+        np.testing.assert_array_equal(scores, np.take_along_axis(exact, order, axis=1))
+
+
 def test_reference_runs_from_the_files_alone(folder, tmp_path):
     out = tmp_path / "ranking.npz"
     command = [sys.executable, "-m", "l2q.retrieval.reference", str(folder), "--k", "4", "--out", str(out)]
