@@ -102,6 +102,7 @@ def test_info(folder, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["metrics"] == {"test/recall_20": 0.125}
     assert facts["user_bytes"] == (128 + 3) / 3
+    assert facts["new_users_bytes"] == 0
 
 
 def test_export_to_faiss(folder, tmp_path, capsys):
@@ -200,10 +201,15 @@ def test_quantize(embeddings, capsys):
         ({"users": None}, "cannot be read: No such file"),
         ({"users": b"no array"}, "cannot be read: no .npy file of numbers"),
         ({"bits": "0"}, "--bits 0"),
+        (
+            {"option": ("--user-names", "a\nb\n")},
+            "names.txt has 2 lines, --users 150 rows; a row needs one name",
+        ),
+        ({"option": ("--item-names", None)}, "cannot read"),
     ],
 )
 def test_quantize_refuses_what_it_cannot_use(embeddings, capsys, change, message):
-    bits = change.pop("bits", "8")
+    bits, (option, text) = change.pop("bits", "8"), change.pop("option", (None, None))
     for name, value in change.items():
         path = embeddings / f"{name}.npy"
         path.unlink()
@@ -212,6 +218,10 @@ def test_quantize_refuses_what_it_cannot_use(embeddings, capsys, change, message
         elif value is not None:
             np.save(path, value)
     command = ["quantize", "--users", str(embeddings / "users.npy"), "--items", str(embeddings / "items.npy")]
+    if option:
+        command += [option, str(embeddings / "names.txt")]
+        if text is not None:
+            (embeddings / "names.txt").write_text(text)
     assert main([*command, "--bits", bits, "--out", str(embeddings / "index")]) == 2
     assert message in capsys.readouterr().err
     assert not (embeddings / "index").exists()

@@ -128,6 +128,35 @@ def test_back_ends_agree_with_a_plain_loop(build, dims):
         assert (items[user, len(order) :] == -1).all()
 
 
+@pytest.mark.parametrize("kind", ["random", "ties", "zeros"])
+def test_back_ends_agree_at_every_width(kind):
+    """Dense and packed to the bit, d from 1 to 130: ties and zero scales forced, k above what is left, users who
+    have everything."""
+    rng = np.random.default_rng(11)
+    for dim in range(1, 131):
+        dims = (dim, 1 + 37 * dim % 130)[: 1 + dim % 2]
+
+        def side(rows, dims=dims):
+            codes = rng.choice(np.array([-1, 1], np.int8), (rows, sum(dims)))
+            if kind == "ties":
+                codes = codes[rng.integers(3, size=rows)]
+            pool = {"random": rng.random(64), "ties": [0.5, 1], "zeros": [0, 0, -0.0, 0.7]}[kind]
+            return Rows(codes, rng.choice(np.float32(pool), (rows, len(dims))))
+
+        representations = Representations(side(5), side(40), dims, rng.random(len(dims)).astype(np.float32))
+        pairs = rng.integers(5, size=120), rng.integers(40, size=120)
+        owned = [
+            np.concatenate([one, other]) for one, other in zip(pairs, ([4] * 40, range(40)), strict=True)
+        ]
+        exclude = Interactions.from_pairs(*owned, 5, 40)
+        dense, packed = (
+            make(representations).search(np.arange(5), 50, exclude) for make in BACK_ENDS.values()
+        )
+        np.testing.assert_array_equal(dense[1], packed[1])
+        np.testing.assert_array_equal(dense[0], packed[0])
+        assert (packed[1][4] == -1).all()
+
+
 def test_float_values_rank_as_in_float64():
     rng = np.random.default_rng(3)
     users, items = rng.standard_normal((40, 12)), rng.standard_normal((300, 12))

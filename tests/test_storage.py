@@ -97,6 +97,25 @@ def test_float_values(tmp_path):
     np.testing.assert_array_equal(reference_search(stored.folder, k=5)[1], order)
 
 
+def test_float_users_with_item_codes(tmp_path):
+    """The asymmetric mode, end to end: items cost bits, users stay float; sums in quarters are exact."""
+    rng = np.random.default_rng(4)
+    coded = representations(num_users=6)
+    users = Rows(rng.integers(-8, 9, (6, sum(DIMS))).astype(np.float32) / 4)
+    scales = rng.choice(np.float32([0.5, 1, 2]), (50, 2))
+    original = Representations(users, Rows(coded.items.values, scales), DIMS, np.float32([0.5, 1]), "float16")
+    train = interactions(num_users=6)
+    stored = load_index(save_index(tmp_path / "index", original, train))
+    assert {"users.values", "items.codes"} <= stored.arrays.keys()
+    exact = 0.5 * users.values[:, :20].astype(float) @ (coded.items.values[:, :20] * scales[:, :1]).T
+    exact += users.values[:, 20:].astype(float) @ (coded.items.values[:, 20:] * scales[:, 1:]).T
+    exact[train.users, train.items] = -np.inf
+    order = np.argsort(-exact, axis=1, kind="stable")[:, :9]
+    for scores, items in (stored.search(np.arange(6), 9, train), reference_search(stored.folder, k=9)):
+        np.testing.assert_array_equal(items, order)
+        np.testing.assert_array_equal(scores, np.take_along_axis(exact, order, axis=1))
+
+
 def test_reference_runs_from_the_files_alone(folder, tmp_path):
     out = tmp_path / "ranking.npz"
     command = [sys.executable, "-m", "l2q.retrieval.reference", str(folder), "--k", "4", "--out", str(out)]
@@ -138,6 +157,26 @@ def test_replaces_an_index_only_when_complete(folder, monkeypatch):
         save_index(folder, representations(5, 6), interactions(5, 6))
     assert load_index(folder).num_users == 30
     monkeypatch.undo()
+    save_index(folder, representations(5, 6), interactions(5, 6))
+    assert load_index(folder).num_users == 5
+    assert os.listdir(folder.parent) == ["index"]
+
+
+def test_a_save_killed_between_its_renames_loses_nothing(folder, monkeypatch):
+    kept, fresh = folder.with_name(".index.old"), folder.with_name(".index.new")
+    os.replace(folder, kept)
+    fresh.mkdir()
+    for read in (load_index, compression):
+        with pytest.raises(L2QError, match=r"rename .*/\.index\.old to .*/index, or save"):
+            read(folder)
+    monkeypatch.setattr(
+        storage, "_write_manifest", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full"))
+    )
+    with pytest.raises(L2QError, match="disk full"):
+        save_index(folder, representations(5, 6), interactions(5, 6))
+    assert load_index(folder).num_users == 30  # what was there is back, and stays until the new one is whole
+    monkeypatch.undo()
+    os.replace(folder, kept)
     save_index(folder, representations(5, 6), interactions(5, 6))
     assert load_index(folder).num_users == 5
     assert os.listdir(folder.parent) == ["index"]
@@ -185,6 +224,7 @@ def edit(**changes):
         ("manifest.json", edit(num_items=49), "items.degrees.npy is int32"),
         ("manifest.json", edit(weights=[1]), "weights"),
         ("manifest.json", edit(files={}), "cannot be used"),
+        ("manifest.json", edit(filter={}), "cannot be used"),
         ("manifest.json", edit(dims=None), "cannot be used"),
         ("manifest.json", edit(files={"../secret": {"bytes": 1, "sha256": ""}}), "is missing"),
     ],

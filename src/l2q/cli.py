@@ -116,8 +116,12 @@ def info(index: str, as_json: bool) -> None:
     stored = load_index(index)
     manifest, sizes = stored.manifest, compression(stored.manifest)
     folder_bytes = sum(path.stat().st_size for path in stored.folder.iterdir())
+    filter_bytes = sum(
+        entry["bytes"] for name, entry in manifest["files"].items() if "filter" in name.split(".")
+    )
     if as_json:
-        print(json.dumps({**manifest, **sizes, "folder_bytes": folder_bytes}, indent=2, ensure_ascii=False))
+        more = {**sizes, "new_users_bytes": filter_bytes, "folder_bytes": folder_bytes}
+        print(json.dumps({**manifest, **more}, indent=2, ensure_ascii=False))
         return
     kind = "bits" if stored.arrays.get("items.codes") is not None else "float32 values"
     scaled = [side for side in ("users", "items") if f"{side}.scales" in stored.arrays]
@@ -132,6 +136,7 @@ def info(index: str, as_json: bool) -> None:
         "bytes per item": f"{sizes['item_bytes']:.1f}",
         f"smaller than float32, d = {stored.dims[0]}": f"{sizes['compression']:.2f} x",
         "smaller than float32, d = 64": f"{sizes['compression_d64']:.2f} x",
+        "for new users": f"{filter_bytes:,} bytes" if filter_bytes else "-",
         "whole folder": f"{folder_bytes:,} bytes",
         "config": manifest["config_hash"] or "-",
         **{name: f"{value:.4f}" for name, value in manifest["metrics"].items()},
@@ -168,7 +173,16 @@ def export(index: str, out: str) -> None:
         print("note: FAISS ranks by Hamming distance alone, which cannot express the scales and weights here")
 
 
-def quantize(users: str, items: str, train: str | None, bits: int, out: str, seed: int) -> None:
+def quantize(
+    users: str,
+    items: str,
+    train: str | None,
+    user_names: str | None,
+    item_names: str | None,
+    bits: int,
+    out: str,
+    seed: int,
+) -> None:
     """Packed codes of any model whose scores are inner products, by coordinate descent, and what they cost:
     Recall@20 of the codes' ranking against the model's own."""
     import numpy as np
@@ -188,6 +202,13 @@ def quantize(users: str, items: str, train: str | None, bits: int, out: str, see
     (num_users, width), (num_items, other_width) = X.shape, Y.shape
     if width != other_width:
         raise L2QError(f"--users has {width} columns, --items {other_width}; their products need the same")
+    names = [
+        _names(path, size, option, rows)
+        for path, size, option, rows in (
+            (user_names, num_users, "--user-names", "--users"),
+            (item_names, num_items, "--item-names", "--items"),
+        )
+    ]
     owners, owned = read_lightgcn(train) if train else ((), ())
     exclude = Interactions.from_pairs(owners, owned, num_users, num_items)
     with Progress(console=Console(stderr=True)) as bars:
@@ -207,7 +228,7 @@ def quantize(users: str, items: str, train: str | None, bits: int, out: str, see
     truth = Interactions.from_pairs(
         np.repeat(sample, k)[best.ravel() >= 0], best[best >= 0], num_users, num_items
     )
-    folder = save_index(out, codes, exclude)
+    folder = save_index(out, codes, exclude, user_names=names[0], item_names=names[1])
     recall = evaluate(load_index(folder).index, truth, (k,), exclude).metrics[f"recall_{k}"]
     update_metrics(folder, {f"float/recall_{k}": recall})
     item_bytes, float_bytes = compression(folder)["item_bytes"], 4 * width
@@ -239,6 +260,19 @@ def _embeddings(path: str, option: str) -> np.ndarray:
         row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
         raise L2QError(f"{option} {path}: row {row} holds NaN or infinity")
     return values
+
+
+def _names(path: str | None, size: int, option: str, rows: str) -> list[str] | None:
+    from l2q.data.interactions import read_names
+
+    if path is None:
+        return None
+    names = read_names(path).tolist()
+    if len(names) != size:
+        raise L2QError(
+            f"{option} {path} has {len(names):,} lines, {rows} {size:,} rows; a row needs one name"
+        )
+    return names
 
 
 def _shape(values: Any) -> str:
@@ -326,6 +360,8 @@ def _parser() -> argparse.ArgumentParser:
     fitted.add_argument("--users", required=True, metavar="U.npy", help="(users, d) float")
     fitted.add_argument("--items", required=True, metavar="V.npy", help="(items, d) float")
     fitted.add_argument("--train", metavar="FILE", help="what users have, a line 'user item item ...' each")
+    fitted.add_argument("--user-names", metavar="FILE", help="a name a line, in row order")
+    fitted.add_argument("--item-names", metavar="FILE", help="the same for items")
     fitted.add_argument("--bits", type=int, default=768, help="of a row (768)")
     fitted.add_argument("--out", required=True, metavar="DIR", help="folder of the new index")
     fitted.add_argument("--seed", type=int, default=0)

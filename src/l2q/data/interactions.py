@@ -172,7 +172,8 @@ def read_dataset(path: str | Path, name: str, split_seed: int = 0) -> Dataset:
         return Dataset(name, train, test, user_names, item_names)
 
     pairs = [read_lightgcn(path / file) for file in ("train.txt", "test.txt")]
-    names = [_read_names(path / file) for file in ("users.txt", "items.txt")]
+    files = [path / file for file in ("users.txt", "items.txt")]
+    names = [read_names(file) if file.exists() else None for file in files]
     if not len(pairs[0][0]):
         raise L2QError(f"{path / 'train.txt'} has no interactions")
     shape = []
@@ -192,6 +193,15 @@ def read_dataset(path: str | Path, name: str, split_seed: int = 0) -> Dataset:
     cold = int(((train.user_degrees == 0) & (test.user_degrees > 0)).sum())
     _warn(path, cold, "users have test items but no train items")
     return Dataset(name, train, test, *names)
+
+
+def read_names(path: str | Path) -> np.ndarray:
+    """The lines of a UTF-8 text file, one name each. Raises L2QError for what cannot be read."""
+    try:
+        text = _read(path).decode()
+    except UnicodeDecodeError as error:
+        raise L2QError(f"{path} is not UTF-8 text: byte {error.start}") from error
+    return np.array(text.replace("\r\n", "\n").removesuffix("\n").split("\n"))
 
 
 def holdout(train: Interactions, fraction: float, seed: int) -> tuple[Interactions, Interactions]:
@@ -248,16 +258,6 @@ def _read(path: str | Path) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise L2QError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _read_names(path: Path) -> np.ndarray | None:
-    if not path.exists():
-        return None
-    try:
-        text = _read(path).decode()
-    except UnicodeDecodeError as error:
-        raise L2QError(f"{path} is not UTF-8 text: byte {error.start}") from error
-    return np.array(text.replace("\r\n", "\n").removesuffix("\n").split("\n"))
 
 
 def _read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

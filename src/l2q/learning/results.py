@@ -19,6 +19,7 @@ from rich.table import Table
 
 from l2q.data.interactions import Dataset, Interactions
 from l2q.evaluation import evaluate
+from l2q.models.new_users import FilterSide
 from l2q.representations import Representations
 from l2q.retrieval.index import DenseIndex
 from l2q.retrieval.storage import compression, load_index, save_index
@@ -40,6 +41,7 @@ def export(
     dataset: Dataset,
     config_hash: str,
     metrics: dict[str, Any],
+    filter_side: FilterSide | None = None,
 ) -> dict[str, float]:
     """Writes the index, has a fresh process that knows only the files rank with plain NumPy, and holds its
     ranking to the float sign products'. Returns what the files weigh."""
@@ -52,6 +54,7 @@ def export(
         dataset=dataset.name,
         config_hash=config_hash,
         metrics={key: value for key, value in metrics.items() if key.startswith(("val/", "test/"))},
+        filter_side=filter_side,
     )
     users = np.unique(np.linspace(0, dataset.train.num_users - 1, VERIFIED_USERS).astype(np.int64))
     k = min(20, dataset.train.num_items)

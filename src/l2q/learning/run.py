@@ -47,8 +47,8 @@ class Run:
 
     ``config.json``, ``history.csv``, ``checkpoints/``, ``metrics.json``, ``per_user.npz``, ``training.png``,
     ``index/``. ``config`` is the resolved configuration as plain values: it is recorded, and its entries
-    ``fit test ckpt_path eval protocol`` are read. ``command`` goes into the metrics: no figure without its
-    command. ``trainer`` builds a Trainer from callbacks and logger.
+    ``fit test ckpt_path eval protocol new_users`` are read. ``command`` goes into the metrics: no figure without
+    its command. ``trainer`` builds a Trainer from callbacks and logger.
     """
 
     def __init__(
@@ -104,7 +104,9 @@ class Run:
             metrics |= {f"test/{key}": value for key, value in found.items()}
             np.savez_compressed(self.folder / "per_user.npz", allow_pickle=False, **per_user)
         index = self.folder / "index"
-        metrics |= results.export(index, representations, self.dataset, self.config_hash, metrics)
+        # training takes the codes away from the filter that they were fitted to
+        side = self.recommender.encoder.filter_side if self.config["new_users"] and not epochs else None
+        metrics |= results.export(index, representations, self.dataset, self.config_hash, metrics, side)
         if self.config["test"]:
             packed = results.measure_packed(index, self.dataset.test, self.ks, self.dataset.train)
             metrics |= {f"test/packed/{key}": value for key, value in packed.items()}

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrizations
 from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
 from l2q.models.graph import Propagation
+from l2q.models.new_users import FilterSide
 from l2q.models.spectral import itq, random_rotation
 from l2q.representations import Representations, Rows
 
@@ -60,7 +61,10 @@ class Encoder(nn.Module):
                 f"model.layer_weights has {len(layer_weights)} values; "
                 f"num_layers={num_layers} needs {num_layers + 1}"
             )
-        users, items = initialization(train, embedding_dim, seed)
+        users, items = start = initialization(train, embedding_dim, seed)
+        self.filter_side: FilterSide | None = getattr(
+            start, "filter_side", None
+        )  # of codes fitted to a filter
         self.num_users, self.num_items = train.num_users, train.num_items
         self.num_layers, self.combination = num_layers, combination
         self.embeddings = nn.Parameter(torch.from_numpy(np.concatenate([users, items]).astype(np.float32)))

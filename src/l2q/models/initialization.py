@@ -18,6 +18,7 @@ from rich.progress import (
 
 from l2q.data.interactions import Interactions
 from l2q.models.coordinate_descent import CoordinateDescent, fit
+from l2q.models.new_users import FilterSide
 from l2q.models.spectral import SpectralFilter, spectral
 
 
@@ -60,6 +61,12 @@ class Spectral:
         return users, items
 
 
+class Start(tuple[np.ndarray, np.ndarray]):
+    """Both sides of E^(0), and what an index keeps of the filter behind them for users who come later."""
+
+    filter_side: FilterSide
+
+
 @dataclass(frozen=True)
 class FittedCodes:
     """Codes of ``dim`` bits fitted to the scores of a spectral filter by coordinate descent, no gradient.
@@ -72,12 +79,15 @@ class FittedCodes:
     descent: CoordinateDescent = field(default_factory=CoordinateDescent)
     length: int = 100
 
-    def __call__(self, train: Interactions, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, train: Interactions, dim: int, seed: int) -> Start:
         with steps() as progress:
-            base, lists = self.filter(train, seed).lists(train, self.length, progress)
+            scores = self.filter(train, seed)
+            base, lists = scores.lists(train, self.length, progress)
             codes = fit(base, lists, replace(self.descent, bits=dim), seed, train, progress)
         assert codes.items.scales is not None
-        return codes.users.values.astype(np.float32), codes.items.values * codes.items.scales
+        start = Start((codes.users.values.astype(np.float32), codes.items.values * codes.items.scales))
+        start.filter_side = FilterSide.of(self.filter, scores, self.descent.weight, self.length)
+        return start
 
 
 @contextmanager

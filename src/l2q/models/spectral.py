@@ -136,7 +136,7 @@ class FilterScores:
         """What codes are fitted to: the base X = U diag(h) / norm, (M, rank), and Y = D_i^popularity V,
         (N, rank), and the ``length`` best unseen items of each user with their scores S, times the factor
         <x_u Y^T, t> / <t, t> that makes a user's targets t agree with the base."""
-        num_users, num_items = self.R_hat.shape
+        num_users, num_items = len(self.U), len(self.Y)
         norms = np.empty(num_users, np.float32)
 
         def score(users: slice) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
@@ -11,20 +12,62 @@ from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
 from l2q.representations import Representations, Rows
 
+if TYPE_CHECKING:  # and imported where it is used: it brings torch along, which a query does without
+    from l2q.models.new_users import FilterSide
+
+
+RIDGE = 0.1
+
+
+class HalfRound:
+    """One half-round of the descent that made the codes: the new user's row is fitted to the items' codes, with
+    the scores of the filter as its base and its list (``l2q.models.new_users``). What it needs beside the
+    filter's side, G = A^T A and C = Y^T A, comes from the index's own item codes A in a second. The start is the
+    signs of the least-squares solution without lists, v = (G + l I)^-1 C^T x.
+    """
+
+    def __init__(self, side: FilterSide, items: Rows, train: Interactions):
+        from l2q.models.coordinate_descent import Side
+
+        assert items.scales is not None
+        self._side, self._train = side, train
+        self._items = Side(items.values, items.scales[:, 0])
+        A = items.values * items.scales
+        self._G = A.T @ A
+        degrees = np.maximum(train.item_degrees, 1).astype(np.float32)
+        self._C = (side.V * (degrees ** side.options["popularity"])[:, None]).T @ A
+        self._start = np.linalg.solve(_ridge(self._G, 1e-3), self._C.T).T  # (rank, bits)
+
+    def __call__(self, item_lists: Sequence[Sequence[int] | np.ndarray]) -> Rows:
+        """One query row for each list of item ids. Raises L2QError for an empty list or an unknown id."""
+        from l2q.models.coordinate_descent import Side, fit_rows
+
+        new = _interactions(item_lists, self._train.num_items)
+        options = self._side.options
+        (X, _), lists = self._side.scores(new, self._train).lists(new, int(options["length"]))
+        codes = np.where(X @ self._start >= 0, 1, -1).astype(np.int8)
+        start = Side(codes, np.ones(len(codes), np.float32))
+        fitted = fit_rows(start, X, self._C, self._G, lists, self._items, options["weight"])
+        return Rows(fitted.codes)
+
 
 class FoldIn:
     """One hop of propagation from the items' de-quantized rows A_i^(s) = a_i^(s) Q_i^(s):
 
         x^(s) = sum_{i in items} A_i^(p) / sqrt(|items| deg_i)
-        u^(s) = x^(s) O_s        code sign(u^(s)), scale ||u^(s)||_1 / dim_s
+        u^(s) = x^(s) W_s        code sign(u^(s)), scale ||u^(s)||_1 / dim_s
 
     p = s - 1 where segments are layers. Layer 0 is an embedding of its own, which a new user lacks: it is
     put where its items are, p = 0, as is the only segment of other models. That ranks better than leaving
-    layer 0 out of the score.
+    layer 0 out of the score (docs/results.md).
 
-    Layers may differ by a rotation before the sign, so O_s is the orthogonal matrix that best takes the known
-    users' x^(s) to their own A_u^(s) (orthogonal Procrustes: the polar factor of sum_u x_u^T A_u, Schoenemann
-    1966). It needs nothing beside the index. The identity fills the directions that no known user shows.
+    W_s takes the known users' x^(s) to their own A_u^(s) by least squares, held near c O_s:
+
+        min over W of ||X W - A||^2 + l ||W - c O_s||^2,    l = RIDGE tr(X^T X) / dim
+
+    O_s the orthogonal Procrustes map (the polar factor of X^T A, Schoenemann 1966), since layers may differ by a
+    rotation before the sign, and c its least-squares scale. It needs nothing beside the index. Without known
+    users W_s is the identity.
     """
 
     def __init__(self, representations: Representations, train: Interactions, item_degrees: np.ndarray):
@@ -34,26 +77,16 @@ class FoldIn:
         self._item_factors = 1 / np.sqrt(np.maximum(item_degrees, 1)).astype(np.float32)
         items, users = _dequantized(representations, "items"), _dequantized(representations, "users")
         self._sources = [items[max(s - 1, 0)] for s in range(len(items))]
-        self._rotations = [
-            _procrustes(self._propagate(train, source), user)
+        self._maps = [
+            _least_squares(self._propagate(train, source), user)
             for source, user in zip(self._sources, users, strict=True)
         ]
 
     def __call__(self, item_lists: Sequence[Sequence[int] | np.ndarray]) -> Rows:
         """One query row for each list of item ids. Raises L2QError for an empty list or an unknown id."""
-        for place, items in enumerate(item_lists):
-            if not len(items):
-                raise L2QError(f"item list {place} is empty; a new user needs at least one item")
-        lengths = [len(items) for items in item_lists]
-        lists = Interactions.from_pairs(
-            np.repeat(np.arange(len(item_lists)), lengths),
-            np.concatenate(item_lists),
-            len(item_lists),
-            self._num_items,
-        )
+        lists = _interactions(item_lists, self._num_items)
         segments = [
-            self._propagate(lists, source) @ rotation
-            for source, rotation in zip(self._sources, self._rotations, strict=True)
+            self._propagate(lists, source) @ W for source, W in zip(self._sources, self._maps, strict=True)
         ]
         values = np.concatenate(segments, axis=1)
         if not self._binary:
@@ -71,6 +104,16 @@ class FoldIn:
         return sparse.csr_array((weights, lists.items, lists.indptr), shape=shape) @ source
 
 
+def _interactions(item_lists: Sequence[Sequence[int] | np.ndarray], num_items: int) -> Interactions:
+    for place, items in enumerate(item_lists):
+        if not len(items):
+            raise L2QError(f"item list {place} is empty; a new user needs at least one item")
+    lengths = [len(items) for items in item_lists]
+    return Interactions.from_pairs(
+        np.repeat(np.arange(len(item_lists)), lengths), np.concatenate(item_lists), len(item_lists), num_items
+    )
+
+
 def _dequantized(representations: Representations, side: str) -> list[np.ndarray]:
     """A^(s) = a^(s) Q^(s) per segment, float32."""
     rows: Rows = getattr(representations, side)
@@ -80,8 +123,25 @@ def _dequantized(representations: Representations, side: str) -> list[np.ndarray
     return [values * rows.scales[:, s, None].astype(np.float32) for s, values in enumerate(segments)]
 
 
+def _ridge(gram: np.ndarray, strength: float) -> np.ndarray:
+    """The Gram matrix with ``strength`` times its mean diagonal added to the diagonal."""
+    return gram + strength * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=gram.dtype)
+
+
+def _least_squares(X: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """W (dim, dim) float32 as in ``FoldIn``."""
+    turn = _procrustes(X, targets)
+    turned = X @ turn
+    size = np.vdot(turned, turned)
+    if not size:
+        return turn
+    near = np.vdot(turned, targets) / size * turn
+    gram = X.T.astype(np.float64) @ X
+    return (near + np.linalg.solve(_ridge(gram, RIDGE), X.T @ (targets - X @ near))).astype(np.float32)
+
+
 def _procrustes(sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """argmin over orthogonal O of ||sources O - targets||, float32."""
+    """argmin over orthogonal O of ||sources O - targets||, float32; the identity fills what no row shows."""
     covariance = sources.T.astype(np.float64) @ targets
     covariance += 1e-6 * np.linalg.norm(covariance) * np.eye(*covariance.shape)
     left, _, right = np.linalg.svd(covariance, full_matrices=False)

@@ -5,6 +5,8 @@ users.codes.npy     (users, row bytes) uint8, packed as in ``packing``; or users
 users.scales.npy    (users, segments) float16 or float32; absent where all are one
 users.txt           names, one a line in row order; absent where the row number is the name
 items.*             the same for items
+items.filter.npy    (items, rank) float16, filter.values.npy (3, rank) float32: for new users of codes fitted
+                    to a spectral filter (``l2q.models.new_users``); absent for other models, or left out
 items.degrees.npy   (items,) int32, train interactions of each item
 train.indptr.npy, train.items.npy   train items of every user, left out of a search
 """
@@ -19,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,8 +29,11 @@ from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
 from l2q.representations import Representations, Rows
 from l2q.retrieval import packing
-from l2q.retrieval.fold_in import FoldIn
+from l2q.retrieval.fold_in import FoldIn, HalfRound
 from l2q.retrieval.index import DenseIndex, Index, PackedIndex
+
+if TYPE_CHECKING:
+    from l2q.models.new_users import FilterSide
 
 FORMAT, VERSION = "l2q-index", 1
 MANIFEST = "manifest.json"
@@ -51,6 +56,7 @@ def save_index(
     dataset: str = "",
     config_hash: str = "",
     metrics: Mapping[str, float] | None = None,
+    filter_side: FilterSide | None = None,
 ) -> Path:
     """Writes the whole index beside ``folder`` and then puts it in its place; an index that was there
     is lost only when the new one is complete.
@@ -90,8 +96,13 @@ def save_index(
         "config_hash": config_hash,
         "metrics": dict(metrics or {}),
     }
-    fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    if filter_side is not None:
+        arrays["items.filter"], arrays["filter.values"] = filter_side.V, filter_side.values
+        manifest["filter"] = filter_side.options
+    fresh, old = folder.with_name(f".{folder.name}.new"), _aside(folder)
     try:
+        if old.exists() and not folder.exists():  # an earlier save was killed between its two renames
+            os.replace(old, folder)
         for leftover in (fresh, old):
             shutil.rmtree(leftover, ignore_errors=True)
         fresh.mkdir(parents=True)
@@ -174,7 +185,13 @@ class StoredIndex:
         return DenseIndex(self.representations)
 
     @cached_property
-    def fold_in(self) -> FoldIn:
+    def fold_in(self) -> FoldIn | HalfRound:
+        if "filter" in self.manifest:
+            from l2q.models.new_users import FilterSide
+
+            V, values = self.arrays["items.filter"], self.arrays["filter.values"]
+            side = FilterSide(V, values, self.manifest["filter"])
+            return HalfRound(side, self.representations.items, self.exclude)
         return FoldIn(self.representations, self.exclude, self.arrays["items.degrees"])
 
     def search(
@@ -282,6 +299,12 @@ def _write_names(path: Path, names: Sequence[str], size: int) -> None:
     path.write_text("".join(f"{name}\n" for name in names), "utf-8", newline="\n")
 
 
+def _aside(folder: Path) -> Path:
+    """Where the index that is replaced lies for a moment."""
+    folder = folder.absolute()
+    return folder.with_name(f".{folder.name}.old")
+
+
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     fresh = folder / f"{MANIFEST}.new"
     fresh.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -294,6 +317,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text("utf-8"))
         kind, version = manifest["format"], manifest["version"]
     except OSError as error:
+        if not folder.exists() and _aside(folder).exists():
+            raise L2QError(
+                f"index {folder} was being replaced when that was broken off; the one before is whole: "
+                f"rename {_aside(folder)} to {folder}, or save the new one again"
+            ) from error
         raise L2QError(f"{folder} is no index: {path} cannot be read ({error.strerror or error})") from error
     except (ValueError, KeyError, TypeError) as error:
         raise L2QError(f"{folder} is no index, or a damaged one: {path} cannot be used ({error})") from error
@@ -326,6 +354,10 @@ def _check_arrays(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str
             expected[f"{side}.values"] = ((rows, sum(dims)), "float32")
         if f"{side}.scales" in arrays:
             expected[f"{side}.scales"] = ((rows, segments), manifest["scale_dtype"])
+    if "filter" in manifest:
+        rank = arrays["filter.values"].shape[-1]
+        expected["filter.values"] = ((3, rank), "float32")
+        expected["items.filter"] = ((num_items, rank), "float16")
     for name, (shape, dtype) in expected.items():
         array = arrays[name]
         if (array.shape, str(array.dtype)) != (shape, dtype):

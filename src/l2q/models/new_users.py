@@ -1,0 +1,76 @@
+"""What a spectral filter leaves for users who come after the fit: scores from a list of items alone.
+
+    r_hat = n^-gamma_user R_new D_i^-gamma_item        U_new = r_hat V diag(1 / s)        (fold-in of the SVD)
+
+take the place of R_hat and U in the filter's scores; the tail goes over the known users, R_hat_new R_hat^T R_hat.
+float16 costs nothing; columns of V left out do (docs/results.md).
+
+Source of the fold-in: Deerwester et al., "Indexing by latent semantic analysis", JASIS 1990.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from l2q.data.interactions import Interactions
+from l2q.models.spectral import FilterScores, SpectralFilter, normalize
+
+
+@dataclass(frozen=True, eq=False)
+class FilterSide:
+    """The item side of a filter: ``V`` (N, rank) float16, the right singular vectors, and ``values``
+    (3, rank) float32: s, h and inner as in ``FilterScores``. ``options``: gamma_user, gamma_item and popularity
+    of the filter, the tail's factor, weight and length of the lists; plain numbers, for a manifest."""
+
+    V: np.ndarray
+    values: np.ndarray
+    options: dict[str, float]
+
+    @classmethod
+    def of(cls, options: SpectralFilter, scores: FilterScores, weight: float, length: int) -> FilterSide:
+        degrees = scores.degrees[:, None]
+        V = np.divide(scores.Y, degrees, out=np.zeros_like(scores.Y), where=degrees > 0)
+        s = np.einsum("ur,ur->r", scores.R_hat @ V, scores.U)  # the diagonal of U^T R_hat V
+        return cls(
+            V.astype(np.float16),
+            np.stack([s, scores.h, scores.inner]).astype(np.float32),
+            {
+                "gamma_user": float(options.gamma_user),
+                "gamma_item": float(options.gamma_item),
+                "popularity": float(options.popularity),
+                "factor": float(scores.factor),
+                "weight": float(weight),
+                "length": int(length),
+            },
+        )
+
+    def scores(self, new: Interactions, train: Interactions) -> FilterScores:
+        """The filter's scores for the rows of ``new``, which know the users of ``train``. O(edges)."""
+        gamma_user, gamma_item, power = (
+            self.options[key] for key in ("gamma_user", "gamma_item", "popularity")
+        )
+        known = normalize(train, gamma_user, gamma_item)
+        # an item that train lacks has no direction in V and no known user: its factor does not matter
+        item_degrees = np.maximum(train.item_degrees, 1).astype(np.float32)
+        popularity = item_degrees**power
+        R_new = new.to_csr()
+        users = (new.user_degrees**-gamma_user).astype(np.float32)
+        R_new.data = np.repeat(users, new.user_degrees) * (item_degrees**-gamma_item)[new.items]
+        V, (s, h, inner) = self.V.astype(np.float32), self.values
+        U = (R_new @ V) / np.maximum(s, 1e-6 * s[0])
+        # the new rows come first: the last of three hops starts from the users that the second reached
+        indptr = np.concatenate([R_new.indptr[:-1], R_new.indptr[-1] + known.indptr])
+        values, items = np.concatenate([R_new.data, known.data]), np.concatenate([new.items, train.items])
+        num_rows = new.num_users + train.num_users
+        R_hat = sparse.csr_array((values, items, indptr), shape=(num_rows, train.num_items))
+        R_hat_T = known.T.tocsr()
+        R_hat_T = sparse.csr_array(
+            (R_hat_T.data, R_hat_T.indices + np.int32(new.num_users), R_hat_T.indptr),
+            shape=(train.num_items, num_rows),
+        )
+        return FilterScores(
+            U, h, inner, V * popularity[:, None], R_hat, R_hat_T, popularity, self.options["factor"]
+        )
