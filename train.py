@@ -3,6 +3,7 @@
 ``python train.py --help`` lists the options; ``-m`` sweeps over comma-separated values.
 """
 
+import hashlib
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,15 @@ def run_dir(fit: bool, ckpt_path: str | None, root: str) -> str:
     return f"{root}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
 
 
+def folder_name(overrides: str) -> str:
+    """A job's overrides as a folder's name; file systems take 255 bytes, so the end of a longer one is hashed."""
+    if len(overrides.encode()) <= 200:
+        return overrides
+    return f"{overrides[:60]}-{hashlib.sha256(overrides.encode()).hexdigest()[:16]}"
+
+
 OmegaConf.register_new_resolver("run_dir", run_dir, use_cache=True)
+OmegaConf.register_new_resolver("folder_name", folder_name)
 
 
 def build(config: DictConfig, folder: Path, name: str, group: str | None, command: str):

@@ -1,6 +1,7 @@
 """The entry point as its users call it: runs, sweeps, resuming, every option, bad input."""
 
 import csv
+import importlib.util
 import json
 import os
 import signal
@@ -268,3 +269,13 @@ def test_help_and_composition_do_not_import_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.strip().endswith("[]"), done.stdout[-500:] + done.stderr[-500:]
+
+
+def test_a_sweep_with_long_overrides_has_folders_that_file_systems_take():
+    spec = importlib.util.spec_from_file_location("entry", ROOT / "train.py")
+    entry = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(entry)
+    assert entry.folder_name("model=l2q,seed=0") == "model=l2q,seed=0"
+    names = {entry.folder_name(f"model={{{'x' * 400}}},seed={seed}") for seed in (0, 1)}
+    assert len(names) == 2
+    assert all(len(name) < 100 and name.startswith("model={xxx") for name in names)
