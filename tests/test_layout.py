@@ -52,6 +52,10 @@ def test_starts_light(code):
     assert modules.isdisjoint(HEAVY)
 
 
+def test_serving_does_not_import_torch():
+    assert "torch" not in imported_by("import l2q.retrieval.storage, l2q.retrieval.index, l2q.evaluation")
+
+
 def tracked_files() -> list[Path]:
     done = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True)
     if done.returncode:

@@ -34,7 +34,6 @@ from functools import reduce
 import llvmlite.binding
 import numba
 import numpy as np
-import torch
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -138,6 +137,8 @@ def top_k_torch(
 ) -> tuple[np.ndarray, np.ndarray]:
     """``top_k`` for packed queries by float32 products of -1 and +1 (exact integers up to 2^24, whatever the
     order and also in TF32), in chunks of queries x items. Its speed on a GPU has not been measured."""
+    import torch  # here alone: the command line would spend most of its time on importing it
+
     factors = np.broadcast_to(factors, (len(queries), len(dims)))
     starts, ends, excluded = _exclusions(exclude, rows, len(queries))
     offsets = np.concatenate(([0], np.cumsum(dims)))
