@@ -11,6 +11,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,9 +19,11 @@ from l2q.errors import L2QError
 
 
 def run_dir(fit: bool, ckpt_path: str | None, root: str) -> str:
-    """A resumed run goes on in its own folder; any other gets a new one, named by the time."""
-    if fit and ckpt_path:
-        return str(Path(ckpt_path).resolve().parents[1])
+    """A resumed run goes on in its own folder, the one around ``checkpoints/``; any other gets a new one,
+    named by the time."""
+    checkpoint = Path(ckpt_path or "").resolve()
+    if fit and checkpoint.is_file() and checkpoint.parent.name == "checkpoints":
+        return str(checkpoint.parents[1])
     return f"{root}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
 
 
@@ -46,15 +49,12 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
     from l2q.models.graph import Graph, Propagation
     from l2q.models.initialization import Normal
 
+    if missing := OmegaConf.missing_keys(config):
+        raise L2QError(f"{' and '.join(sorted(missing))} has no default: give {sorted(missing)[0]}=VALUE")
     plain: Any = OmegaConf.to_container(config, resolve=True)
     holdout = config.protocol.name == "holdout"
     source = dict(plain["dataset"])
-    for key in (
-        "batch_size",
-        "learning_rate",
-        "temperature",
-        "epochs",
-    ):  # of training, beside what describes the set
+    for key in ("batch_size", "learning_rate", "temperature", "epochs"):  # of training, not of the set
         source.pop(key, None)
     split = (
         {key: config.protocol[key] for key in ("split", "fraction", "split_seed")}
@@ -125,7 +125,11 @@ def main(config: DictConfig) -> None:
         group = Path(job.sweep.dir).name if sweep else None
         build(config, Path(job.runtime.output_dir), name, group, command)()
         failed = False
-    except L2QError as error:  # one line; the other jobs of a sweep go on
+    except (L2QError, InstantiationException) as error:  # one line; the other jobs of a sweep go on
+        if not isinstance(error, L2QError):  # Hydra's wrapping of what a constructor says
+            if not isinstance(error.__cause__, L2QError):
+                raise
+            error = error.__cause__
         FAILURES.append(f"{name}: {error}")
         print(f"error: {error}", file=sys.stderr)
     finally:

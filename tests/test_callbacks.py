@@ -89,15 +89,16 @@ def test_patience_counts_from_the_end_of_annealing_and_measured_epochs_only():
 
 def test_the_first_step_without_a_finite_loss_is_named():
     guard = FiniteLoss()
+    module = SimpleNamespace(encoder=SimpleNamespace(embeddings=torch.zeros(2, 2)))
     losses = [1.0, float("nan"), float("inf"), 1.0]
     for step, loss in enumerate(losses, start=11):
-        trainer = SimpleNamespace(global_step=step, is_last_batch=step == 14)
+        trainer = SimpleNamespace(global_step=step, is_last_batch=step == 14, current_epoch=1)
         outputs = {"loss": torch.tensor(loss)}
         if step < 14:
-            guard.on_train_batch_end(trainer, None, outputs, None, step - 11)
+            guard.on_train_batch_end(trainer, module, outputs, None, step - 11)
         else:
-            with pytest.raises(L2QError, match="not finite at step 12"):
-                guard.on_train_batch_end(trainer, None, outputs, None, step - 11)
+            with pytest.raises(L2QError, match=r"not finite at step 12; .*last\.ckpt holds"):
+                guard.on_train_batch_end(trainer, module, outputs, None, step - 11)
 
 
 def test_the_time_split_charges_every_second_to_one_part(monkeypatch):
@@ -157,3 +158,10 @@ def test_the_time_split_charges_every_second_to_one_part(monkeypatch):
         }
     split.on_train_end(None, module)
     encoder(torch.ones(()))  # its hooks are gone: nothing to differentiate, and no error
+
+
+def test_a_last_step_that_spoils_the_embeddings_is_named_before_they_are_kept():
+    module = SimpleNamespace(encoder=SimpleNamespace(embeddings=torch.tensor([[0.0, float("nan")]])))
+    trainer = SimpleNamespace(global_step=7, is_last_batch=True, current_epoch=0)
+    with pytest.raises(L2QError, match=r"not finite at step 7; .*no epoch was whole"):
+        FiniteLoss().on_train_batch_end(trainer, module, {"loss": torch.tensor(1.0)}, None, 6)

@@ -226,6 +226,13 @@ def test_every_named_set_is_configured():
         ),
         (["model.quantizer.estimator=magic"], "estimator=magic"),
         (["learning_rate=-1"], "learning_rate=-1"),
+        (["eval.ks=[]"], "eval.ks=[]"),
+        (["eval.ks=20"], "eval.ks=20"),
+        (["model.num_layers=-1"], "model.num_layers=-1 must be at least 0"),
+        (["protocol.every_n_epochs=0"], "protocol.every_n_epochs=0 must be at least 1"),
+        (["seed=-1"], "seed=-1 must be at least 0"),
+        (["fit=false"], "ckpt_path=FILE"),
+        (["dataset=table"], "give dataset.dir=VALUE"),
     ],
 )
 def test_bad_input_is_one_clear_line(tmp_path, overrides, words):
@@ -246,6 +253,54 @@ def test_a_checkpoint_of_another_model_or_shape_is_refused(tmp_path):
         assert done.returncode == 2
         assert words in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_checkpoint_with_other_tensors_is_refused(tmp_path):
+    train("trainer.max_epochs=1", "logger=none", cwd=tmp_path)
+    checkpoint = only(tmp_path, "outputs/debian/l2q_anl/*/checkpoints/last.ckpt")
+    done = train(
+        "model.transform=identity", f"ckpt_path={checkpoint}", "logger=none", cwd=tmp_path, check=False
+    )
+    assert done.returncode == 2
+    assert "the checkpoint has (16, 16) encoder.transforms.0.weight, this run no" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_closed_form_model_keeps_its_figures_when_its_checkpoint_is_named(tmp_path):
+    train("model=popularity", "logger=none", cwd=tmp_path)
+    folder = only(tmp_path, "outputs/debian/popularity/*")
+    expected = metrics_of(folder)
+    train("model=popularity", f"ckpt_path={folder}/checkpoints/last.ckpt", "logger=none", cwd=tmp_path)
+    assert only(tmp_path, "outputs/debian/popularity/*") == folder
+    for key in ("val/recall_20", "test/recall_20", "epochs"):
+        assert metrics_of(folder)[key] == expected[key]
+
+
+def test_a_checkpoint_from_elsewhere_does_not_lend_its_folder(tmp_path):
+    missing = tmp_path / "elsewhere" / "checkpoints" / "last.ckpt"
+    done = train("model=popularity", f"ckpt_path={missing}", "logger=none", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "is not a file" in done.stderr
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_recall_20_chooses_the_epoch_even_where_nobody_asks_for_it(tmp_path):
+    train("trainer.max_epochs=1", "eval.ks=[5]", "logger=none", cwd=tmp_path)
+    folder = only(tmp_path, "outputs/debian/l2q_anl/*")
+    assert (folder / "checkpoints" / "best.ckpt").exists()
+    assert "val/recall_20" not in metrics_of(folder)
+    assert metrics_of(folder)["val/recall_5"] > 0
+
+
+def test_a_key_without_a_network_is_logged_offline(tmp_path):
+    environment = os.environ | {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    environment |= {"HOME": str(tmp_path)}
+    environment.pop("WANDB_MODE", None)
+    command = [sys.executable, str(ROOT / "train.py"), "model=popularity"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "logged offline" in done.stderr
+    assert list(tmp_path.glob("outputs/debian/popularity/*/wandb/offline-run-*"))
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):

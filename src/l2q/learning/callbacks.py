@@ -249,7 +249,8 @@ class PatienceAfterAnnealing(EarlyStopping):
 
 
 class FiniteLoss(Callback):
-    """Stops at a loss that is not finite, before a checkpoint of it could be written."""
+    """Stops at a loss that is not finite, or where an epoch ends with embeddings that are not, before a
+    checkpoint of it could be written."""
 
     def __init__(self) -> None:
         self.bad_step: torch.Tensor | None = None
@@ -259,19 +260,22 @@ class FiniteLoss(Callback):
     ) -> None:
         # stays on the device: reading it every step would stall a GPU
         step = torch.tensor(trainer.global_step, device=outputs["loss"].device)
-        bad = torch.where(torch.isfinite(outputs["loss"]), torch.iinfo(step.dtype).max, step)
+        finite = torch.isfinite(outputs["loss"])
+        if trainer.is_last_batch:  # the loss was taken before the last step
+            finite = finite & torch.isfinite(module.encoder.embeddings).all()
+        bad = torch.where(finite, torch.iinfo(step.dtype).max, step)
         self.bad_step = bad if self.bad_step is None else torch.minimum(self.bad_step, bad)
         if trainer.is_last_batch or batch_index % 50 == 49:
-            self.check()
+            self.check(trainer.current_epoch)
 
-    def check(self) -> None:
+    def check(self, whole_epochs: int) -> None:
         first = int(self.bad_step) if self.bad_step is not None else torch.iinfo(torch.int64).max
         self.bad_step = None
         if first < torch.iinfo(torch.int64).max:
-            raise L2QError(
-                f"the loss is not finite at step {first}; lower learning_rate; checkpoints/last.ckpt "
-                "holds the last whole epoch"
+            kept = (
+                "checkpoints/last.ckpt holds the last whole epoch" if whole_epochs else "no epoch was whole"
             )
+            raise L2QError(f"the loss is not finite at step {first}; lower learning_rate; {kept}")
 
 
 class EpochProgress(Callback):

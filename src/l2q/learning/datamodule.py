@@ -63,6 +63,9 @@ class InteractionsModule(pl.LightningDataModule):
         super().__init__()
         if split not in (None, "random", "cluster"):
             raise L2QError(f"protocol.split={split} is unknown; use random or cluster")
+        for name, value in (("seed", seed), ("protocol.split_seed", split_seed)):
+            if value < 0:
+                raise L2QError(f"{name}={value} must be at least 0")
         if batch_size < 1:
             raise L2QError(f"batch_size={batch_size} must be at least 1")
         if split and not 0 < fraction < 1:

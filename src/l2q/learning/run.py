@@ -70,12 +70,20 @@ class Run:
         self.checkpoints, self.start_seconds = folder / "checkpoints", start_seconds
         self.config_hash = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
         self.time_split: dict[str, float] = {}  # seconds of training by part, over all epochs
-        self.ks = list(config["eval"]["ks"])
-        self.memory_mb = config["eval"]["memory_mb"]
         assert data.dataset is not None
         self.dataset = data.dataset
-        if max(self.ks) > self.dataset.train.num_items:
-            raise L2QError(f"eval.ks={self.ks}: the catalogue has only {self.dataset.train.num_items} items")
+        self.ks, self.memory_mb = config["eval"]["ks"], config["eval"]["memory_mb"]
+        num_items = self.dataset.train.num_items
+        whole = isinstance(self.ks, list) and all(type(k) is int for k in self.ks)
+        if not whole or not self.ks or min(self.ks) < 1 or max(self.ks) > num_items:
+            raise L2QError(
+                f"eval.ks={self.ks}: give a list of cut-offs from 1 to {num_items}, the size of the catalogue"
+            )
+        every = config["protocol"].get("every_n_epochs", 5)
+        if every < 1:
+            raise L2QError(f"protocol.every_n_epochs={every} must be at least 1")
+        if not config["fit"] and not config["ckpt_path"]:
+            raise L2QError("fit=false evaluates a checkpoint: name it with ckpt_path=FILE")
 
     def __call__(self) -> dict[str, Any]:
         started = time.perf_counter()
@@ -152,7 +160,9 @@ class Run:
         """Fits, loads the epoch that the protocol says into the recommender, returns its number."""
         holdout = self.data.val is not None
         every = self.config["protocol"].get("every_n_epochs", 5)
-        validation = Validation(self.data.fit, self.data.val, self.ks, every, self.memory_mb)
+        chooses = min(20, self.dataset.train.num_items)  # measured whether or not eval.ks asks for it
+        ks = sorted({*self.ks, chooses})
+        validation = Validation(self.data.fit, self.data.val, ks, every, self.memory_mb)
         history = History(self.folder, validation)
         callbacks: list[Callback] = [
             self.annealing,
@@ -168,7 +178,7 @@ class Run:
                 validation,
                 dirpath=self.checkpoints,
                 filename="best",
-                monitor="val/recall_20",
+                monitor=f"val/recall_{chooses}",
                 mode="max",
                 auto_insert_metric_name=False,
                 enable_version_counter=False,
@@ -176,7 +186,7 @@ class Run:
             patience = PatienceAfterAnnealing(
                 self.annealing,
                 validation,
-                monitor="val/recall_20",
+                monitor=f"val/recall_{chooses}",
                 mode="max",
                 patience=self.config["protocol"]["patience"],
             )
@@ -193,6 +203,8 @@ class Run:
             num_sanity_val_steps=0,
             default_root_dir=self.folder,
         )
+        if trainer.max_epochs == 0 and self.config["ckpt_path"]:  # nothing to go on with: its weights
+            return self._load(Path(self.config["ckpt_path"]))
         if trainer.max_epochs == 0:  # a closed-form model: its start is the result
             trainer.strategy.connect(self.recommender)
             trainer.save_checkpoint(self.checkpoints / "last.ckpt")
@@ -221,10 +233,18 @@ class Run:
                 f"ckpt_path={path} cannot be read as a checkpoint: {error}".splitlines()[0]
             ) from error
         check_identity(checkpoint, self.recommender.identity)
+        found, wanted = checkpoint["state_dict"], self.recommender.state_dict()
+        for key in sorted(found.keys() | wanted.keys()):
+            shapes = [tuple(state[key].shape) if key in state else "no" for state in (found, wanted)]
+            if shapes[0] != shapes[1]:
+                raise L2QError(
+                    f"ckpt_path: the checkpoint has {shapes[0]} {key}, this run {shapes[1]}; "
+                    "give the options that it was trained with"
+                )
         return checkpoint
 
     def _load(self, path: Path) -> int:
         """Takes the weights of a checkpoint; returns how many epochs it was trained."""
         checkpoint = self._read(path)
         self.recommender.load_state_dict(checkpoint["state_dict"])
-        return int(checkpoint["epoch"]) + 1
+        return int(checkpoint["epoch"]) + 1 if checkpoint["global_step"] else 0

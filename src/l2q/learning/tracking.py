@@ -34,7 +34,7 @@ def wandb_logger(
     """
     os.environ.setdefault("WANDB_SILENT", "true")
     if offline is None:
-        offline = os.environ.get("WANDB_MODE", "") in ("offline", "disabled") or not wandb.login(prompt=False)
+        offline = os.environ.get("WANDB_MODE", "") in ("offline", "disabled") or not _logged_in()
     path = folder / "checkpoints" / ID_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     run_id = path.read_text().strip() if path.exists() else uuid.uuid4().hex[:8]
@@ -56,6 +56,15 @@ def wandb_logger(
         warnings.warn(f"W&B cannot be reached ({error}); this run is logged offline", stacklevel=2)
         run = wandb.init(mode="offline", **arguments)
     return WandbLogger(experiment=run, save_dir=str(folder), project=project)
+
+
+def _logged_in() -> bool:
+    """Whether there is a key that the server takes; False, with a warning, where it cannot be asked."""
+    try:
+        return bool(wandb.login(prompt=False))
+    except wandb.errors.Error as error:
+        warnings.warn(f"W&B does not take the key ({error}); this run is logged offline", stacklevel=3)
+        return False
 
 
 def finish(failed: bool) -> None:

@@ -56,6 +56,9 @@ class Encoder(nn.Module):
         super().__init__()
         if combination not in ("mean", "concat"):
             raise L2QError(f"model.combination={combination} is unknown; use mean or concat")
+        for option, value, least in (("embedding_dim", embedding_dim, 1), ("num_layers", num_layers, 0)):
+            if value < least:
+                raise L2QError(f"model.{option}={value} must be at least {least}")
         if layer_weights is not None and len(layer_weights) != num_layers + 1:
             raise L2QError(
                 f"model.layer_weights has {len(layer_weights)} values; "
