@@ -16,12 +16,13 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from scipy import sparse
 
 from l2q.data.interactions import Interactions, holdout
 from l2q.data.sources import load_dataset
@@ -40,14 +41,14 @@ def als(factors: int) -> Callable[[Interactions], Embeddings]:
     """Alternating least squares of `implicit`, its defaults but for the width."""
 
     def fit(train: Interactions) -> Embeddings:
-        import os
-
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from implicit.als import AlternatingLeastSquares
-        from scipy import sparse
+        from threadpoolctl import (
+            threadpool_limits,
+        )  # comes with implicit, whose threads those of BLAS would block
 
         model = AlternatingLeastSquares(factors=factors, random_state=0)
-        model.fit(sparse.csr_matrix(train.to_csr()), show_progress=False)
+        with threadpool_limits(1, "blas"):
+            model.fit(sparse.csr_matrix(train.to_csr()), show_progress=False)
         return model.user_factors, model.item_factors
 
     return fit
@@ -76,10 +77,7 @@ def main() -> None:
     parser.add_argument("--options", nargs="*", default=[], metavar="NAME=VALUE", help="of CoordinateDescent")
     parser.add_argument("--json", type=Path, help="write the rows here")
     arguments = parser.parse_args()
-    kinds = {
-        field.name: type(getattr(CoordinateDescent(), field.name)) for field in fields(CoordinateDescent)
-    }
-    options = {name: kinds[name](value) for name, value in (word.split("=") for word in arguments.options)}
+    options = {name: json.loads(value) for name, value in (word.split("=") for word in arguments.options)}
     length = {} if arguments.length is None else {"length": arguments.length}
 
     records = []

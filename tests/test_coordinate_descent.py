@@ -88,6 +88,19 @@ def test_takes_the_better_sign_of_a_whole_row():
     assert (side.codes.tolist(), side.scales.tolist()) == ([[1]], [3.0])
 
 
+def test_without_a_weight_lists_count_by_the_size_of_the_catalogue():
+    rng = np.random.default_rng(3)
+    base = rng.standard_normal((30, 5)), rng.standard_normal((50, 5))
+    scores = base[0] @ base[1].T
+    lists = sparse.csr_array(np.where(scores > 2, scores, 0))
+    implied, stated, other = (
+        fit(base, lists, CoordinateDescent(bits=12, rounds=1, intruder_rounds=0, weight=weight)).items.scales
+        for weight in (None, 50 / 400, 50)
+    )
+    np.testing.assert_array_equal(implied, stated)
+    assert not np.array_equal(implied, other)
+
+
 def test_lists_decide_by_their_weight():
     """One bit, base 1 and a listed target of -1 at weight w: b = 1 - w, so a = |1 - w| / (1 + w)."""
     side, others = Side(np.int8([[1]]), np.ones(1)), Side(np.int8([[1]]), np.ones(1))
@@ -168,7 +181,7 @@ def same(a: State, b: State) -> bool:
 def test_resumes_and_repeats_to_the_bit():
     base, lists = problem(listed=True)
     base, lists = tuple(f.astype(np.float32) for f in base), lists.astype(np.float32)
-    options = CoordinateDescent(bits=48, rounds=2, intruders=5)
+    options = CoordinateDescent(bits=48, rounds=2, intruder_rounds=1, intruders=5)
     states = list(descend(base, lists, options, seed=3))
     assert [state.step for state in states] == [1, 2, 3, 4, 5]
     for state in states[:-1]:
@@ -210,7 +223,7 @@ def test_codes_of_embeddings_keep_their_rankings():
         len(set(np.argsort(-a)[:10]) & set(np.argsort(-b)[:10])) for a, b in zip(scores, exact, strict=True)
     ]
     assert np.mean(overlap) > 9
-    assert seen == [(80, 80, "lists")] + [(step, 6, "rounds") for step in range(1, 7)]
+    assert seen == [(80, 80, "lists")] + [(step, 12, "rounds") for step in range(1, 13)]
 
     assert codes.binary
     assert codes.users.scales is None

@@ -86,7 +86,8 @@ class FittedCodes:
             codes = fit(base, lists, replace(self.descent, bits=dim), seed, train, progress)
         assert codes.items.scales is not None
         start = Start((codes.users.values.astype(np.float32), codes.items.values * codes.items.scales))
-        start.filter_side = FilterSide.of(self.filter, scores, self.descent.weight, self.length)
+        weight = self.descent.list_weight(train.num_items)
+        start.filter_side = FilterSide.of(self.filter, scores, weight, self.length)
         return start
 
 
