@@ -6,6 +6,7 @@
 import hashlib
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
 
 
 FAILURES: list[str] = []
+warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # a line for people
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

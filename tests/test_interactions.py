@@ -96,7 +96,7 @@ def test_read_lightgcn_equals_a_loop_over_lines(tmp_path):
         ("-1 2\n", "a.txt:1: '-1' is negative id"),
         ("0 1\n1 2,3\n", "a.txt:2: '2,3' is not an id"),
         ("0 1.5\n", "a.txt:1: '1.5' is not an id"),
-        ("0 1\n1 2147483648\n", "a.txt:2: '2147483648' is not an id below 2^31"),
+        ("0 1\n1 2147483648\n", "a.txt:2: '2147483648' is not a whole number below 2^31"),
         ("0 1\n2 99999999999999999999999 4", "a.txt:2: '99999999999999999999999' is not an id"),
         ("0 " + "1 " * 5000 + "é\n", "a.txt:1: 'Ã©' is not an id"),
         ("0 1\u00a02\n", "a.txt:1: "),

@@ -27,9 +27,9 @@ def test_means_spreads_and_shares_of_lightgcn():
     lines = markdown(runs).splitlines()
     assert lines[0] == "**toy**, protocol `holdout`"
     assert lines[4] == (
-        "| `lightgcn` | 8,192 | 0.3500 ± 0.0707 | 0.1750 ± 0.0354 | 100% / 100% | 2 | 10-11 | 4 s |"
+        "| `lightgcn` | 8,192 | 0.3500 ± 0.0707 | 0.1750 ± 0.0354 | 100.0% / 100.0% | 2 | 10-11 | 4 s |"
     )
-    assert lines[5] == "| `l2q_anl` | 864 | 0.2800 | 0.1400 | 80% / 80% | 1 | 10 | 4 s |"
+    assert lines[5] == "| `l2q_anl` | 864 | 0.2800 | 0.1400 | 80.0% / 80.0% | 1 | 10 | 4 s |"
 
 
 def test_settings_that_left_test_unread_stand_by_what_their_commands_say():

@@ -57,7 +57,7 @@ def markdown(runs: list[dict[str, Any]]) -> str:
             seconds = statistics.mean(run["fit_seconds"] + run.get("start_seconds", 0) for run in group)
             lines.append(
                 f"| {name} | {bits:,} | {spread(found['recall'])} | {spread(found['ndcg'])} | "
-                f"{' / '.join(f'{part:.0%}' for part in parts)} | {len(group)} | {epochs_text} | {seconds:.0f} s |"
+                f"{' / '.join(f'{part:.1%}' for part in parts)} | {len(group)} | {epochs_text} | {seconds:.0f} s |"
             )
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)

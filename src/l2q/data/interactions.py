@@ -127,7 +127,7 @@ def read_lightgcn(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         start = 0 if line == 0 else line_ends[line - 1] + 1
         words = text[start:].tobytes().split(b"\n", 1)[0].decode("latin-1")  # one character a byte
         word = next(w[0] for w in re.finditer(r"[^ \r\t]+", words) if w.end() > position - start)
-        why = "negative id" if re.fullmatch(r"-\d+", word) else "not an id below 2^31"
+        why = "negative id" if re.fullmatch(r"-\d+", word) else "not a whole number below 2^31"
         return L2QError(f"{path}:{line + 1}: {word[:40]!r} is {why}; a line reads `user item item ...`")
 
     known = digit | newline | (text == ord(" ")) | (text == ord("\r")) | (text == ord("\t"))
