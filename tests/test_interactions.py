@@ -91,14 +91,14 @@ def test_read_lightgcn_equals_a_loop_over_lines(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0 1\n1 x 2\n", "a.txt:2: 'x' is not an id"),
+        ("0 1\n1 x 2\n", "a.txt:2: 'x' is not a whole number"),
         ("0 1\n\n1 -2 3\n", "a.txt:3: '-2' is negative id"),
         ("-1 2\n", "a.txt:1: '-1' is negative id"),
-        ("0 1\n1 2,3\n", "a.txt:2: '2,3' is not an id"),
-        ("0 1.5\n", "a.txt:1: '1.5' is not an id"),
+        ("0 1\n1 2,3\n", "a.txt:2: '2,3' is not a whole number"),
+        ("0 1.5\n", "a.txt:1: '1.5' is not a whole number"),
         ("0 1\n1 2147483648\n", "a.txt:2: '2147483648' is not a whole number below 2^31"),
-        ("0 1\n2 99999999999999999999999 4", "a.txt:2: '99999999999999999999999' is not an id"),
-        ("0 " + "1 " * 5000 + "é\n", "a.txt:1: 'Ã©' is not an id"),
+        ("0 1\n2 99999999999999999999999 4", "a.txt:2: '99999999999999999999999' is not a whole number"),
+        ("0 " + "1 " * 5000 + "é\n", "a.txt:1: 'Ã©' is not a whole number"),
         ("0 1\u00a02\n", "a.txt:1: "),
     ],
 )
