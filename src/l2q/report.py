@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,12 @@ def _blocks(runs: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]
 
 
 def _name(run: dict[str, Any], runs: list[dict[str, Any]]) -> str:
-    """The model; on validation also what its command says that another's of the table does not."""
+    """The model; on validation also what its command says that most of the table's commands do not."""
     name = f"`{run['model']}`"
     if "test/packed/recall_20" in run:
         return name
-    words = [set(other["command"].split()[2:]) for other in runs]
-    own = [word for word in run["command"].split()[2:] if not all(word in other for other in words)]
+    counts = Counter(word for other in runs for word in set(other["command"].split()[2:]))
+    own = [word for word in run["command"].split()[2:] if 2 * counts[word] <= len(runs)]
     own = [word for word in own if not word.startswith(("seed=", "model=", "model.embedding_dim="))]
-    return " ".join([name, *(f"`{word}`" for word in own)])
+    options = [word.partition("=") for word in own]
+    return " ".join([name, *(f"`{key.split('.')[-1]}={value}`" for key, _, value in options)])
