@@ -11,8 +11,8 @@ help:  ## this list
 train: .venv/installed  ## train on the embedded data; ARGS="model=l2q dataset=gowalla" adds options
 	$(BIN)/python train.py $(ARGS)
 
-test: .venv/installed-test  ## run the tests; ARGS="-k graph" adds options
-	$(BIN)/python -m pytest $(ARGS)
+test: .venv/installed-test  ## run the tests, two at a time; ARGS="-k graph" adds options
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: .venv/installed-test  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 import yaml
 
+from l2q.retrieval.fold_in import FoldIn, HalfRound
+from l2q.retrieval.storage import load_index
+
 ROOT = Path(__file__).parents[1]
 SMALL = ["model.embedding_dim=16", "batch_size=32768", "hydra.verbose=false"]
 
@@ -203,6 +206,19 @@ def test_every_option_runs_through_the_entry_point(tmp_path, group):
     for path in found:
         values = json.loads(path.read_text())
         assert values["test/recall_20"] == values["test/packed/recall_20"] > 0
+
+
+def test_an_index_of_fitted_codes_keeps_the_filter_for_new_users(tmp_path):
+    rng = np.random.default_rng(0)
+    pairs = {(user, 15 * (user % 3) + item) for user in range(60) for item in rng.integers(15, size=9)}
+    (tmp_path / "events.csv").write_text("user,item\n" + "".join(f"u{u},i{i}\n" for u, i in sorted(pairs)))
+    options = ["model=l2q_plus", "dataset=table", "dataset.dir=events.csv", "logger=none", "eval.ks=[20]"]
+    train("-m", *options, "new_users=true,false", cwd=tmp_path)
+    folders = sorted(tmp_path.glob("outputs/sweeps/*/*/index"))
+    assert [("new_users=true" in str(f).lower(), type(load_index(f).fold_in)) for f in folders] == [
+        (False, FoldIn),
+        (True, HalfRound),
+    ]
 
 
 def test_every_named_set_is_configured():
