@@ -114,7 +114,7 @@ def test_a_download_with_another_md5_leaves_nothing(server, cache):
     [
         ("0 2\n1 3\n", r"other test pairs \(fingerprint"),
         ("0 2\n", "1 test pairs instead of 2"),
-        ("<html>sign in</html>", r"test\.txt:1: '<html>sign' is not an id"),
+        ("<html>sign in</html>", r"test\.txt:1: '<html>sign' is not a whole number"),
     ],
 )
 def test_a_download_of_something_else_leaves_nothing(server, cache, test, message):
