@@ -85,7 +85,11 @@ def figure(runs: list[dict[str, Any]], path: str | Path) -> None:
                 axes.plot(level.keys(), level.values(), marker="o", color=f"C{number}", label=model)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:.0f}")
-        axes.set(xlabel="bits per item, scale included", ylabel="Recall@20", title=title.replace("*", ""))
+        axes.set(
+            xlabel="bits per item, scale included",
+            ylabel="Recall@20",
+            title=title.translate({ord("*"): None, ord("`"): None}),
+        )
         axes.title.set_fontsize(9)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
