@@ -350,3 +350,15 @@ def test_a_sweep_with_long_overrides_has_folders_that_file_systems_take():
     names = {entry.folder_name(f"model={{{'x' * 400}}},seed={seed}") for seed in (0, 1)}
     assert len(names) == 2
     assert all(len(name) < 100 and name.startswith("model={xxx") for name in names)
+
+
+@pytest.mark.parametrize(
+    "name", ["gowalla", "yelp2018", "amazon_book", "lastfm_music", "movielens_1m", "online_retail"]
+)
+def test_every_public_set_runs_through_the_entry_point(tmp_path, shared_data, name):
+    folder = shared_data("amazon_book_partial" if name == "amazon_book" else name)
+    verify = f"dataset.verify={str(name != 'amazon_book').lower()}"  # the partial set has other counts
+    options = "model=popularity", "protocol=final", "test=false", "logger=none", verify
+    done = train(f"dataset={name}", f"dataset.dir={folder}", *options, cwd=tmp_path)
+    assert metrics_of(only(tmp_path, f"outputs/{name}/popularity/*"))["dataset"] == name
+    assert ("not verified" in done.stdout) == (name == "amazon_book")
