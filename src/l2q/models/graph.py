@@ -71,8 +71,8 @@ class Graph:
 def _transpose(indptr, items, num_items):
     """Compressed rows of R^T, users ascending: a counting sort by ranges of items, then one within each range.
 
-    Sorted at once by item, every edge would miss the cache as soon as the items outgrow it; 256 ranges do not,
-    so that an edge costs the same in a small graph and in a large one. Both passes use all cores.
+    Sorted at once by item, every edge would miss the cache as soon as the items outgrow it; 256 ranges do so
+    later. Both passes use all cores.
     """
     shift, chunks = max(int(num_items - 1).bit_length() - 8, 0), 32
     bounds = np.searchsorted(indptr, np.arange(chunks + 1) * len(items) // chunks)
