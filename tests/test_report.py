@@ -27,9 +27,20 @@ def test_means_spreads_and_shares_of_lightgcn():
     lines = markdown(runs).splitlines()
     assert lines[0] == "**toy**, protocol `holdout`"
     assert lines[4] == (
-        "| `lightgcn` | 8,192 | 0.3500 ± 0.0707 | 0.1750 ± 0.0354 | 100.0% / 100.0% | 2 | 10-11 | 4 s |"
+        "| `lightgcn` | 8,192 | 0.3500 ± 0.0707 | 0.1750 ± 0.0354 | 100.0% / 100.0% | 100.0% / 100.0% | 2 "
+        "| 10-11 | 4 s |"
     )
-    assert lines[5] == "| `l2q_anl` | 864 | 0.2800 | 0.1400 | 80.0% / 80.0% | 1 | 10 | 4 s |"
+    assert lines[5] == "| `l2q_anl` | 864 | 0.2800 | 0.1400 | 80.0% / 80.0% | 80.0% / 80.0% | 1 | 10 | 4 s |"
+
+
+def test_the_filter_of_fitted_codes_is_a_row_and_the_best_float_a_reference():
+    codes = metrics("l2q_plus", 0.36, 0, 98.0) | {"test/filter/recall_20": 0.4, "test/filter/ndcg_20": 0.2}
+    lines = markdown([metrics("lightgcn", 0.3, 0), codes]).splitlines()
+    assert [line.split(" | ") for line in lines[4:]] == [
+        ["| `lightgcn`", "8,192", "0.3000", "0.1500", "100.0% / 100.0%", "75.0% / 75.0%", "1", "10", "4 s |"],
+        ["| `filter`", "", "0.4000", "0.2000", "133.3% / 133.3%", "100.0% / 100.0%", "1", "", " |"],
+        ["| `l2q_plus`", "784", "0.3600", "0.1800", "120.0% / 120.0%", "90.0% / 90.0%", "1", "10", "4 s |"],
+    ]
 
 
 def test_settings_that_left_test_unread_stand_by_what_few_commands_say():

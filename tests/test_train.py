@@ -15,6 +15,10 @@ import numpy as np
 import pytest
 import yaml
 
+from l2q.data.sources import load_dataset
+from l2q.evaluation import evaluate
+from l2q.learning.datamodule import split_validation
+from l2q.learning.tuning import FilterIndex, choose_filter
 from l2q.retrieval.fold_in import FoldIn, HalfRound
 from l2q.retrieval.storage import load_index
 
@@ -208,12 +212,31 @@ def test_every_option_runs_through_the_entry_point(tmp_path, group):
         assert values["test/recall_20"] == values["test/packed/recall_20"] > 0
 
 
-def test_an_index_of_fitted_codes_keeps_the_filter_for_new_users(tmp_path):
+@pytest.fixture
+def plus(tmp_path) -> list[str]:
+    """The options of ``l2q_plus`` on a small table of events in ``tmp_path``."""
     rng = np.random.default_rng(0)
     pairs = {(user, 15 * (user % 3) + item) for user in range(60) for item in rng.integers(15, size=9)}
     (tmp_path / "events.csv").write_text("user,item\n" + "".join(f"u{u},i{i}\n" for u, i in sorted(pairs)))
-    options = ["model=l2q_plus", "dataset=table", "dataset.dir=events.csv", "logger=none", "eval.ks=[20]"]
-    train("-m", *options, "new_users=true,false", cwd=tmp_path)
+    return ["model=l2q_plus", "dataset=table", "dataset.dir=events.csv", "logger=none", "eval.ks=[5,20]"]
+
+
+@pytest.mark.parametrize("test", [True, False])
+def test_the_filter_behind_codes_is_measured_beside_them(tmp_path, plus, test):
+    train(*plus, f"test={test}", cwd=tmp_path)
+    (path,) = tmp_path.glob("outputs/*/*/*/metrics.json")
+    values = json.loads(path.read_text())
+    dataset = load_dataset("table", dir=tmp_path / "events.csv", verify=False)
+    fit, val = split_validation(dataset.train, "random", 0.1, 0)
+    index = FilterIndex(choose_filter(fit)(fit, 0))
+    name, part, exclude = ("test", dataset.test, dataset.train) if test else ("val", val, fit)
+    expected = evaluate(index, part, [5, 20], exclude).metrics
+    assert {key: values[f"{name}/filter/{key}"] for key in expected} == pytest.approx(expected, abs=1e-9)
+    assert len([key for key in values if "/filter/" in key]) == len(expected)
+
+
+def test_an_index_of_fitted_codes_keeps_the_filter_for_new_users(tmp_path, plus):
+    train("-m", *plus, "new_users=true,false", cwd=tmp_path)
     folders = sorted(tmp_path.glob("outputs/sweeps/*/*/index"))
     assert [("new_users=true" in str(f).lower(), type(load_index(f).fold_in)) for f in folders] == [
         (False, FoldIn),

@@ -10,7 +10,8 @@ from typing import Any
 
 from l2q.errors import L2QError
 
-MODELS = ("popularity", "spectral", "lightgcn", "last_layer", "l2q", "l2q_anl", "l2q_plus")
+MODELS = ("popularity", "spectral", "lightgcn", "filter", "last_layer", "l2q", "l2q_anl", "l2q_plus")
+FLOAT = ("popularity", "spectral", "lightgcn", "filter")
 
 
 def read(folder: str | Path) -> list[dict[str, Any]]:
@@ -30,35 +31,42 @@ def read(folder: str | Path) -> list[dict[str, Any]]:
 
 def markdown(runs: list[dict[str, Any]]) -> str:
     """One table per dataset and protocol: mean +- standard deviation over seeds of Recall@20 and NDCG@20, what
-    part of LightGCN's that is, bits per item row, training time. Figures are those of the exported files on
-    test; of runs that left test unread, those on their validation part, a row for each setting."""
+    part of LightGCN's that is and of the best float row's (by Recall@20), bits per item row, training time.
+    Figures are those of the exported files on test; of runs that left test unread, those on their validation
+    part, a row for each setting. ``filter`` is the float filter that codes of ``l2q_plus`` were fitted to."""
     blocks = []
     for title, here in _blocks(runs):
+        here = here + [_filter(run) for run in here if f"{_part(run)}/filter/recall_20" in run]
         rows: dict[tuple[str, float], list[dict[str, Any]]] = {}
         for run in here:
             rows.setdefault((_name(run, here), round(8 * run["item_bytes"])), []).append(run)
-        floats = [run for run in here if run["model"] == "lightgcn"]
+        floats = [_means(group) for (name, _), group in rows.items() if group[0]["model"] in FLOAT]
+        references = [_means([run for run in here if run["model"] == "lightgcn"]), max(floats, default=())]
         lines = [
             title,
             "",
-            "| model | bits per item | Recall@20 | NDCG@20 | of LightGCN | seeds | epochs | fit |",
-            "|---|---:|---:|---:|---:|---:|---:|---:|",
+            "| model | bits per item | Recall@20 | NDCG@20 | of LightGCN | of the best float | seeds | epochs | fit |",
+            "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
         ]
         for (name, bits), group in sorted(
             rows.items(), key=lambda row: (MODELS.index(row[1][0]["model"]), row[0])
         ):
             found = {key: [_value(run, key) for run in group] for key in ("recall", "ndcg")}
-            parts = (
-                statistics.mean(values) / statistics.mean(_value(run, key) for run in floats)
-                for key, values in found.items()
-                if floats
+            shares = (
+                " / ".join(f"{own / other:.1%}" for own, other in zip(_means(group), reference, strict=True))
+                if reference
+                else ""
+                for reference in references
             )
             epochs = sorted({run["epochs"] for run in group})
-            epochs_text = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]}-{epochs[-1]}"
             seconds = statistics.mean(run["fit_seconds"] + run.get("start_seconds", 0) for run in group)
+            trained = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]}-{epochs[-1]}"
+            size, took = f"{bits:,}", f"{seconds:.0f} s"
+            if not bits:  # a filter has no size and no time of its own
+                size = trained = took = ""
             lines.append(
-                f"| {name} | {bits:,} | {spread(found['recall'])} | {spread(found['ndcg'])} | "
-                f"{' / '.join(f'{part:.1%}' for part in parts)} | {len(group)} | {epochs_text} | {seconds:.0f} s |"
+                f"| {name} | {size} | {spread(found['recall'])} | {spread(found['ndcg'])} | "
+                f"{' | '.join(shares)} | {len(group)} | {trained} | {took} |"
             )
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
@@ -103,15 +111,31 @@ def spread(values: list[float]) -> str:
     return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.4f}"
 
 
+def _part(run: dict[str, Any]) -> str:
+    return "test" if "test/packed/recall_20" in run else "val"
+
+
 def _value(run: dict[str, Any], key: str) -> float:
-    return run[f"test/packed/{key}_20"] if f"test/packed/{key}_20" in run else run[f"val/{key}_20"]
+    return run[f"test/packed/{key}_20"] if _part(run) == "test" else run[f"val/{key}_20"]
+
+
+def _means(group: list[dict[str, Any]]) -> tuple[float, ...]:
+    """Mean Recall@20 and NDCG@20; nothing of no runs."""
+    return tuple(statistics.mean(_value(run, key) for run in group) for key in ("recall", "ndcg") if group)
+
+
+def _filter(run: dict[str, Any]) -> dict[str, Any]:
+    """The float filter of a run of ``l2q_plus`` as a row of its own; it is no index and has no bits."""
+    part, packed = _part(run), "packed/" if _part(run) == "test" else ""
+    values = {f"{part}/{packed}{key}_20": run[f"{part}/filter/{key}_20"] for key in ("recall", "ndcg")}
+    return run | {"model": "filter", "item_bytes": 0} | values
 
 
 def _blocks(runs: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
     """Runs that stand in one table: of one dataset and protocol, on test or on validation."""
     blocks: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
-        part = "" if "test/packed/recall_20" in run else ", validation"
+        part = "" if _part(run) == "test" else ", validation"
         title = f"**{run['dataset']}**, protocol `{run['protocol']}`{part}"
         blocks.setdefault(title, []).append(run)
     return sorted(blocks.items())
@@ -120,7 +144,7 @@ def _blocks(runs: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]
 def _name(run: dict[str, Any], runs: list[dict[str, Any]]) -> str:
     """The model; on validation also what its command says that most of the table's commands do not."""
     name = f"`{run['model']}`"
-    if "test/packed/recall_20" in run:
+    if _part(run) == "test":
         return name
     counts = Counter(word for other in runs for word in set(other["command"].split()[2:]))
     own = [word for word in run["command"].split()[2:] if 2 * counts[word] <= len(runs)]

@@ -134,16 +134,19 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 def summary_rows(metrics: dict[str, Any], ks: list[int]) -> tuple[list[str], list[list[Any]]]:
     """The final table: one row per metric, from the float products and from the packed files."""
     part = "test" if f"test/recall_{ks[0]}" in metrics else "val"
+    sources = {"float products": "", "packed files": "packed/", "float filter": "filter/"}
+    sources = {
+        title: key
+        for title, key in sources.items()
+        if key != "filter/" or f"{part}/filter/recall_{ks[0]}" in metrics
+    }
     rows = []
     for k in ks:
         for label, key in (("Recall", "recall"), ("NDCG", "ndcg")):
-            value = metrics.get(f"{part}/{key}_{k}")
-            if value is not None:
-                packed = metrics.get(f"{part}/packed/{key}_{k}")
-                rows.append(
-                    [f"{label}@{k} ({part})", f"{value:.4f}", "" if packed is None else f"{packed:.4f}"]
-                )
-    return ["metric", "float products", "packed files"], rows
+            if f"{part}/{key}_{k}" in metrics:
+                values = [metrics.get(f"{part}/{source}{key}_{k}") for source in sources.values()]
+                rows.append([f"{label}@{k} ({part})", *("" if v is None else f"{v:.4f}" for v in values)])
+    return ["metric", *sources], rows
 
 
 def show(metrics: dict[str, Any], ks: list[int], folder: Path) -> None:

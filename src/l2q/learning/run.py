@@ -17,6 +17,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from l2q.errors import L2QError
+from l2q.evaluation import evaluate
 from l2q.learning import results, tracking
 from l2q.learning.callbacks import (
     AnnealingCallback,
@@ -30,7 +31,9 @@ from l2q.learning.callbacks import (
 )
 from l2q.learning.datamodule import InteractionsModule
 from l2q.learning.recommender import Recommender, check_identity
+from l2q.learning.tuning import FilterIndex
 from l2q.models.annealing import Annealing
+from l2q.models.spectral import FilterScores
 
 log = logging.getLogger("l2q")
 
@@ -111,9 +114,12 @@ class Run:
             )
             metrics |= {f"test/{key}": value for key, value in found.items()}
             np.savez_compressed(self.folder / "per_user.npz", allow_pickle=False, **per_user)
-        index = self.folder / "index"
         # training takes the codes away from the filter that they were fitted to
-        side = self.recommender.encoder.filter_side if self.config["new_users"] and not epochs else None
+        start = None if epochs else self.recommender.encoder.start
+        if start is not None:
+            metrics |= self._measure_filter(start.scores)
+        index = self.folder / "index"
+        side = start.filter_side if start is not None and self.config["new_users"] else None
         metrics |= results.export(index, representations, self.dataset, self.config_hash, metrics, side)
         if self.config["test"]:
             packed = results.measure_packed(index, self.dataset.test, self.ks, self.dataset.train)
@@ -131,6 +137,17 @@ class Run:
         results.show(metrics, self.ks, self.folder)
         tracking.log_summary(metrics, results.summary_rows(metrics, self.ks), plot)
         return metrics
+
+    def _measure_filter(self, scores: FilterScores) -> dict[str, float]:
+        """What the float filter itself reaches where its codes are measured: the best that they could be."""
+        if self.config["test"]:
+            name, part, exclude = "test", self.dataset.test, self.dataset.train
+        elif self.data.val is not None:
+            name, part, exclude = "val", self.data.val, self.data.fit
+        else:
+            return {}
+        found = evaluate(FilterIndex(scores), part, self.ks, exclude, self.memory_mb).metrics
+        return {f"{name}/filter/{key}": value for key, value in found.items()}
 
     def _describe(self) -> None:
         """Says what runs, under which protocol, on what, before anything long starts."""

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations
 from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
 from l2q.models.graph import Propagation
-from l2q.models.new_users import FilterSide
+from l2q.models.initialization import Start
 from l2q.models.spectral import itq, random_rotation
 from l2q.representations import Representations, Rows
 
@@ -65,9 +65,7 @@ class Encoder(nn.Module):
                 f"num_layers={num_layers} needs {num_layers + 1}"
             )
         users, items = start = initialization(train, embedding_dim, seed)
-        self.filter_side: FilterSide | None = getattr(
-            start, "filter_side", None
-        )  # of codes fitted to a filter
+        self.start = start if isinstance(start, Start) else None  # the filter that codes were fitted to
         self.num_users, self.num_items = train.num_users, train.num_items
         self.num_layers, self.combination = num_layers, combination
         self.embeddings = nn.Parameter(torch.from_numpy(np.concatenate([users, items]).astype(np.float32)))

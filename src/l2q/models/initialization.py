@@ -19,7 +19,7 @@ from rich.progress import (
 from l2q.data.interactions import Interactions
 from l2q.models.coordinate_descent import CoordinateDescent, fit
 from l2q.models.new_users import FilterSide
-from l2q.models.spectral import SpectralFilter, spectral
+from l2q.models.spectral import FilterScores, SpectralFilter, spectral
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,10 @@ class Spectral:
 
 
 class Start(tuple[np.ndarray, np.ndarray]):
-    """Both sides of E^(0), and what an index keeps of the filter behind them for users who come later."""
+    """Both sides of E^(0), the filter's scores behind them, and what an index keeps of the filter for users who
+    come later."""
 
+    scores: FilterScores
     filter_side: FilterSide
 
 
@@ -87,6 +89,7 @@ class FittedCodes:
         assert codes.items.scales is not None
         start = Start((codes.users.values.astype(np.float32), codes.items.values * codes.items.scales))
         weight = self.descent.list_weight(train.num_items)
+        start.scores = scores
         start.filter_side = FilterSide.of(self.filter, scores, weight, self.length)
         return start
 

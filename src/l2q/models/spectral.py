@@ -30,12 +30,13 @@ def normalize(train: Interactions, gamma_user: float = 0.5, gamma_item: float = 
     return sparse.csr_array((values, train.items, train.indptr.astype(np.int32)), shape=shape)
 
 
-def truncated_svd(R_hat: sparse.csr_array, rank: int, seed: int, power_iterations: int = 2) -> SVD:
+def truncated_svd(R_hat: sparse.csr_array, rank: int, seed: int, power_iterations: int = 6) -> SVD:
     """The ``rank`` largest singular triplets: U (M, rank), s (rank,) descending, V (N, rank), float32.
 
     Block power iteration from a random block a quarter wider than ``rank``, made orthonormal by Cholesky
     factors; exact where the block spans a whole side. The largest entry of each column of V is positive.
-    O((M + N) rank) memory.
+    O((M + N) rank) memory. Interaction matrices have flat spectra: with 2 iterations Gowalla's 768th value
+    comes out 13 % too small, with 6 by 3 %, and the filter's Recall@20 on validation is 1 % higher for it.
 
     Source: Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM Review 2011, algorithm 4.4.
     """
