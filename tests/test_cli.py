@@ -11,7 +11,7 @@ import pytest
 from l2q.cli import main
 from l2q.data.interactions import Interactions
 from l2q.representations import Representations, Rows
-from l2q.retrieval.storage import save_index
+from l2q.retrieval.storage import load_index, save_index
 
 USERS = ["ada", "ben", "cleo"]
 ITEMS = ["apple", "apricot", "banana", "cherry", "damson"]
@@ -168,8 +168,6 @@ def embeddings(tmp_path):
 
 
 def test_quantize(embeddings, capsys):
-    from l2q.retrieval.storage import load_index
-
     paths = {name: str(embeddings / name) for name in ("users.npy", "items.npy", "train.txt", "index")}
     command = ["quantize", "--users", paths["users.npy"], "--items", paths["items.npy"]]
     command += ["--train", paths["train.txt"], "--bits", "64", "--out", paths["index"]]
@@ -189,6 +187,46 @@ def test_quantize(embeddings, capsys):
     assert stored.manifest["metrics"]["float/recall_20"] == pytest.approx(np.mean(shares), abs=1e-12)
     assert f"against the float ranking: {np.mean(shares):.4f} (150 users)" in out
     assert np.mean(shares) > 0.7  # by chance 20 / 90
+
+
+def test_quantize_an_index_of_layers(tmp_path):
+    """Values, scales of both sides and weights of two layers, and what users have and are named."""
+    rng = np.random.default_rng(2)
+    sides = []
+    for rows in (120, 80):
+        values = np.where(rng.standard_normal((rows, 24)) > 0, 1, -1).astype(np.int8)
+        sides.append(Rows(values, rng.uniform(0.5, 2, (rows, 2)).astype(np.float32)))
+    weights = np.array([1, 3], np.float32)
+    train = Interactions.from_pairs(np.arange(120), np.arange(120) % 80, 120, 80)
+    names = [f"user {n}" for n in range(120)]
+    layers = Representations(sides[0], sides[1], (8, 16), weights)
+    save_index(tmp_path / "layers", layers, train, user_names=names)
+    out = tmp_path / "codes"
+    assert main(["quantize", "--index", str(tmp_path / "layers"), "--bits", "64", "--out", str(out)]) == 0
+    stored = load_index(out)
+    assert (stored.dims, stored.user_names, stored.names("items")) == ((64,), names, None)
+    np.testing.assert_array_equal(stored.exclude.items, train.items)
+    # the layers' own ranking by hand
+    dense = [side.values * side.scales.repeat((8, 16), axis=1) for side in sides]
+    scores = dense[0] * weights.repeat((8, 16)) @ dense[1].T
+    scores[np.arange(120), np.arange(120) % 80] = -np.inf
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :20]
+    found = stored.search(np.arange(120), 20, stored.exclude)[1]
+    share = np.mean([len(set(a) & set(b)) / 20 for a, b in zip(best, found, strict=True)])
+    assert stored.manifest["metrics"]["float/recall_20"] == pytest.approx(share, abs=1e-12)
+    assert share > 0.7  # by chance 20 / 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--users", "U.npy"], "give --index DIR of a run, or --users"),
+        (["--index", "run", "--train", "train.txt"], "--index brings rows, train items and names"),
+    ],
+)
+def test_quantize_wants_an_index_or_arrays(tmp_path, capsys, arguments, message):
+    assert main(["quantize", *arguments, "--out", str(tmp_path / "index")]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -174,8 +174,9 @@ def export(index: str, out: str) -> None:
 
 
 def quantize(
-    users: str,
-    items: str,
+    index: str | None,
+    users: str | None,
+    items: str | None,
     train: str | None,
     user_names: str | None,
     item_names: str | None,
@@ -184,7 +185,7 @@ def quantize(
     seed: int,
 ) -> None:
     """Packed codes of any model whose scores are inner products, by coordinate descent, and what they cost:
-    Recall@20 of the codes' ranking against the model's own."""
+    Recall@20 of the codes' ranking against the model's own. The model is the ``index`` of a run, or arrays."""
     import numpy as np
     from rich.console import Console
     from rich.progress import Progress
@@ -198,19 +199,29 @@ def quantize(
 
     if bits < 1:
         raise L2QError(f"--bits {bits}; it must be at least 1")
-    X, Y = _embeddings(users, "--users"), _embeddings(items, "--items")
-    (num_users, width), (num_items, other_width) = X.shape, Y.shape
-    if width != other_width:
-        raise L2QError(f"--users has {width} columns, --items {other_width}; their products need the same")
-    names = [
-        _names(path, size, option, rows)
-        for path, size, option, rows in (
-            (user_names, num_users, "--user-names", "--users"),
-            (item_names, num_items, "--item-names", "--items"),
-        )
-    ]
-    owners, owned = read_lightgcn(train) if train else ((), ())
-    exclude = Interactions.from_pairs(owners, owned, num_users, num_items)
+    if index is not None:
+        if users or items or train or user_names or item_names:
+            raise L2QError(
+                "--index brings rows, train items and names of its own; give it without their options"
+            )
+        stored = load_index(index)
+        X, Y = stored.representations.factors()
+        names, exclude = [stored.names("users"), stored.names("items")], stored.exclude
+    elif users is None or items is None:
+        raise L2QError("give --index DIR of a run, or --users U.npy and --items V.npy of another program")
+    else:
+        X, Y = _embeddings(users, "--users"), _embeddings(items, "--items")
+        if X.shape[1] != Y.shape[1]:
+            raise L2QError(
+                f"--users has {X.shape[1]} columns, --items {Y.shape[1]}; their products need the same"
+            )
+        names = [
+            _names(user_names, len(X), "--user-names", "--users"),
+            _names(item_names, len(Y), "--item-names", "--items"),
+        ]
+        owners, owned = read_lightgcn(train) if train else ((), ())
+        exclude = Interactions.from_pairs(owners, owned, len(X), len(Y))
+    (num_users, width), num_items = X.shape, len(Y)
     with Progress(console=Console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 
@@ -357,8 +368,9 @@ def _parser() -> argparse.ArgumentParser:
     binary = command(export, "item codes as a FAISS IndexBinaryFlat")
     binary.add_argument("--out", required=True, metavar="FILE")
     fitted = command(quantize, "float embeddings of any model to a packed index", index=False)
-    fitted.add_argument("--users", required=True, metavar="U.npy", help="(users, d) float")
-    fitted.add_argument("--items", required=True, metavar="V.npy", help="(items, d) float")
+    fitted.add_argument("--index", metavar="DIR", help="index of a run, float or layer-wise; or of arrays:")
+    fitted.add_argument("--users", metavar="U.npy", help="(users, d) float")
+    fitted.add_argument("--items", metavar="V.npy", help="(items, d) float")
     fitted.add_argument("--train", metavar="FILE", help="what users have, a line 'user item item ...' each")
     fitted.add_argument("--user-names", metavar="FILE", help="a name a line, in row order")
     fitted.add_argument("--item-names", metavar="FILE", help="the same for items")

@@ -59,3 +59,13 @@ class Representations:
     @property
     def binary(self) -> bool:
         return self.users.binary and self.items.binary
+
+    def factors(self) -> tuple[np.ndarray, np.ndarray]:
+        """The score as one inner product of float32 rows, (M, sum of dims) and (N, sum of dims): values times
+        scales, the segment weights with the users."""
+        sides = []
+        for side, weights in ((self.users, self.weights), (self.items, np.ones_like(self.weights))):
+            scales = weights if side.scales is None else side.scales * weights
+            factors = np.broadcast_to(scales, (len(side), len(self.dims))).repeat(self.dims, axis=1)
+            sides.append((side.values * factors).astype(np.float32))
+        return sides[0], sides[1]

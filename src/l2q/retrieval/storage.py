@@ -163,11 +163,11 @@ class StoredIndex:
 
     @cached_property
     def user_names(self) -> Sequence[str]:
-        return self._names("users", self.num_users)
+        return self.names("users") or [str(row) for row in range(self.num_users)]
 
     @cached_property
     def item_names(self) -> Sequence[str]:
-        return self._names("items", self.num_items)
+        return self.names("items") or [str(row) for row in range(self.num_items)]
 
     @cached_property
     def representations(self) -> Representations:
@@ -202,10 +202,11 @@ class StoredIndex:
     def item_rows(self, items: np.ndarray) -> Rows:
         return self.index.item_rows(items)
 
-    def _names(self, side: str, size: int) -> Sequence[str]:
+    def names(self, side: str) -> list[str] | None:
+        """Of "users" or "items"; None where the index keeps none and row numbers stand for them."""
         path = self.folder / f"{side}.txt"
         if path.name not in self.manifest["files"]:
-            return [str(row) for row in range(size)]
+            return None
         return path.read_text("utf-8").split("\n")[:-1]
 
     def _scales(self, side: str) -> np.ndarray | None:
