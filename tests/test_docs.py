@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from glob import glob
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from l2q.cli import main
 from l2q.data.sources import load_dataset
 from l2q.retrieval.storage import load_index
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "quantize.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "quantize.md"
 
 
 def test_quantize_page(tmp_path, monkeypatch, capsys):
@@ -21,14 +23,19 @@ def test_quantize_page(tmp_path, monkeypatch, capsys):
         if importlib.util.find_spec(library) is None:
             pytest.skip(f"{library} absent")
     blocks = re.findall(r"```(python|bash)\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    assert [language for language, _ in blocks] == ["python", "bash", "bash"]
+    assert [language for language, _ in blocks] == ["python", "bash", "bash", "bash"]
     monkeypatch.chdir(tmp_path)
     # implicit and faiss bring an OpenMP runtime each: they get a process of their own
     subprocess.run([sys.executable, "-c", blocks[0][1]], check=True, capture_output=True)
     printed = []
     for command in "".join(block for _, block in blocks[1:]).replace("\\\n", " ").splitlines():
         words = shlex.split(command.replace("--bits 768", "--bits 96"), comments=True)  # a fit of seconds
+        if words[1] == "train.py":  # one epoch of a few columns
+            short = ["trainer.max_epochs=1", "model.embedding_dim=8", "logger=none"]
+            subprocess.run([sys.executable, ROOT / "train.py", *words[2:], *short], check=True)
+            continue
         assert words[:3] == ["python", "-m", "l2q"]
+        words = [path for word in words for path in (glob(word) or [word])]
         if words[3] == "export":
             subprocess.run([sys.executable, *words[1:]], check=True, capture_output=True)
         else:
@@ -50,3 +57,5 @@ def test_quantize_page(tmp_path, monkeypatch, capsys):
     assert "libavformat59" in printed[3]
     assert (tmp_path / "top20.parquet").stat().st_size
     assert (tmp_path / "items.faiss").stat().st_size
+    codes = load_index(tmp_path / "codes")
+    assert (codes.dims, codes.exclude.fingerprint) == ((96,), dataset.train.fingerprint)
