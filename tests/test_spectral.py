@@ -100,6 +100,20 @@ def test_filter_scores_equal_the_dense_formula(tail):
         np.testing.assert_allclose(lists.data[row], target * (base @ target) / (target @ target), rtol=2e-4)
 
 
+@pytest.mark.parametrize("rank", [30, 768])
+def test_where_the_data_has_fewer_directions_than_the_rank_there_is_no_tail(rank):
+    half = graph(60, 20, 0.4)  # every item twice: 40 columns, 20 directions
+    twice = np.concatenate([half.items, half.items + 20])
+    train = Interactions.from_pairs(np.tile(half.users, 2), twice, 60, 40)
+    found = SpectralFilter(rank=rank, tail=0.4)(train, seed=0).scores(slice(0, 60))
+    degrees = train.item_degrees
+    R_hat = np.diag(train.user_degrees**-0.3) @ dense(train) @ np.diag(degrees**-0.5)
+    U, s, V_T = np.linalg.svd(R_hat, full_matrices=False)
+    h = s[:20] ** 3 / (s[:20] ** 2 + 3 * s[19] ** 2)
+    expected = (U[:, :20] * h) @ V_T[:20] @ np.diag(degrees**0.5)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
 def test_a_user_without_items_is_scored_as_the_mean_of_the_others():
     whole = graph()
     train = whole.select(whole.users != 5)

@@ -39,6 +39,18 @@ def test_a_filter_is_ranked_like_its_scores(train):
     np.testing.assert_allclose(found, np.take_along_axis(expected, order, axis=1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("length", [6, 15, 90])
+def test_lists_at_hand_give_the_same_ranking(train, length):
+    scores = SpectralFilter(rank=10)(train, 0)
+    fit_part, _ = holdout(train, 0.3, 0)
+    _, lists = scores.lists(fit_part, length)  # with lists of 6 most users lack some of their best 5
+    users = np.arange(90)
+    _, expected = FilterIndex(scores).search(users, 5, train)
+    values, items = FilterIndex(scores, lists).search(users, 5, train)
+    np.testing.assert_array_equal(items, expected)
+    assert (np.diff(values) <= 0).all()
+
+
 @pytest.mark.parametrize("split", ["random", "cluster"])
 def test_the_chosen_filter_is_the_best_on_validation(train, monkeypatch, split):
     # two lines of two values each: the whole path can be followed by hand

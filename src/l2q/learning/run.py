@@ -33,7 +33,6 @@ from l2q.learning.datamodule import InteractionsModule
 from l2q.learning.recommender import Recommender, check_identity
 from l2q.learning.tuning import FilterIndex
 from l2q.models.annealing import Annealing
-from l2q.models.spectral import FilterScores
 
 log = logging.getLogger("l2q")
 
@@ -117,7 +116,7 @@ class Run:
         # training takes the codes away from the filter that they were fitted to
         start = None if epochs else self.recommender.encoder.start
         if start is not None:
-            metrics |= self._measure_filter(start.scores)
+            metrics |= self._measure_filter(FilterIndex(start.scores, start.lists))
         index = self.folder / "index"
         side = start.filter_side if start is not None and self.config["new_users"] else None
         metrics |= results.export(index, representations, self.dataset, self.config_hash, metrics, side)
@@ -138,7 +137,7 @@ class Run:
         tracking.log_summary(metrics, results.summary_rows(metrics, self.ks), plot)
         return metrics
 
-    def _measure_filter(self, scores: FilterScores) -> dict[str, float]:
+    def _measure_filter(self, index: FilterIndex) -> dict[str, float]:
         """What the float filter itself reaches where its codes are measured: the best that they could be."""
         if self.config["test"]:
             name, part, exclude = "test", self.dataset.test, self.dataset.train
@@ -146,7 +145,7 @@ class Run:
             name, part, exclude = "val", self.data.val, self.data.fit
         else:
             return {}
-        found = evaluate(FilterIndex(scores), part, self.ks, exclude, self.memory_mb).metrics
+        found = evaluate(index, part, self.ks, exclude, self.memory_mb).metrics
         return {f"{name}/filter/{key}": value for key, value in found.items()}
 
     def _describe(self) -> None:

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from scipy import sparse
 
 from l2q.data.interactions import Interactions
 from l2q.evaluation import evaluate
@@ -34,21 +35,44 @@ GRID: tuple[tuple[dict[str, float], ...], ...] = (
 
 
 class FilterIndex:
-    """A filter's float scores behind the search protocol."""
+    """A filter's float scores behind the search protocol.
 
-    def __init__(self, scores: FilterScores) -> None:
-        self.scores = scores
+    ``lists`` are each user's best items in order, at hand from a fit: a user is scored anew only where the list,
+    without what a search excludes, is shorter than it asks for. The values of a list are its targets.
+    """
+
+    def __init__(self, scores: FilterScores, lists: sparse.csr_array | None = None) -> None:
+        self.scores, self.lists = scores, lists
         self.num_users, self.num_items = len(scores.U), len(scores.Y)
 
     def search(
         self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         assert isinstance(users, np.ndarray)
+        if self.lists is not None:
+            return self._search_lists(users, k, exclude)
         scores = self.scores.scores(users)
         if exclude is not None:
             for row, user in enumerate(users):
                 scores[row, exclude[user]] = -np.inf
         items, values = top_items(scores, k)
+        return values, items
+
+    def _search_lists(
+        self, users: np.ndarray, k: int, exclude: Interactions | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        assert self.lists is not None
+        values, items = np.full((len(users), k), -np.inf, np.float32), np.full((len(users), k), -1, np.int32)
+        short = []
+        for row, user in enumerate(users):
+            listed = slice(*self.lists.indptr[user : user + 2])
+            kept = slice(None) if exclude is None else ~np.isin(self.lists.indices[listed], exclude[user])
+            best = self.lists.indices[listed][kept][:k]
+            items[row, : len(best)], values[row, : len(best)] = best, self.lists.data[listed][kept][:k]
+            if len(best) < k:
+                short.append(row)
+        if short:
+            values[short], items[short] = FilterIndex(self.scores).search(users[short], k, exclude)
         return values, items
 
 

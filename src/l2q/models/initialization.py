@@ -15,6 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from scipy import sparse
 
 from l2q.data.interactions import Interactions
 from l2q.models.coordinate_descent import CoordinateDescent, fit
@@ -62,10 +63,11 @@ class Spectral:
 
 
 class Start(tuple[np.ndarray, np.ndarray]):
-    """Both sides of E^(0), the filter's scores behind them, and what an index keeps of the filter for users who
-    come later."""
+    """Both sides of E^(0); the filter's scores and every user's best items by them, which the codes were fitted
+    to; and what an index keeps of the filter for users who come later."""
 
     scores: FilterScores
+    lists: sparse.csr_array
     filter_side: FilterSide
 
 
@@ -89,7 +91,7 @@ class FittedCodes:
         assert codes.items.scales is not None
         start = Start((codes.users.values.astype(np.float32), codes.items.values * codes.items.scales))
         weight = self.descent.list_weight(train.num_items)
-        start.scores = scores
+        start.scores, start.lists = scores, lists
         start.filter_side = FilterSide.of(self.filter, scores, weight, self.length)
         return start
 

@@ -92,10 +92,13 @@ class SpectralFilter:
         R_hat = normalize(train, self.gamma_user, self.gamma_item)
         rank = min(self.rank, *R_hat.shape)
         U, s, V = truncated_svd(R_hat, rank, seed) if svd is None else svd
+        # where the data has no direction left, nothing is beyond the rank: 1 / s_rank^2 would blow up rounding
+        rank = min(rank, max(int((s > 1e-3 * s[0]).sum()), 1))
+        whole = rank == min(R_hat.shape) or rank < min(self.rank, *R_hat.shape)
         U, s, V = U[:, :rank].copy(), s[:rank], V[:, :rank]
         U[train.user_degrees == 0] = U[train.user_degrees > 0].mean(axis=0)
         mu = 3 * s[-1] ** 2
-        factor = self.tail / (s[-1] ** 2 + mu)
+        factor = 0 if whole else self.tail / (s[-1] ** 2 + mu)
         h = s**3 / (s**2 + mu)
         degrees = _power(train.item_degrees, self.popularity)
         inner, Y = h - factor * s**3, V * degrees[:, None]
@@ -196,12 +199,17 @@ def _product(matrix: sparse.csr_array, X: np.ndarray) -> np.ndarray:
 
 
 def _orthonormal(X: np.ndarray) -> np.ndarray:
-    """Q with the span of X and Q^T Q = I: X L^-T with X^T X = L L^T. A little is added to the diagonal, so
-    that a span of lower dimension does not stop it."""
+    """Q with the span of X and Q^T Q = I: X L^-T with X^T X = L L^T. A little is added to the diagonal, and
+    more where that is not enough, so that a span of lower dimension does not stop it."""
     gram = (X.T @ X).astype(np.float64)
-    gram[np.diag_indices_from(gram)] += 1e-7 * np.trace(gram) / len(gram)
-    inverse = linalg.solve_triangular(linalg.cholesky(gram, lower=True), np.eye(len(gram)), lower=True)
-    return X @ inverse.T.astype(X.dtype)
+    shift = max(1e-7 * np.trace(gram) / len(gram), 1e-30)
+    while True:
+        try:
+            L = linalg.cholesky(gram + shift * np.eye(len(gram)), lower=True)
+            break
+        except linalg.LinAlgError:
+            shift *= 10
+    return X @ linalg.solve_triangular(L, np.eye(len(gram)), lower=True).T.astype(X.dtype)
 
 
 @njit(parallel=True, cache=True, fastmath={"contract"})

@@ -111,16 +111,22 @@ def _rank(products, factors, item_scales, rows, indptr, excluded, scores, items)
                 )
         for item in excluded[indptr[rows[query]] : indptr[rows[query] + 1]]:
             total[item] = -np.inf
-        for item in range(num_items):
-            score = total[item]
-            if score > scores[query, k - 1]:
-                place = k - 1
-                while place > 0 and score > scores[query, place - 1]:
-                    scores[query, place] = scores[query, place - 1]
-                    items[query, place] = items[query, place - 1]
-                    place -= 1
-                scores[query, place] = score
-                items[query, place] = item
+        for first in range(0, num_items, 64):
+            last, worst, any_better = min(first + 64, num_items), scores[query, k - 1], False
+            for item in range(first, last):  # few blocks hold a better one, and vector units find out
+                any_better |= total[item] > worst
+            if not any_better:
+                continue
+            for item in range(first, last):
+                score = total[item]
+                if score > scores[query, k - 1]:
+                    place = k - 1
+                    while place > 0 and score > scores[query, place - 1]:
+                        scores[query, place] = scores[query, place - 1]
+                        items[query, place] = items[query, place - 1]
+                        place -= 1
+                    scores[query, place] = score
+                    items[query, place] = item
 
 
 class PackedIndex:
