@@ -55,7 +55,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
     plain: Any = OmegaConf.to_container(config, resolve=True)
     holdout = config.protocol.name == "holdout"
     source = dict(plain["dataset"])
-    for key in ("batch_size", "learning_rate", "temperature", "epochs"):  # of training, not of the set
+    for key in ("batch_size", "learning_rate", "temperature", "l2", "epochs"):  # of training, not of the set
         source.pop(key, None)
     split = (
         {key: config.protocol[key] for key in ("split", "fraction", "split_seed")}

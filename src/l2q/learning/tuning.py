@@ -25,10 +25,10 @@ GRID: tuple[tuple[dict[str, float], ...], ...] = (
     # what an item's degree weighs in all, popularity - gamma_item, is 0, -.15 or -.3
     tuple(
         {"gamma_item": gamma, "popularity": round(gamma - less, 2)}
-        for gamma in (0.3, 0.5)
+        for gamma in (0.3, 0.4, 0.5)
         for less in (0.0, 0.15, 0.3)
     ),
-    tuple({"tail": tail} for tail in (0.0, 0.4, 0.8, 1.6)),
+    tuple({"tail": tail} for tail in (0.0, 0.2, 0.4, 0.8, 1.6)),
     tuple({"gamma_user": gamma} for gamma in (0.3, 0.5)),
     RANKS,  # once more, beside the other values
 )
