@@ -42,18 +42,23 @@ def truncated_svd(R_hat: sparse.csr_array, rank: int, seed: int, power_iteration
     """
     if not 1 <= rank <= min(R_hat.shape):
         raise L2QError(f"rank={rank} must lie between 1 and {min(R_hat.shape)}, the smaller side of the data")
+    tall = R_hat.shape[0] > R_hat.shape[1]
     R, R_T = R_hat, R_hat.T.tocsr()
+    if tall:  # the block is made orthonormal on the smaller side
+        R, R_T = R_T, R
     width = min(rank + max(rank // 4, 64), *R.shape)
     Q = np.random.default_rng(seed).standard_normal((R.shape[0], width), dtype=np.float32)
     for _ in range(power_iterations):
-        Q = _product(R, _orthonormal(_product(R_T, Q)))
-    Q = _orthonormal(_orthonormal(Q))  # the second pass brings Q^T Q from the Gram's accuracy to float32's
-    B = _product(R_T, Q)  # (N, width); R ~ Q B^T
+        Q = _orthonormal(_product(R, _product(R_T, Q)))
+    Q = _orthonormal(Q)  # the second pass brings Q^T Q from the Gram's accuracy to float32's
+    B = _product(R_T, Q)  # R ~ Q B^T
     values, W = linalg.eigh((B.T @ B).astype(np.float64), check_finite=False)
     values, W = values[::-1][:rank], W[:, ::-1][:, :rank]
     s = np.sqrt(np.maximum(values, 0))
     V = B @ (W / np.maximum(s, 1e-6 * s[0])).astype(np.float32)
     U = Q @ W.astype(np.float32)
+    if tall:
+        U, V = V, U
     signs = column_signs(V)
     return U * signs, s.astype(np.float32), V * signs
 
@@ -209,7 +214,8 @@ def _orthonormal(X: np.ndarray) -> np.ndarray:
             break
         except linalg.LinAlgError:
             shift *= 10
-    return X @ linalg.solve_triangular(L, np.eye(len(gram)), lower=True).T.astype(X.dtype)
+    trsm = linalg.get_blas_funcs("trsm", (X,))
+    return trsm(1.0, np.asfortranarray(L, X.dtype), X.T, lower=1).T  # L^-1 X^T
 
 
 @njit(parallel=True, cache=True, fastmath={"contract"})
