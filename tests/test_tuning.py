@@ -64,8 +64,10 @@ def test_the_chosen_filter_is_the_best_on_validation(train, monkeypatch, split):
         return metrics["recall_20"] + metrics["ndcg_20"]
 
     found = {pair: quality(*pair) for pair in product((3, 40), (0.0, 0.5))}
-    rank = max((3, 40), key=lambda rank: found[rank, 0.5])
-    popularity = max((0.0, 0.5), key=lambda popularity: found[rank, popularity])
+    popularity = SpectralFilter().popularity
+    for _ in range(2):
+        rank = max((3, 40), key=lambda rank: found[rank, popularity])
+        popularity = max((0.0, 0.5), key=lambda popularity: found[rank, popularity])
     assert len(set(found.values())) == 4  # else the choice would prove nothing
     chosen = choose_filter(train, split=split)
     assert (chosen.rank, chosen.popularity) == (rank, popularity)
