@@ -89,11 +89,14 @@ class DenseIndex:
         for product, segment, values in zip(products, self._segments, self._items, strict=True):
             np.matmul(queries.values[:, segment].astype(np.float32, copy=False), values.T, out=product)
         factors = self.representations.weights * _scales(queries, len(self._segments))
-        _rank(products, factors, self._item_scales, rows, excluded.indptr, excluded.items, scores, items)
+        scaled = len(self._segments) > 1 or not (np.all(factors == 1) and np.all(self._item_scales == 1))
+        _rank(
+            products, scaled, factors, self._item_scales, rows, excluded.indptr, excluded.items, scores, items
+        )
 
 
 @numba.njit(parallel=True, cache=True)
-def _rank(products, factors, item_scales, rows, indptr, excluded, scores, items):
+def _rank(products, scaled, factors, item_scales, rows, indptr, excluded, scores, items):
     """The k best of each row of ``products`` into ``scores`` and ``items``, which hold -inf and -1.
 
     Items come in ascending order and replace only a strictly smaller score: the lower id wins a tie.
@@ -102,8 +105,9 @@ def _rank(products, factors, item_scales, rows, indptr, excluded, scores, items)
     k = scores.shape[1]
     for query in numba.prange(num_queries):
         total = products[0, query]
-        for item in range(num_items):
-            total[item] = factors[query, 0] * total[item] * item_scales[0, item]
+        if scaled:
+            for item in range(num_items):
+                total[item] = factors[query, 0] * total[item] * item_scales[0, item]
         for segment in range(1, segments):
             for item in range(num_items):
                 total[item] += (
@@ -112,12 +116,14 @@ def _rank(products, factors, item_scales, rows, indptr, excluded, scores, items)
         for item in excluded[indptr[rows[query]] : indptr[rows[query] + 1]]:
             total[item] = -np.inf
         for first in range(0, num_items, 64):
-            last, worst, any_better = min(first + 64, num_items), scores[query, k - 1], False
-            for item in range(first, last):  # few blocks hold a better one, and vector units find out
-                any_better |= total[item] > worst
-            if not any_better:
-                continue
-            for item in range(first, last):
+            block, worst = total[first : first + 64], scores[query, k - 1]
+            if len(block) == 64:  # a fixed length for the vector units: few blocks hold a better score
+                better = np.int32(0)
+                for place in range(64):
+                    better += np.int32(block[place] > worst)
+                if better == 0:
+                    continue
+            for item in range(first, first + len(block)):
                 score = total[item]
                 if score > scores[query, k - 1]:
                     place = k - 1
