@@ -39,7 +39,7 @@ def markdown(runs: list[dict[str, Any]]) -> str:
     our LightGCN is missing or below 97 % of the ``PUBLISHED`` Recall@20, parts are of the published figures."""
     blocks = []
     for title, here in _blocks(runs):
-        here = here + [_filter(run) for run in here if f"{_part(run)}/filter/recall_20" in run]
+        here = here + [_filter(run) for run in here if "test/filter/recall_20" in run]
         rows: dict[tuple[str, float], list[dict[str, Any]]] = {}
         for run in here:
             rows.setdefault((_name(run, here), round(8 * run["item_bytes"])), []).append(run)
@@ -134,8 +134,7 @@ def _means(group: list[dict[str, Any]]) -> tuple[float, ...]:
 
 def _filter(run: dict[str, Any]) -> dict[str, Any]:
     """The float filter of a run of ``l2q_plus`` as a row of its own; it is no index and has no bits."""
-    part, packed = _part(run), "packed/" if _part(run) == "test" else ""
-    values = {f"{part}/{packed}{key}_20": run[f"{part}/filter/{key}_20"] for key in ("recall", "ndcg")}
+    values = {f"test/packed/{key}_20": run[f"test/filter/{key}_20"] for key in ("recall", "ndcg")}
     return run | {"model": "filter", "item_bytes": 0} | values
 
 
