@@ -7,7 +7,7 @@ Every model is fitted on a set's train part, its users' and items' rows are turn
 defaults, and both are evaluated alike: full ranking, train items left out. `--part val` (the default) holds a random
 tenth of train out and leaves test unread; options are chosen there. `--part test` uses all of train. A model
 `NAME=RUN` (say, `lightgcn=outputs/debian/lightgcn/TIME`) takes the float rows from the index of a run of train.py on
-that set; it must have been fitted on the same part: protocol=final for test, protocol.split_seed=0 for val.
+that set; for val a run of protocol=holdout with protocol.split_seed=0, which never saw that tenth.
 """
 
 from __future__ import annotations
