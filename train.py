@@ -114,8 +114,9 @@ warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # a 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> None:
-    from l2q.learning import tracking
+    from l2q.learning import memory, tracking
 
+    memory.keep_freed_memory()
     job = HydraConfig.get()
     sweep = job.mode == RunMode.MULTIRUN
     name = job.job.override_dirname or f"{config.model.name} {config.dataset.name}"

@@ -142,10 +142,10 @@ def test_chunks_do_not_change_the_result():
     seen = []
     index = TableIndex(scores)
     small = evaluate(
-        index, test, [5], train, memory_mb=0.005, progress=lambda done, total: seen.append((done, total))
+        index, test, [5], train, memory_mb=0.0025, progress=lambda done, total: seen.append((done, total))
     )
     whole = evaluate(TableIndex(scores), test, [5], train)
-    assert [len(users) for users in index.searched] == [8] * 7  # 0.005 MiB of 40 scores of 16 bytes
+    assert [len(users) for users in index.searched] == [8] * 7  # 0.0025 MiB of 40 scores of 8 bytes
     assert seen == [(done, 56) for done in range(8, 57, 8)]
     np.testing.assert_array_equal(small.hits, whole.hits)
     assert small.metrics == whole.metrics

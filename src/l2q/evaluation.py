@@ -13,7 +13,7 @@ from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
 from l2q.metrics import per_user_metrics
 
-BYTES_PER_SCORE = 16  # what a dense search holds for one user and item: float32 score, int64 order, slack
+BYTES_PER_SCORE = 8  # what a dense search holds for one user and item: a float32 score, and as much again
 
 
 class Ranker(Protocol):

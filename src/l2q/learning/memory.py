@@ -1,0 +1,20 @@
+"""How this process holds memory while it trains."""
+
+import ctypes
+import platform
+
+# names of <malloc.h>
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+
+def keep_freed_memory() -> bool:
+    """Lets the C library keep freed memory for the next step; False where it is not glibc.
+
+    By default glibc gives every large block back to the system when it is freed. A training step frees all that it
+    allocates, so each step would have its pages zeroed and mapped anew: at d = 256 half the time of a step. For the
+    whole process, at the price of memory that stays with it between steps.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(M_MMAP_THRESHOLD, 2**30)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
