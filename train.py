@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import shlex
 import sys
 import time
 import warnings
@@ -44,6 +45,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
     from hydra.utils import instantiate
 
     from l2q.learning.datamodule import InteractionsModule
+    from l2q.learning.options import check_against, check_options
     from l2q.learning.recommender import Recommender
     from l2q.learning.run import Run
     from l2q.models.encoder import Encoder
@@ -53,6 +55,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
     if missing := OmegaConf.missing_keys(config):
         raise L2QError(f"{' and '.join(sorted(missing))} has no default: give {sorted(missing)[0]}=VALUE")
     plain: Any = OmegaConf.to_container(config, resolve=True)
+    check_options(plain)
     holdout = config.protocol.name == "holdout"
     source = dict(plain["dataset"])
     for key in ("batch_size", "learning_rate", "temperature", "l2", "epochs"):  # of training, not of the set
@@ -65,22 +68,27 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
     data = InteractionsModule(source, batch_size=config.batch_size, seed=config.seed, **split)
     data.prepare_data()
     data.setup()
+    assert data.dataset is not None
+    check_against(plain, data.dataset)
 
+    # what can be refused comes first: an initialization may take minutes
+    annealing, objective = instantiate(config.annealing), instantiate(config.objective)
     model = dict(config.model)
+    quantizer = instantiate(model.pop("quantizer"))
     identity = {
         "model": model.pop("name"),
         "dataset": config.dataset.name,
         "fingerprint": data.fit.fingerprint,
     }
-    # a checkpoint brings its own embeddings: an expensive start would be thrown away
-    start = Normal() if config.ckpt_path else instantiate(model.pop("initialization"))
-    model.pop("initialization", None)
+    initialization = instantiate(model.pop("initialization"))
+    if config.ckpt_path and (config.trainer.max_epochs or not config.fit):
+        initialization = Normal()  # the checkpoint brings its own embeddings
     began = time.perf_counter()
     encoder = Encoder(
         data.fit,
         Propagation(Graph.from_interactions(data.fit)),
-        instantiate(model.pop("quantizer")),
-        start,
+        quantizer,
+        initialization,
         seed=config.seed,
         **model,
     )
@@ -88,7 +96,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
     identity |= {"embedding_dim": encoder.embeddings.shape[1], "num_layers": encoder.num_layers}
     recommender = Recommender(
         encoder,
-        instantiate(config.objective),
+        objective,
         learning_rate=config.learning_rate,
         schedule=config.schedule,
         horizon_epochs=config.epochs,
@@ -102,7 +110,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
         start_seconds=start_seconds,
         data=data,
         recommender=recommender,
-        annealing=instantiate(config.annealing),
+        annealing=annealing,
         trainer=instantiate(config.trainer, _partial_=True),
         logger=instantiate(config.logger, _partial_=True)(folder, name, group, plain),
     )
@@ -122,7 +130,7 @@ def main(config: DictConfig) -> None:
     name = job.job.override_dirname or f"{config.model.name} {config.dataset.name}"
     # where files lie is not what gives a figure
     said = [word for word in job.overrides.task if not word.startswith(("dataset.dir=", "logger="))]
-    command = " ".join(["python train.py", *said])
+    command = f"python train.py {shlex.join(said)}".rstrip()
     failed = True
     try:
         group = Path(job.sweep.dir).name if sweep else None

@@ -239,6 +239,8 @@ def test_quantize_wants_an_index_or_arrays(tmp_path, capsys, arguments, message)
         ({"users": None}, "cannot be read: No such file"),
         ({"users": b"no array"}, "cannot be read: no .npy file of numbers"),
         ({"bits": "0"}, "--bits 0"),
+        ({"option": ("--seed", "-1")}, "--seed -1"),
+        ({"option": ("--out", None)}, "holds something else than an index"),
         (
             {"option": ("--user-names", "a\nb\n")},
             "names.txt has 2 lines, --users 150 rows; a row needs one name",
@@ -256,7 +258,16 @@ def test_quantize_refuses_what_it_cannot_use(embeddings, capsys, change, message
         elif value is not None:
             np.save(path, value)
     command = ["quantize", "--users", str(embeddings / "users.npy"), "--items", str(embeddings / "items.npy")]
-    if option:
+    if option == "--seed":
+        command += [option, text]
+    elif option == "--out":  # the folder of the arrays; before the fit
+        command += ["--bits", bits, "--out", str(embeddings)]
+        assert main(command) == 2
+        captured = capsys.readouterr().err
+        assert message in captured
+        assert "rounds" not in captured
+        return
+    elif option:
         command += [option, str(embeddings / "names.txt")]
         if text is not None:
             (embeddings / "names.txt").write_text(text)

@@ -8,6 +8,7 @@ import pytest
 from scipy import sparse
 
 from l2q.data.interactions import Interactions
+from l2q.errors import L2QError
 from l2q.models.coordinate_descent import (
     CoordinateDescent,
     Side,
@@ -88,14 +89,15 @@ def test_takes_the_better_sign_of_a_whole_row():
     assert (side.codes.tolist(), side.scales.tolist()) == ([[1]], [3.0])
 
 
-def test_without_a_weight_lists_count_by_the_size_of_the_catalogue():
+def test_without_a_weight_a_list_counts_as_a_quarter_of_the_catalogue():
     rng = np.random.default_rng(3)
     base = rng.standard_normal((30, 5)), rng.standard_normal((50, 5))
     scores = base[0] @ base[1].T
     lists = sparse.csr_array(np.where(scores > 2, scores, 0))
+    longest = (scores > 2).sum(axis=1).max()
     implied, stated, other = (
         fit(base, lists, CoordinateDescent(bits=12, rounds=1, intruder_rounds=0, weight=weight)).items.scales
-        for weight in (None, 50 / 400, 50)
+        for weight in (None, 50 / (4 * longest), 50)
     )
     np.testing.assert_array_equal(implied, stated)
     assert not np.array_equal(implied, other)
@@ -240,6 +242,49 @@ def test_user_norms_do_not_matter():
     assert np.array_equal(
         fit_codes(users, items, options).items.values, fit_codes(stretched, items, options).items.values
     )
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e30])
+def test_a_user_without_scores_leaves_the_others_alone(scale):
+    """A direction that no item has: all of the last user's scores are zero, whatever its row's size."""
+    rng = np.random.default_rng(0)
+    users, items = rng.standard_normal((60, 8)), rng.standard_normal((50, 8))
+    users[:, 7] = items[:, 7] = 0
+    options = CoordinateDescent(bits=48, rounds=1, intruder_rounds=0)
+    alone = fit_codes(users[:-1], items, options)
+    users[-1] = np.eye(8)[7] * scale
+    together = fit_codes(users, items, options)
+    same = (alone.users.values == together.users.values[:-1]).mean()
+    assert same > 0.9  # not all: the start's rotation has seen one row more
+
+
+def test_large_values_do_not_overflow():
+    rng = np.random.default_rng(0)
+    users, items = rng.standard_normal((30, 5)), rng.standard_normal((40, 5))
+    options = CoordinateDescent(bits=32, rounds=1)
+    expected, found = fit_codes(users, items, options), fit_codes(users * 2.0**100, items * 2.0**100, options)
+    assert np.array_equal(expected.items.values, found.items.values)
+
+
+def test_rows_without_any_score_are_refused():
+    with pytest.raises(L2QError, match="there is no ranking to keep"):
+        fit_codes(np.zeros((4, 3)), np.ones((5, 3)))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"bits": 0}, "descent.bits=0 must be a whole number of at least 1"),
+        ({"rounds": 0}, "descent.rounds=0"),
+        ({"intruders": -1}, "descent.intruders=-1"),
+        ({"sweeps": 1.5}, "descent.sweeps=1.5"),
+        ({"itq_iterations": -1}, "descent.itq_iterations=-1"),
+        ({"weight": -1.0}, "descent.weight=-1.0"),
+    ],
+)
+def test_options_that_no_fit_can_have(option, message):
+    with pytest.raises(L2QError, match=message):
+        CoordinateDescent(**option)
 
 
 def test_fit_equals_the_last_state():

@@ -194,7 +194,7 @@ def test_half_round_finds_for_known_users_what_their_own_codes_find(tmp_path, ca
     v = X @ (Y.T @ A) @ np.linalg.inv(gram + 1e-3 * np.trace(gram) / 64 * np.eye(64, dtype=np.float32))
     signs = Side(np.where(v >= 0, 1, -1).astype(np.int8), np.ones(400, np.float32))
     others = Side(representations.items.values, scales[:, 0])
-    expected = half_round(signs, X, Y, lists, others, 240 / 400).codes
+    expected = half_round(signs, X, Y, lists, others, 240 / 160).codes
     assert (rows.values == expected).mean() > 0.999  # but for roundings of C
 
 

@@ -89,6 +89,22 @@ def test_the_command_reads_a_folder_and_names_what_is_wrong(tmp_path, capsys):
     (tmp_path / "b.json").write_text("{")
     assert main(["report", str(tmp_path)]) == 2
     assert "b.json" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "nowhere")]) == 2
+    (tmp_path / "b.json").unlink()
+    assert main(["report", str(tmp_path), "--figure", str(tmp_path / "no" / "bits.png")]) == 2
+    assert "--figure" in capsys.readouterr().err
+
+
+def test_folders_of_runs_are_read_as_they_are(tmp_path, capsys):
+    """Beside its metrics.json a run leaves config.json and the manifest of its index."""
+    (tmp_path / "run" / "index").mkdir(parents=True)
+    for path, values in (
+        ("metrics.json", metrics("l2q", 0.25, 0)),
+        ("config.json", {"model": {}, "dataset": {}}),
+        ("index/manifest.json", {"version": 1}),
+    ):
+        (tmp_path / "run" / path).write_text(json.dumps(values))
+    assert [run["model"] for run in read(tmp_path)] == ["l2q"]
 
 
 def test_every_stored_result_can_be_read():

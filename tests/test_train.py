@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 
 from l2q.data.sources import load_dataset
 from l2q.evaluation import evaluate
@@ -212,6 +213,13 @@ def test_every_option_runs_through_the_entry_point(tmp_path, group):
         assert values["test/recall_20"] == values["test/packed/recall_20"] > 0
 
 
+@pytest.mark.parametrize("model", ["l2q", "last_layer", "l2q_anl"])
+def test_a_quantizer_gets_the_relaxation_of_the_annealing(model):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", [f"model={model}", "annealing=guidance"])
+    assert config.model.quantizer.relaxation == "guidance"
+
+
 @pytest.fixture
 def plus(tmp_path) -> list[str]:
     """The options of ``l2q_plus`` on a small table of events in ``tmp_path``."""
@@ -244,6 +252,39 @@ def test_an_index_of_fitted_codes_keeps_the_filter_for_new_users(tmp_path, plus)
     ]
 
 
+def test_naming_the_checkpoint_of_fitted_codes_keeps_their_filter(tmp_path, plus):
+    train(*plus, cwd=tmp_path)
+    folder = only(tmp_path, "outputs/table/l2q_plus/*")
+    expected = metrics_of(folder)
+    train(*plus, f"ckpt_path={folder}/checkpoints/last.ckpt", cwd=tmp_path)
+    found = metrics_of(folder)
+    assert {key: found.get(key) for key in expected if key.startswith("test/")} == {
+        key: value for key, value in expected.items() if key.startswith("test/")
+    }
+    assert isinstance(load_index(folder / "index").fold_in, HalfRound)
+
+
+def test_a_catalogue_smaller_than_the_cut_offs(tmp_path, plus):
+    """The default eval.ks asks for 50 of 45 items."""
+    done = train(*[word for word in plus if not word.startswith("eval.ks")], cwd=tmp_path)
+    assert "eval.ks=[10, 20, 50] becomes [10, 20]: table has 45 items" in done.stdout + done.stderr
+    values = metrics_of(only(tmp_path, "outputs/table/l2q_plus/*"))
+    assert values["test/recall_20"] > 0
+    assert "test/recall_50" not in values
+
+
+def test_a_set_without_test_items_is_refused_before_it_is_fitted(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.txt").write_text("".join(f"{u} {u % 5} {5 + u % 3} 8 9\n" for u in range(30)))
+    (tmp_path / "set" / "test.txt").write_text("")
+    words = ["model=l2q_plus", "dataset=table", "dataset.dir=set", "logger=none", "eval.ks=[5]"]
+    done = train(*words, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "no test interactions" in done.stderr
+    assert "choosing the filter" not in done.stdout + done.stderr
+    train(*words, "test=false", "model.embedding_dim=32", cwd=tmp_path)
+
+
 def test_every_named_set_is_configured():
     for path in (ROOT / "conf" / "dataset").glob("*.yaml"):
         config = yaml.safe_load(path.read_text())
@@ -269,6 +310,12 @@ def test_every_named_set_is_configured():
         (["eval.ks=20"], "eval.ks=20"),
         (["model.num_layers=-1"], "model.num_layers=-1 must be at least 0"),
         (["protocol.every_n_epochs=0"], "protocol.every_n_epochs=0 must be at least 1"),
+        (["batch_size=abc"], "batch_size=abc must be a number"),
+        (["learning_rate=abc"], "learning_rate=abc must be a number"),
+        (["eval.memory_mb=much"], "eval.memory_mb=much must be a number"),
+        (["model=l2q_plus", "model.transform=magic"], "model.transform=magic is unknown"),
+        (["model=l2q_plus", "model.initialization.split=banana"], "split=banana is unknown"),
+        (["model=l2q_plus", "model.initialization.descent.rounds=0"], "descent.rounds=0 must be"),
         (["seed=-1"], "seed=-1 must be at least 0"),
         (["fit=false"], "ckpt_path=FILE"),
         (["dataset=table"], "give dataset.dir=VALUE"),

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from l2q.data.interactions import Interactions, holdout
+from l2q.errors import L2QError
 from l2q.evaluation import evaluate
 from l2q.learning import tuning
 from l2q.learning.tuning import FilterIndex, TunedCodes, choose_filter
 from l2q.models.coordinate_descent import CoordinateDescent, fit
 from l2q.models.encoder import Encoder
 from l2q.models.graph import Graph, Propagation
+from l2q.models.initialization import FittedCodes
 from l2q.models.quantizers import Quantizer
 from l2q.models.spectral import SpectralFilter
 
@@ -56,6 +58,7 @@ def test_the_chosen_filter_is_the_best_on_validation(train, monkeypatch, split):
     # two lines of two values each: the whole path can be followed by hand
     grid = tuple({"rank": rank} for rank in (3, 40)), tuple({"popularity": p} for p in (0.0, 0.5))
     monkeypatch.setattr(tuning, "GRID", grid)
+    monkeypatch.setattr(tuning, "FEW", ())
     fit_part, val = tuning.split_validation(train, split, 0.15 if split == "cluster" else 0.1, 0)
 
     def quality(rank: int, popularity: float) -> float:
@@ -71,6 +74,38 @@ def test_the_chosen_filter_is_the_best_on_validation(train, monkeypatch, split):
     assert len(set(found.values())) == 4  # else the choice would prove nothing
     chosen = choose_filter(train, split=split)
     assert (chosen.rank, chosen.popularity) == (rank, popularity)
+
+
+def test_a_small_catalogue_gets_few_directions_and_none_twice(caplog):
+    """Two communities of 12 items: 4, 8 and 16 directions are tried, and of all from 24 on one."""
+    rng = np.random.default_rng(3)
+    users = np.repeat(np.arange(60), 9)
+    train = Interactions.from_pairs(users, (users % 2) * 12 + rng.integers(0, 12, len(users)), 60, 24)
+    with caplog.at_level("INFO"):
+        choose_filter(train)
+    filters = [message.split("with ")[1] for message in caplog.messages if "filter try" in message]
+    assert len(filters) == len(set(filters))
+    first = [int(text.split("rank=")[1].split(",")[0]) for text in filters[:4]]
+    assert first == [4, 8, 16, 24]
+
+
+@pytest.mark.parametrize("split", ["random", "cluster"])
+@pytest.mark.parametrize("pairs", [([0, 1, 2], [0, 1, 1]), ([0], [0])])
+def test_where_no_user_has_enough_items_the_default_filter_is_taken(split, pairs, caplog):
+    train = Interactions.from_pairs(*pairs, max(pairs[0]) + 1, 4)
+    assert choose_filter(train, split=split) == SpectralFilter()
+    assert f"no user has enough items for a {split} validation part" in caplog.text
+    codes = TunedCodes(split=split, descent=CoordinateDescent(rounds=1), length=3)(train, 16, 0)
+    assert np.isfinite(np.concatenate(codes)).all()
+
+
+def test_bad_options_of_the_filter_are_named(train):
+    with pytest.raises(L2QError, match=r"split=banana is unknown; use random or cluster"):
+        choose_filter(train, split="banana")
+    with pytest.raises(L2QError, match=r"filter.rank=2.5 must be a whole number"):
+        SpectralFilter(rank=2.5)
+    with pytest.raises(L2QError, match=r"initialization\.length=0"):
+        FittedCodes(length=0)
 
 
 def test_an_encoder_gives_fitted_codes_back_to_the_bit(train):

@@ -195,10 +195,18 @@ def quantize(
     from l2q.models.coordinate_descent import CoordinateDescent, fit_codes
     from l2q.representations import Representations, Rows
     from l2q.retrieval.index import DenseIndex
-    from l2q.retrieval.storage import compression, load_index, save_index, update_metrics
+    from l2q.retrieval.storage import (
+        check_replaceable,
+        compression,
+        load_index,
+        save_index,
+        update_metrics,
+    )
 
-    if bits < 1:
-        raise L2QError(f"--bits {bits}; it must be at least 1")
+    for option, value, least in (("--bits", bits, 1), ("--seed", seed, 0)):
+        if value < least:
+            raise L2QError(f"{option} {value}; it must be at least {least}")
+    check_replaceable(out)
     if index is not None:
         if users or items or train or user_names or item_names:
             raise L2QError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
 from collections import Counter
 from pathlib import Path
@@ -17,8 +18,11 @@ PUBLISHED = {"gowalla": (0.1830, 0.1554), "yelp2018": (0.0649, 0.0530)}
 
 
 def read(folder: str | Path) -> list[dict[str, Any]]:
-    """Every metrics file below ``folder``. Raises L2QError where there is none or one is damaged."""
-    paths = sorted(Path(folder).rglob("*.json"))
+    """Every ``metrics.json`` below ``folder``; where there is none, as in outputs/results, every JSON file.
+
+    Raises L2QError where there is no file at all or one is damaged.
+    """
+    paths = sorted(Path(folder).rglob("metrics.json")) or sorted(Path(folder).rglob("*.json"))
     if not paths:
         raise L2QError(f"{folder} holds no metrics.json; name a folder of runs, such as outputs/results")
     found = []
@@ -112,7 +116,10 @@ def figure(runs: list[dict[str, Any]], path: str | Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-    drawing.savefig(path, dpi=120)
+    try:
+        drawing.savefig(path, dpi=120)
+    except OSError as error:
+        raise L2QError(f"--figure {path} cannot be written: {error.strerror}") from error
 
 
 def spread(values: list[float]) -> str:
@@ -150,13 +157,17 @@ def _blocks(runs: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]
     return sorted(blocks.items())
 
 
+def _words(run: dict[str, Any]) -> list[str]:
+    return shlex.split(run.get("command", ""))[2:]
+
+
 def _name(run: dict[str, Any], runs: list[dict[str, Any]]) -> str:
     """The model; on validation also what its command says that most of the table's commands do not."""
     name = f"`{run['model']}`"
     if _part(run) == "test":
         return name
-    counts = Counter(word for other in runs for word in set(other["command"].split()[2:]))
-    own = [word for word in run["command"].split()[2:] if 2 * counts[word] <= len(runs)]
+    counts = Counter(word for other in runs for word in set(_words(other)))
+    own = [word for word in _words(run) if 2 * counts[word] <= len(runs)]
     own = [word for word in own if not word.startswith(("seed=", "model=", "model.embedding_dim="))]
     options = [word.partition("=") for word in own]
     return " ".join([name, *(f"`{key.split('.')[-1]}={value}`" for key, _, value in options)])

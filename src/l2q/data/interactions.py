@@ -87,10 +87,6 @@ class Interactions:
         before = np.concatenate(([0], np.cumsum(chosen)))
         return Interactions(before[self.indptr], self.items[chosen], self.num_items)
 
-    def transpose(self) -> Interactions:
-        """Items as rows: which item has which users."""
-        return Interactions.from_pairs(self.items, self.users, self.num_items, self.num_users)
-
     def to_csr(self, dtype=np.float32) -> sparse.csr_array:
         """R as a SciPy matrix of ones, int32 indices."""
         ones = np.ones(len(self.items), dtype=dtype)

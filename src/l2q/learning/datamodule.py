@@ -14,12 +14,16 @@ from l2q.data.sources import load_dataset, prepare
 from l2q.errors import L2QError
 from l2q.models.spectral import normalize, truncated_svd
 
+SPLITS = ("random", "cluster")
+
 
 def split_validation(
     train: Interactions, split: str, fraction: float, seed: int
 ) -> tuple[Interactions, Interactions]:
     """What remains of train, and the validation part: ``random`` items of each user, or ``cluster``, an item with
     its nearest ones by the vectors of a truncated SVD of train."""
+    if split not in SPLITS:
+        raise L2QError(f"split={split} is unknown; use {' or '.join(SPLITS)}")
     if split == "random":
         return holdout(train, fraction, seed)
     rank = min(128, train.num_users, train.num_items)
@@ -61,8 +65,8 @@ class InteractionsModule(pl.LightningDataModule):
         split_seed: int = 0,
     ) -> None:
         super().__init__()
-        if split not in (None, "random", "cluster"):
-            raise L2QError(f"protocol.split={split} is unknown; use random or cluster")
+        if split is not None and split not in SPLITS:
+            raise L2QError(f"protocol.split={split} is unknown; use {' or '.join(SPLITS)}")
         for name, value in (("seed", seed), ("protocol.split_seed", split_seed)):
             if value < 0:
                 raise L2QError(f"{name}={value} must be at least 0")
@@ -75,7 +79,8 @@ class InteractionsModule(pl.LightningDataModule):
         self.dataset: Dataset | None = None
 
     def prepare_data(self) -> None:
-        prepare(**self.source)
+        if self.dataset is None:  # Lightning asks once more
+            prepare(**self.source)
 
     def setup(self, stage: str | None = None) -> None:
         if self.dataset is not None:

@@ -17,4 +17,5 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(M_MMAP_THRESHOLD, 2**30)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    trimmed = mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    return bool(trimmed and mallopt(M_MMAP_THRESHOLD, 2**30))

@@ -50,7 +50,8 @@ class Run:
     ``config.json``, ``history.csv``, ``checkpoints/``, ``metrics.json``, ``per_user.npz``, ``training.png``,
     ``index/``. ``config`` is the resolved configuration as plain values: it is recorded, and its entries
     ``fit test ckpt_path eval protocol new_users`` are read. ``command`` goes into the metrics: no figure without
-    its command. ``trainer`` builds a Trainer from callbacks and logger.
+    its command. ``trainer`` builds a Trainer from callbacks and logger. ``l2q.learning.options`` says what the
+    configuration must satisfy.
     """
 
     def __init__(
@@ -75,17 +76,6 @@ class Run:
         assert data.dataset is not None
         self.dataset = data.dataset
         self.ks, self.memory_mb = config["eval"]["ks"], config["eval"]["memory_mb"]
-        num_items = self.dataset.train.num_items
-        whole = isinstance(self.ks, list) and all(type(k) is int for k in self.ks)
-        if not whole or not self.ks or min(self.ks) < 1 or max(self.ks) > num_items:
-            raise L2QError(
-                f"eval.ks={self.ks}: give a list of cut-offs from 1 to {num_items}, the size of the catalogue"
-            )
-        every = config["protocol"].get("every_n_epochs", 5)
-        if every < 1:
-            raise L2QError(f"protocol.every_n_epochs={every} must be at least 1")
-        if not config["fit"] and not config["ckpt_path"]:
-            raise L2QError("fit=false evaluates a checkpoint: name it with ckpt_path=FILE")
 
     def __call__(self) -> dict[str, Any]:
         started = time.perf_counter()

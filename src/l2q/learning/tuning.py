@@ -30,6 +30,11 @@ GRID: tuple[tuple[dict[str, float], ...], ...] = (
     tuple({"tail": tail} for tail in (0.0, 0.2, 0.4, 0.8, 1.6)),
     tuple({"gamma_user": gamma} for gamma in (0.3, 0.5)),
 )
+FEW: tuple[dict[str, float], ...] = (
+    {"rank": 4},
+    {"rank": 8},
+    {"rank": 16},
+)  # of less than 128 users or items, too
 ROUNDS = 2  # in the second, every line is tried beside the best of the others
 
 
@@ -79,14 +84,23 @@ def choose_filter(
     train: Interactions, *, split: str = "random", sample: int = 4000, seed: int = 0
 ) -> SpectralFilter:
     """The best of ``GRID`` by Recall@20 + NDCG@20 on a tenth of train, one line of it after the other, twice
-    over, for about ``sample`` users spread over all. Test plays no part. Every try is logged."""
+    over, for about ``sample`` users spread over all. Test plays no part. Every try is logged. Where no user has
+    enough items for a validation part, the default filter."""
     fit, val = split_validation(train, split, 0.15 if split == "cluster" else 0.1, seed)
     users = np.flatnonzero(val.user_degrees)
+    if not len(users):
+        log.warning(
+            f"no user has enough items for a {split} validation part that would choose the filter: the default one"
+        )
+        return SpectralFilter()
     chosen = np.isin(val.users, users[:: max(len(users) // sample, 1)])
     val = val.select(chosen)
 
     svds: dict[tuple[float, float], SVD] = {}
     tried: dict[SpectralFilter, float] = {}
+
+    most = min(train.num_users, train.num_items)
+    grid = ((*FEW, *GRID[0]), *GRID[1:]) if most < 128 else GRID
 
     def quality(candidate: SpectralFilter) -> float:
         if candidate not in tried:
@@ -104,9 +118,11 @@ def choose_filter(
 
     best = SpectralFilter()
     with steps() as progress:
-        for number, values in enumerate(GRID * ROUNDS):
-            best = max((replace(best, **value) for value in values), key=quality)  # type: ignore[arg-type]
-            progress(number + 1, len(GRID) * ROUNDS, "choosing the filter")
+        for number, values in enumerate(grid * ROUNDS):
+            candidates = (replace(best, **value) for value in values)  # type: ignore[arg-type]
+            # ranks beyond the data's are all the same filter
+            best = max((replace(c, rank=min(c.rank, most)) for c in candidates), key=quality)
+            progress(number + 1, len(grid) * ROUNDS, "choosing the filter")
     log.info(f"filter chosen on a {split} validation part of train, {len(tried)} tries: {best}")
     return best
 

@@ -36,6 +36,7 @@ from numba.np.arrayobj import make_array
 from scipy import sparse
 
 from l2q.data.interactions import Interactions
+from l2q.errors import L2QError, check_whole
 from l2q.models.pairs import pair_scores
 from l2q.models.spectral import column_signs, itq
 from l2q.models.top_lists import Progress, offer, sort_heap, top_lists
@@ -50,8 +51,8 @@ class CoordinateDescent:
     """Options of the fit. ``rounds`` of both sides first; then ``intruder_rounds`` times: the ``intruders``
     best items by the codes themselves join each user's list where they are not on it, and two rounds follow.
 
-    ``weight`` None is N / 400: a list of 100 then weighs a quarter of what the whole catalogue of N items does. A
-    fixed weight costs codes of small catalogues up to a fifth of Recall@20 (docs/results.md)."""
+    ``weight`` None is N / (4 L) for lists of L: one then weighs a quarter of what the whole catalogue of N items
+    does. A fixed weight costs codes of small catalogues up to a fifth of Recall@20 (docs/results.md)."""
 
     bits: int = 768
     weight: float | None = None
@@ -61,9 +62,22 @@ class CoordinateDescent:
     sweeps: int = 4
     itq_iterations: int = 3
 
-    def list_weight(self, num_items: int) -> float:
-        """w in f."""
-        return num_items / 400 if self.weight is None else self.weight
+    def __post_init__(self) -> None:
+        for option, least in (
+            ("bits", 1),
+            ("rounds", 1),
+            ("intruder_rounds", 0),
+            ("intruders", 1),
+            ("sweeps", 1),
+            ("itq_iterations", 0),
+        ):
+            check_whole(f"descent.{option}", getattr(self, option), least)
+        if self.weight is not None and not self.weight >= 0:
+            raise L2QError(f"descent.weight={self.weight} must be at least 0")
+
+    def list_weight(self, num_items: int, length: int) -> float:
+        """w in f, for lists of at most ``length``."""
+        return num_items / (4 * max(length, 1)) if self.weight is None else self.weight
 
     @property
     def steps(self) -> list[str]:
@@ -109,21 +123,33 @@ def fit_codes(
     options: CoordinateDescent = CoordinateDescent(),
     seed: int = 0,
     exclude: Interactions | None = None,
-    length: int = 100,
+    length: int = 50,
     progress: Progress | None = None,
 ) -> Representations:
     """Codes for float embeddings (M, d) and (N, d) of any model whose scores are inner products.
 
     The base is the embeddings, user rows divided by the norm of their scores (no ranking changes), the lists
-    are the ``length`` best items of every user outside ``exclude`` (none with ``length`` 0).
+    are the ``length`` best items of every user outside ``exclude`` (none with ``length`` 0). A user whose scores
+    are all zero has no ranking to keep. Raises L2QError where no user has one.
     """
-    Y = np.ascontiguousarray(items, dtype=np.float32)
-    norms = np.sqrt(np.maximum(np.vecdot(users @ (Y.T @ Y), users), 0))
-    X = (users / np.maximum(norms, 1e-12)[:, None]).astype(np.float32)
+    X, Y = (np.ascontiguousarray(side, np.float32) for side in (users, items))
+    # squares of large values overflow; neither a user's nor a common factor changes a ranking
+    X, Y = X / _positive(np.abs(X).max(axis=1, keepdims=True)), Y / _positive(np.abs(Y).max(keepdims=True))
+    norms = np.linalg.norm(
+        X @ np.asarray(np.linalg.qr(Y, mode="r")).T, axis=1, keepdims=True
+    )  # |Y x| for Y = Q R
+    scored = norms > 1e-6 * np.linalg.norm(X, axis=1, keepdims=True) * np.linalg.norm(Y)
+    if not scored.any():
+        raise L2QError("all products of user and item rows are zero: there is no ranking to keep")
+    X = np.where(scored, X / _positive(norms), 0)
     lists = None
     if length:
         lists = top_lists(lambda block: X[block] @ Y.T, len(X), len(Y), length, exclude, progress)
     return fit((X, Y), lists, options, seed, exclude, progress)
+
+
+def _positive(factors: np.ndarray) -> np.ndarray:
+    return np.where(factors > 0, factors, 1)
 
 
 def descend(
@@ -143,7 +169,8 @@ def descend(
     X, Y = base
     if lists is None:
         lists = sparse.csr_array((len(X), len(Y)), dtype=X.dtype)
-    floors, weight = _row_minima(lists), options.list_weight(len(Y))
+    length = int(np.diff(lists.indptr).max(initial=0))
+    floors, weight = _row_minima(lists), options.list_weight(len(Y), length)
     if state is None:
         state = start(base, lists, options, seed)
     for step in range(state.step, len(options.steps)):

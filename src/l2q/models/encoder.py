@@ -16,6 +16,7 @@ from l2q.models.initialization import Start
 from l2q.models.spectral import itq, random_rotation
 from l2q.representations import Representations, Rows
 
+TRANSFORMS = ("identity", "rotation", "itq", "learned")
 Initialization = Callable[[Interactions, int, int], tuple[np.ndarray, np.ndarray]]
 
 
@@ -56,6 +57,8 @@ class Encoder(nn.Module):
         super().__init__()
         if combination not in ("mean", "concat"):
             raise L2QError(f"model.combination={combination} is unknown; use mean or concat")
+        if transform not in TRANSFORMS:
+            raise L2QError(f"model.transform={transform} is unknown; use {', '.join(TRANSFORMS)}")
         for option, value, least in (("embedding_dim", embedding_dim, 1), ("num_layers", num_layers, 0)):
             if value < least:
                 raise L2QError(f"model.{option}={value} must be at least {least}")
@@ -89,10 +92,8 @@ class Encoder(nn.Module):
         if name == "itq":
             with torch.no_grad():
                 rotations = [itq(x.numpy(), rng=rng) for x in self.segments()]
-        elif name in ("rotation", "learned"):
-            rotations = [random_rotation(dim, rng) for _ in range(self.num_segments)]
         else:
-            raise L2QError(f"model.transform={name} is unknown; use identity, rotation, itq or learned")
+            rotations = [random_rotation(dim, rng) for _ in range(self.num_segments)]
         linears = nn.ModuleList()
         for rotation in rotations:
             linear = nn.Linear(dim, dim, bias=False)

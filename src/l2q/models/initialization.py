@@ -18,6 +18,7 @@ from rich.progress import (
 from scipy import sparse
 
 from l2q.data.interactions import Interactions
+from l2q.errors import check_whole
 from l2q.models.coordinate_descent import CoordinateDescent, fit
 from l2q.models.new_users import FilterSide
 from l2q.models.spectral import FilterScores, SpectralFilter, spectral
@@ -83,6 +84,9 @@ class FittedCodes:
     descent: CoordinateDescent = field(default_factory=CoordinateDescent)
     length: int = 100
 
+    def __post_init__(self) -> None:
+        check_whole("initialization.length", self.length, 1)
+
     def __call__(self, train: Interactions, dim: int, seed: int) -> Start:
         with steps() as progress:
             scores = self.filter(train, seed)
@@ -90,7 +94,7 @@ class FittedCodes:
             codes = fit(base, lists, replace(self.descent, bits=dim), seed, train, progress)
         assert codes.items.scales is not None
         start = Start((codes.users.values.astype(np.float32), codes.items.values * codes.items.scales))
-        weight = self.descent.list_weight(train.num_items)
+        weight = self.descent.list_weight(train.num_items, min(self.length, train.num_items))
         start.scores, start.lists = scores, lists
         start.filter_side = FilterSide.of(self.filter, scores, weight, self.length)
         return start

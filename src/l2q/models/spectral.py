@@ -13,7 +13,7 @@ from numba import njit, prange
 from scipy import linalg, sparse
 
 from l2q.data.interactions import Interactions
-from l2q.errors import L2QError
+from l2q.errors import L2QError, check_whole
 from l2q.models.pairs import pair_scores
 from l2q.models.sparse import multiply
 from l2q.models.top_lists import Progress, top_lists
@@ -91,6 +91,9 @@ class SpectralFilter:
     popularity: float = 0.5
     rank: int = 768
     tail: float = 0.4
+
+    def __post_init__(self) -> None:
+        check_whole("filter.rank", self.rank, 1)
 
     def __call__(self, train: Interactions, seed: int, svd: SVD | None = None) -> FilterScores:
         """``svd``: triplets of ``normalize(train, gamma_user, gamma_item)`` at hand, at least ``rank``."""

@@ -46,6 +46,15 @@ RULES = {
 }
 
 
+def check_replaceable(folder: str | Path) -> None:
+    """Raises L2QError where an index must not be written to ``folder``: it is a file, or holds something else."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise L2QError(f"{folder} is a file; give a folder for the index")
+    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
+        raise L2QError(f"{folder} holds something else than an index; give another folder")
+
+
 def save_index(
     folder: str | Path,
     representations: Representations,
@@ -69,8 +78,7 @@ def save_index(
             f"index {folder}: train is {train.num_users} users x {train.num_items} items, "
             f"the representations {representations.num_users} x {representations.num_items}"
         )
-    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
-        raise L2QError(f"{folder} holds something else than an index; give another folder")
+    check_replaceable(folder)
     arrays: dict[str, np.ndarray] = {
         "items.degrees": train.item_degrees.astype(np.int32),
         "train.indptr": train.indptr,
