@@ -310,7 +310,7 @@ def test_every_named_set_is_configured():
         (["eval.ks=20"], "eval.ks=20"),
         (["model.num_layers=-1"], "model.num_layers=-1 must be at least 0"),
         (["protocol.every_n_epochs=0"], "protocol.every_n_epochs=0 must be at least 1"),
-        (["batch_size=abc"], "batch_size=abc must be a number"),
+        (["epochs=abc"], "epochs=abc must be a number"),
         (["learning_rate=abc"], "learning_rate=abc must be a number"),
         (["eval.memory_mb=much"], "eval.memory_mb=much must be a number"),
         (["model=l2q_plus", "model.transform=magic"], "model.transform=magic is unknown"),
