@@ -75,9 +75,10 @@ class CoordinateDescent:
         if self.weight is not None and not self.weight >= 0:
             raise L2QError(f"descent.weight={self.weight} must be at least 0")
 
-    def list_weight(self, num_items: int, length: int) -> float:
-        """w in f, for lists of at most ``length``."""
-        return num_items / (4 * max(length, 1)) if self.weight is None else self.weight
+    def list_weight(self, lists: sparse.csr_array) -> float:
+        """w in f; the longest list counts as L."""
+        longest = int(np.diff(lists.indptr).max(initial=1))
+        return lists.shape[1] / (4 * longest) if self.weight is None else self.weight
 
     @property
     def steps(self) -> list[str]:
@@ -135,9 +136,8 @@ def fit_codes(
     X, Y = (np.ascontiguousarray(side, np.float32) for side in (users, items))
     # squares of large values overflow; neither a user's nor a common factor changes a ranking
     X, Y = X / _positive(np.abs(X).max(axis=1, keepdims=True)), Y / _positive(np.abs(Y).max(keepdims=True))
-    norms = np.linalg.norm(
-        X @ np.asarray(np.linalg.qr(Y, mode="r")).T, axis=1, keepdims=True
-    )  # |Y x| for Y = Q R
+    R = np.asarray(np.linalg.qr(Y, mode="r"))  # Y = Q R, so |Y x| = |R x|
+    norms = np.linalg.norm(X @ R.T, axis=1, keepdims=True)
     scored = norms > 1e-6 * np.linalg.norm(X, axis=1, keepdims=True) * np.linalg.norm(Y)
     if not scored.any():
         raise L2QError("all products of user and item rows are zero: there is no ranking to keep")
@@ -169,8 +169,7 @@ def descend(
     X, Y = base
     if lists is None:
         lists = sparse.csr_array((len(X), len(Y)), dtype=X.dtype)
-    length = int(np.diff(lists.indptr).max(initial=0))
-    floors, weight = _row_minima(lists), options.list_weight(len(Y), length)
+    floors, weight = _row_minima(lists), options.list_weight(lists)
     if state is None:
         state = start(base, lists, options, seed)
     for step in range(state.step, len(options.steps)):

@@ -94,7 +94,7 @@ class FittedCodes:
             codes = fit(base, lists, replace(self.descent, bits=dim), seed, train, progress)
         assert codes.items.scales is not None
         start = Start((codes.users.values.astype(np.float32), codes.items.values * codes.items.scales))
-        weight = self.descent.list_weight(train.num_items, min(self.length, train.num_items))
+        weight = self.descent.list_weight(lists)
         start.scores, start.lists = scores, lists
         start.filter_side = FilterSide.of(self.filter, scores, weight, self.length)
         return start
