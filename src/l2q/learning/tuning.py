@@ -134,7 +134,7 @@ class TunedCodes:
     filter: SpectralFilter | None = None
     split: str = "random"
     descent: CoordinateDescent = field(default_factory=CoordinateDescent)
-    length: int = 100
+    length: int = 40
 
     def __call__(self, train: Interactions, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         best = self.filter or choose_filter(train, split=self.split, seed=seed)

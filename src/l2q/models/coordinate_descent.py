@@ -49,7 +49,9 @@ _ROWS = 4096  # rows whose products with G are at hand at once
 @dataclass(frozen=True)
 class CoordinateDescent:
     """Options of the fit. ``rounds`` of both sides first; then ``intruder_rounds`` times: the ``intruders``
-    best items by the codes themselves join each user's list where they are not on it, and two rounds follow.
+    best items by the codes themselves join each user's list where they are not on it, and a round follows. Short
+    lists and many such rounds keep more than long lists and few (docs/results.md): a list's items are held in
+    place from both sides, all others only once they rise too high.
 
     ``weight`` None is N / (4 L) for lists of L: one then weighs a quarter of what the whole catalogue of N items
     does. A fixed weight costs codes of small catalogues up to a fifth of Recall@20 (docs/results.md)."""
@@ -57,8 +59,8 @@ class CoordinateDescent:
     bits: int = 768
     weight: float | None = None
     rounds: int = 3
-    intruder_rounds: int = 3
-    intruders: int = 60
+    intruder_rounds: int = 20
+    intruders: int = 30
     sweeps: int = 4
     itq_iterations: int = 3
 
@@ -82,7 +84,7 @@ class CoordinateDescent:
 
     @property
     def steps(self) -> list[str]:
-        return ["round"] * self.rounds + ["intruders", "round", "round"] * self.intruder_rounds
+        return ["round"] * self.rounds + ["intruders", "round"] * self.intruder_rounds
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +126,7 @@ def fit_codes(
     options: CoordinateDescent = CoordinateDescent(),
     seed: int = 0,
     exclude: Interactions | None = None,
-    length: int = 50,
+    length: int = 40,
     progress: Progress | None = None,
 ) -> Representations:
     """Codes for float embeddings (M, d) and (N, d) of any model whose scores are inner products.

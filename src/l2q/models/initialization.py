@@ -82,7 +82,7 @@ class FittedCodes:
 
     filter: SpectralFilter = field(default_factory=SpectralFilter)
     descent: CoordinateDescent = field(default_factory=CoordinateDescent)
-    length: int = 100
+    length: int = 40
 
     def __post_init__(self) -> None:
         check_whole("initialization.length", self.length, 1)

@@ -143,7 +143,7 @@ class FilterScores:
         return S
 
     def lists(
-        self, exclude: Interactions, length: int = 100, progress: Progress | None = None
+        self, exclude: Interactions, length: int = 40, progress: Progress | None = None
     ) -> tuple[tuple[np.ndarray, np.ndarray], sparse.csr_array]:
         """What codes are fitted to: the base X = U diag(h) / norm, (M, rank), and Y = D_i^popularity V,
         (N, rank), and the ``length`` best unseen items of each user with their scores S, times the factor
