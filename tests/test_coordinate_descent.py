@@ -185,7 +185,7 @@ def test_resumes_and_repeats_to_the_bit():
     base, lists = tuple(f.astype(np.float32) for f in base), lists.astype(np.float32)
     options = CoordinateDescent(bits=48, rounds=2, intruder_rounds=1, intruders=5)
     states = list(descend(base, lists, options, seed=3))
-    assert [state.step for state in states] == [1, 2, 3, 4, 5]
+    assert [state.step for state in states] == [1, 2, 3, 4]
     for state in states[:-1]:
         *_, resumed = descend(base, lists, options, seed=3, state=state)
         assert same(resumed, states[-1])

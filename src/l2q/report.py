@@ -87,7 +87,7 @@ def markdown(runs: list[dict[str, Any]]) -> str:
 
 
 def figure(runs: list[dict[str, Any]], path: str | Path) -> None:
-    """Quality against bits as PNG: a panel per table, a line per model, LightGCN's float rows as the level."""
+    """Quality against bits as PNG: a panel per table, a line per model, the float references as levels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -104,7 +104,12 @@ def figure(runs: list[dict[str, Any]], path: str | Path) -> None:
             if model == "lightgcn" and level:
                 axes.axhline(max(level.values()), color="gray", linestyle="--", label="lightgcn, float32")
             elif model not in ("popularity", "spectral") and level:
-                axes.plot(level.keys(), level.values(), marker="o", color=f"C{number}", label=model)
+                axes.plot(
+                    level.keys(), level.values(), marker="o", color=f"C{number - len(FLOAT)}", label=model
+                )
+        filters = [run[key] for run in here if (key := f"{_part(run)}/filter/recall_20") in run]
+        if filters:
+            axes.axhline(statistics.mean(filters), color="gray", linestyle=":", label="filter, float32")
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:.0f}")
         axes.set(
@@ -158,7 +163,13 @@ def _blocks(runs: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]
 
 
 def _words(run: dict[str, Any]) -> list[str]:
-    return shlex.split(run.get("command", ""))[2:]
+    """The options of a run's command; ``key={a:1,b:2}`` is key.a=1 and key.b=2."""
+    words = []
+    for word in shlex.split(run.get("command", ""))[2:]:
+        key, _, value = word.partition("={")
+        entries = value.removesuffix("}").split(",") if value else []
+        words += [f"{key}.{entry.replace(':', '=', 1)}" for entry in entries] or [word]
+    return words
 
 
 def _name(run: dict[str, Any], runs: list[dict[str, Any]]) -> str:
