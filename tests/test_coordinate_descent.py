@@ -225,7 +225,7 @@ def test_codes_of_embeddings_keep_their_rankings():
         len(set(np.argsort(-a)[:10]) & set(np.argsort(-b)[:10])) for a, b in zip(scores, exact, strict=True)
     ]
     assert np.mean(overlap) > 9
-    assert seen == [(80, 80, "lists")] + [(step, 12, "rounds") for step in range(1, 13)]
+    assert seen == [(80, 80, "lists")] + [(step, 43, "rounds") for step in range(1, 44)]
 
     assert codes.binary
     assert codes.users.scales is None
