@@ -57,7 +57,8 @@ def test_a_lightgcn_that_falls_short_of_the_published_one_is_no_reference(ours, 
     assert "published" not in markdown(runs)  # trained on less than what the published figures were
 
 
-def test_settings_that_left_test_unread_stand_by_what_few_commands_say():
+@pytest.mark.parametrize("option", ["descent.weight={}", "'descent={{rounds:3,weight:{}}}'"])
+def test_settings_that_left_test_unread_stand_by_what_few_commands_say(option):
     runs = []
     for bits, weight, recall in ((256, 30, 0.2), (256, 300, 0.22), (64, 300, 0.1)):
         run = metrics("l2q_plus", recall, 0, bits / 8)
@@ -65,7 +66,7 @@ def test_settings_that_left_test_unread_stand_by_what_few_commands_say():
             "val/recall_20": run.pop("test/packed/recall_20"),
             "val/ndcg_20": run.pop("test/packed/ndcg_20"),
         }
-        words = f"model=l2q_plus model.embedding_dim={bits} test=false seed=0 descent.weight={weight}"
+        words = f"model=l2q_plus model.embedding_dim={bits} test=false seed=0 {option.format(weight)}"
         runs.append(run | {"command": f"python train.py {words}"})
     lines = markdown(runs).splitlines()
     assert lines[0] == "**toy**, protocol `holdout`, validation"
