@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -15,10 +16,13 @@ import numpy as np
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from l2q.data.sources import load_dataset
+from l2q.errors import L2QError
 from l2q.evaluation import evaluate
 from l2q.learning.datamodule import split_validation
+from l2q.learning.options import check_options
 from l2q.learning.tuning import FilterIndex, choose_filter
 from l2q.retrieval.fold_in import FoldIn, HalfRound
 from l2q.retrieval.storage import load_index
@@ -308,15 +312,10 @@ def test_every_named_set_is_configured():
         (["learning_rate=-1"], "learning_rate=-1"),
         (["eval.ks=[]"], "eval.ks=[]"),
         (["eval.ks=20"], "eval.ks=20"),
-        (["model.num_layers=-1"], "model.num_layers=-1 must be at least 0"),
-        (["protocol.every_n_epochs=0"], "protocol.every_n_epochs=0 must be at least 1"),
-        (["epochs=abc"], "epochs=abc must be a number"),
-        (["learning_rate=abc"], "learning_rate=abc must be a number"),
-        (["eval.memory_mb=much"], "eval.memory_mb=much must be a number"),
         (["model=l2q_plus", "model.transform=magic"], "model.transform=magic is unknown"),
         (["model=l2q_plus", "model.initialization.split=banana"], "split=banana is unknown"),
         (["model=l2q_plus", "model.initialization.descent.rounds=0"], "descent.rounds=0 must be"),
-        (["seed=-1"], "seed=-1 must be at least 0"),
+        (["test=no"], "test=no must be true or false"),
         (["fit=false"], "ckpt_path=FILE"),
         (["dataset=table"], "give dataset.dir=VALUE"),
     ],
@@ -327,6 +326,36 @@ def test_bad_input_is_one_clear_line(tmp_path, overrides, words):
     assert words in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert not list(tmp_path.glob("outputs/**/metrics.json"))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("test=off", "must be true or false"),  # a word to Hydra, and true to Python
+        ("fit=maybe", "must be true or false"),
+        ("new_users=0", "must be true or false"),
+        ("dataset.verify=yes", "must be true or false"),
+        ("seed=-1", "must be a whole number of at least 0"),
+        ("seed=1.5", "must be a whole number of at least 0"),
+        ("seed=4294967296", "must be below 2^32"),
+        ("batch_size=10.5", "must be a whole number of at least 1"),
+        ("epochs=abc", "must be a whole number of at least 0"),
+        ("eval.memory_mb=-5", "must be a whole number of at least 1"),
+        ("model.embedding_dim=8.5", "must be a whole number of at least 1"),
+        ("model.num_layers=-1", "must be a whole number of at least 0"),
+        ("protocol.every_n_epochs=0", "must be a whole number of at least 1"),
+        ("protocol.patience=abc", "must be a whole number of at least 0"),
+        ("protocol.fraction=abc", "must be a number"),
+        ("learning_rate=abc", "must be a number"),
+        ("objective.l2=abc", "must be a number"),
+        ("ckpt_path=5", "must be the name of a file"),
+    ],
+)
+def test_options_of_the_wrong_kind_are_refused_before_anything_runs(override, words):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        plain = OmegaConf.to_container(compose("config", [override]), resolve=True)
+    with pytest.raises(L2QError, match=re.escape(f"{override} {words}")):
+        check_options(plain)
 
 
 def test_a_checkpoint_of_another_model_or_shape_is_refused(tmp_path):

@@ -3,29 +3,52 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from l2q.data.interactions import Dataset
-from l2q.errors import L2QError
+from l2q.errors import L2QError, check_whole
+
+
+# the least of every whole number; groups differ in what they have, so an absent one is fine
+WHOLE = {
+    "seed": 0,
+    "batch_size": 1,
+    "epochs": 0,
+    "eval.memory_mb": 1,
+    "model.embedding_dim": 1,
+    "model.num_layers": 0,
+    "objective.num_negatives": 1,
+    "protocol.every_n_epochs": 1,
+    "protocol.patience": 0,
+    "protocol.split_seed": 0,
+}
+NUMBERS = ("learning_rate", "objective.l2", "objective.temperature", "protocol.fraction")
+SWITCHES = ("fit", "test", "new_users", "dataset.verify")
 
 
 def check_options(config: dict[str, Any]) -> None:
     """Raises L2QError for a value that no set could make right."""
-    for name in (
-        "seed",
-        "batch_size",
-        "epochs",
-        "learning_rate",
-        "eval.memory_mb",
-        "protocol.every_n_epochs",
-    ):
-        group, _, key = name.rpartition(".")
-        value = (config[group] if group else config).get(key, 1)
+
+    def given(*names: str) -> Iterator[tuple[str, Any]]:
+        for name in names:
+            group, _, key = name.rpartition(".")
+            part = config[group] if group else config
+            if key in part:
+                yield name, part[key]
+
+    for name, value in given(*WHOLE):
+        check_whole(name, value, WHOLE[name])
+    for name, value in given(*NUMBERS):
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise L2QError(f"{name}={value} must be a number")
-    every = config["protocol"].get("every_n_epochs", 1)
-    if every < 1:
-        raise L2QError(f"protocol.every_n_epochs={every} must be at least 1")
+    for name, value in given(*SWITCHES):
+        if not isinstance(value, bool):  # "no" is a word to Hydra, and true to Python: test would be read
+            raise L2QError(f"{name}={value} must be true or false")
+    if config["seed"] >= 2**32:
+        raise L2QError(f"seed={config['seed']} must be below 2^32")
+    if not isinstance(config["ckpt_path"], str | None):
+        raise L2QError(f"ckpt_path={config['ckpt_path']} must be the name of a file")
     if not config["fit"] and not config["ckpt_path"]:
         raise L2QError("fit=false evaluates a checkpoint: name it with ckpt_path=FILE")
 
