@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 import warnings
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from l2q.errors import L2QError
 
 def run_dir(fit: bool, ckpt_path: str | None, root: str) -> str:
     """A resumed run goes on in its own folder, the one around ``checkpoints/``; any other gets a new one,
-    named by the time."""
+    named by the time; to the microsecond, so that two that start together have one each."""
     checkpoint = Path(ckpt_path or "").resolve()
     if fit and checkpoint.is_file() and checkpoint.parent.name == "checkpoints":
         return str(checkpoint.parents[1])
-    return f"{root}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    return f"{root}/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
 
 
 def folder_name(overrides: str) -> str:

@@ -171,7 +171,6 @@ def test_evaluating_a_checkpoint_repeats_its_figures(tmp_path):
     train("trainer.max_epochs=1", "logger=none", cwd=tmp_path)
     folder = only(tmp_path, "outputs/debian/l2q_anl/*")
     expected = metrics_of(folder)
-    time.sleep(1)  # the folder is named by the second
     train("fit=false", f"ckpt_path={folder}/checkpoints/best.ckpt", "logger=none", cwd=tmp_path)
     (again,) = set(tmp_path.glob("outputs/debian/l2q_anl/*")) - {folder}
     for key in ("val/recall_20", "test/recall_20", "test/packed/ndcg_20", "epochs"):
@@ -441,10 +440,20 @@ def test_help_and_composition_do_not_import_torch(tmp_path):
     assert done.stdout.strip().endswith("[]"), done.stdout[-500:] + done.stderr[-500:]
 
 
-def test_a_sweep_with_long_overrides_has_folders_that_file_systems_take():
+def entry_point():
     spec = importlib.util.spec_from_file_location("entry", ROOT / "train.py")
     entry = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(entry)
+    return entry
+
+
+def test_runs_that_start_in_the_same_second_have_folders_of_their_own():
+    entry = entry_point()
+    assert len({entry.run_dir(True, None, "outputs") for _ in range(20)}) == 20
+
+
+def test_a_sweep_with_long_overrides_has_folders_that_file_systems_take():
+    entry = entry_point()
     assert entry.folder_name("model=l2q,seed=0") == "model=l2q,seed=0"
     names = {entry.folder_name(f"model={{{'x' * 400}}},seed={seed}") for seed in (0, 1)}
     assert len(names) == 2
