@@ -1,6 +1,7 @@
 """The entry point as its users call it: runs, sweeps, resuming, every option, bad input."""
 
 import csv
+import functools
 import importlib.util
 import json
 import os
@@ -440,6 +441,7 @@ def test_help_and_composition_do_not_import_torch(tmp_path):
     assert done.stdout.strip().endswith("[]"), done.stdout[-500:] + done.stderr[-500:]
 
 
+@functools.cache  # resolvers are registered once
 def entry_point():
     spec = importlib.util.spec_from_file_location("entry", ROOT / "train.py")
     entry = importlib.util.module_from_spec(spec)

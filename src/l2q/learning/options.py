@@ -9,7 +9,6 @@ from typing import Any
 from l2q.data.interactions import Dataset
 from l2q.errors import L2QError, check_whole
 
-
 # the least of every whole number; groups differ in what they have, so an absent one is fine
 WHOLE = {
     "seed": 0,
