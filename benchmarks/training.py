@@ -19,7 +19,7 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -527,7 +527,8 @@ def main() -> None:
     keep_freed_memory()  # as train.py does
     if options.child == ["memory"]:
         train_and_evaluate(options.data)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        # not ru_maxrss: it keeps what the process that started this one held
+        print(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
         return
     if options.child:
         print(implicit_recall(options.data, options.child[0], int(options.child[1])))
