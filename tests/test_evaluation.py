@@ -8,7 +8,7 @@ import pytest
 
 from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
-from l2q.evaluation import evaluate
+from l2q.evaluation import deciding_cutoff, evaluate
 from l2q.representations import Representations, Rows
 from l2q.retrieval.index import DenseIndex, PackedIndex
 
@@ -185,3 +185,10 @@ def test_index_of_another_set():
 def test_nothing_held_out():
     with pytest.raises(L2QError, match="no held-out interactions"):
         evaluate(TableIndex(np.zeros((2, 3))), rows([], [], num_items=3), [1])
+
+
+@pytest.mark.parametrize(
+    ("num_items", "expected"), [(1, 1), (3, 1), (12, 3), (79, 19), (80, 20), (10**6, 20)]
+)
+def test_the_cutoff_that_decides_leaves_most_of_a_small_catalogue_out(num_items, expected):
+    assert deciding_cutoff(num_items) == expected

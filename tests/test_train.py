@@ -248,12 +248,16 @@ def test_the_filter_behind_codes_is_measured_beside_them(tmp_path, plus, test):
 
 
 def test_an_index_of_fitted_codes_keeps_the_filter_for_new_users(tmp_path, plus):
-    train("-m", *plus, "new_users=true,false", cwd=tmp_path)
-    folders = sorted(tmp_path.glob("outputs/sweeps/*/*/index"))
-    assert [("new_users=true" in str(f).lower(), type(load_index(f).fold_in)) for f in folders] == [
-        (False, FoldIn),
-        (True, HalfRound),
-    ]
+    train("-m", *plus, "new_users=true,false", "model.quantizer.scales=row,none", cwd=tmp_path)
+    train("-m", *plus, "model.num_layers=1", "model.combination=concat", cwd=tmp_path)
+    folders = list(tmp_path.glob("outputs/sweeps/*/*/index"))
+    assert len(folders) == 5
+    for folder in folders:
+        fold_in = load_index(folder).fold_in
+        # only the fitted codes themselves are what a new user's codes can be fitted to
+        fitted = "new_users=true" in str(folder).lower() and "scales=row" in str(folder)
+        assert type(fold_in) is (HalfRound if fitted else FoldIn)
+        assert len(fold_in([[0, 1]])) == 1
 
 
 def test_naming_the_checkpoint_of_fitted_codes_keeps_their_filter(tmp_path, plus):

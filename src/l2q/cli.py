@@ -191,7 +191,7 @@ def quantize(
     from rich.progress import Progress
 
     from l2q.data.interactions import Interactions, read_lightgcn
-    from l2q.evaluation import evaluate
+    from l2q.evaluation import deciding_cutoff, evaluate
     from l2q.models.coordinate_descent import CoordinateDescent, fit_codes
     from l2q.representations import Representations, Rows
     from l2q.retrieval.index import DenseIndex
@@ -240,7 +240,7 @@ def quantize(
 
         codes = fit_codes(X, Y, CoordinateDescent(bits=bits), seed, exclude, progress=progress)
 
-    k = min(20, num_items)
+    k = deciding_cutoff(num_items)
     sample = np.unique(np.linspace(0, num_users - 1, min(num_users, 10_000)).astype(np.int64))
     floats = Representations(Rows(X), Rows(Y), (width,), np.ones(1, np.float32))
     best = DenseIndex(floats).search(sample, k, exclude)[1]

@@ -16,6 +16,12 @@ from l2q.metrics import per_user_metrics
 BYTES_PER_SCORE = 8  # what a dense search holds for one user and item: a float32 score, and as much again
 
 
+def deciding_cutoff(num_items: int) -> int:
+    """The k of the Recall@k that chooses an epoch or a filter: 20, in a small catalogue a quarter of it. Where k
+    reaches what a user's train items leave of the catalogue, every ranking has Recall 1."""
+    return max(min(20, num_items // 4), 1)
+
+
 class Ranker(Protocol):
     """What ``evaluate`` asks of an index, ours or a wrapper around another library: the search of
     ``l2q.retrieval.index.Index`` by user ids."""

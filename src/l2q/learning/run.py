@@ -17,7 +17,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from l2q.errors import L2QError
-from l2q.evaluation import evaluate
+from l2q.evaluation import deciding_cutoff, evaluate
 from l2q.learning import results, tracking
 from l2q.learning.callbacks import (
     AnnealingCallback,
@@ -33,6 +33,7 @@ from l2q.learning.datamodule import InteractionsModule
 from l2q.learning.recommender import Recommender, check_identity
 from l2q.learning.tuning import FilterIndex
 from l2q.models.annealing import Annealing
+from l2q.representations import Representations
 
 log = logging.getLogger("l2q")
 
@@ -108,7 +109,9 @@ class Run:
         if start is not None:
             metrics |= self._measure_filter(FilterIndex(start.scores, start.lists))
         index = self.folder / "index"
-        side = start.filter_side if start is not None and self.config["new_users"] else None
+        side = None
+        if start is not None and self.config["new_users"] and self._are_fitted(representations):
+            side = start.filter_side
         metrics |= results.export(index, representations, self.dataset, self.config_hash, metrics, side)
         if self.config["test"]:
             packed = results.measure_packed(index, self.dataset.test, self.ks, self.dataset.train)
@@ -126,6 +129,13 @@ class Run:
         results.show(metrics, self.ks, self.folder)
         tracking.log_summary(metrics, results.summary_rows(metrics, self.ks), plot)
         return metrics
+
+    def _are_fitted(self, representations: Representations) -> bool:
+        """Whether these are the fitted codes with their scales, to which new users' codes can be fitted too: no
+        layers, no rotation and no other quantizer came in between."""
+        encoder = self.recommender.encoder
+        plain = encoder.num_layers == 0 and not encoder.transforms
+        return plain and representations.binary and representations.items.scales is not None
 
     def _measure_filter(self, index: FilterIndex) -> dict[str, float]:
         """What the float filter itself reaches where its codes are measured: the best that they could be."""
@@ -166,7 +176,7 @@ class Run:
         """Fits, loads the epoch that the protocol says into the recommender, returns its number."""
         holdout = self.data.val is not None
         every = self.config["protocol"].get("every_n_epochs", 5)
-        chooses = min(20, self.dataset.train.num_items)  # measured whether or not eval.ks asks for it
+        chooses = deciding_cutoff(self.dataset.train.num_items)  # measured whether or not eval.ks asks for it
         ks = sorted({*self.ks, chooses})
         validation = Validation(self.data.fit, self.data.val, ks, every, self.memory_mb)
         history = History(self.folder, validation)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from l2q.data.interactions import Interactions
-from l2q.evaluation import evaluate
+from l2q.evaluation import deciding_cutoff, evaluate
 from l2q.learning.datamodule import split_validation
 from l2q.models.coordinate_descent import CoordinateDescent
 from l2q.models.initialization import FittedCodes, steps
@@ -83,9 +83,9 @@ class FilterIndex:
 def choose_filter(
     train: Interactions, *, split: str = "random", sample: int = 4000, seed: int = 0
 ) -> SpectralFilter:
-    """The best of ``GRID`` by Recall@20 + NDCG@20 on a tenth of train, one line of it after the other, twice
-    over, for about ``sample`` users spread over all. Test plays no part. Every try is logged. Where no user has
-    enough items for a validation part, the default filter."""
+    """The best of ``GRID`` by Recall + NDCG at 20 (``deciding_cutoff``) on a tenth of train, one line of it after
+    the other, twice over, for about ``sample`` users spread over all. Test plays no part. Every try is logged.
+    Where no user has enough items for a validation part, the default filter."""
     fit, val = split_validation(train, split, 0.15 if split == "cluster" else 0.1, seed)
     users = np.flatnonzero(val.user_degrees)
     if not len(users):
@@ -109,7 +109,7 @@ def choose_filter(
                 rank = min(SpectralFilter.rank, train.num_users, train.num_items)
                 svds[gammas] = truncated_svd(normalize(fit, *gammas), rank, seed)
             index = FilterIndex(candidate(fit, seed, svds[gammas]))
-            found = evaluate(index, val, [min(20, train.num_items)], fit, memory_mb=256).metrics
+            found = evaluate(index, val, [deciding_cutoff(train.num_items)], fit, memory_mb=256).metrics
             tried[candidate] = sum(
                 value for key, value in found.items() if key.startswith(("recall", "ndcg"))
             )
