@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+import l2q.models.spectral
 from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
 from l2q.models.spectral import (
+    FilterScores,
     SpectralFilter,
     itq,
     normalize,
@@ -75,8 +77,12 @@ def test_svd_of_a_matrix_of_lower_rank():
     np.testing.assert_allclose((U * s) @ V.T, normalize(train).toarray(), atol=1e-5)
 
 
-@pytest.mark.parametrize("tail", [0.0, 0.4])
-def test_filter_scores_equal_the_dense_formula(tail):
+@pytest.mark.parametrize(("tail", "whole"), [(0.0, False), (0.4, False), (0.4, True)])
+def test_filter_scores_equal_the_dense_formula(monkeypatch, tail, whole):
+    """The tail from user to user, and by products for blocks of users over ranges of users that do not divide."""
+    monkeypatch.setattr(l2q.models.spectral, "_ROWS", 25)
+    monkeypatch.setattr(l2q.models.spectral, "_COLUMNS", 16)
+    monkeypatch.setattr(FilterScores, "_whole_products_pay", whole)
     train = graph()
     model = SpectralFilter(gamma_user=0.3, popularity=0.6, rank=12, tail=tail)
     (X, Y), lists = model(train, seed=0).lists(train, length=7)
@@ -112,6 +118,11 @@ def test_where_the_data_has_fewer_directions_than_the_rank_there_is_no_tail(rank
     h = s[:20] ** 3 / (s[:20] ** 2 + 3 * s[19] ** 2)
     expected = (U[:, :20] * h) @ V_T[:20] @ np.diag(degrees**0.5)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("density", "pays"), [(0.3, True), (0.004, False)])
+def test_products_with_all_interactions_pay_in_dense_data(density, pays):
+    assert SpectralFilter(rank=12)(graph(600, 300, density), seed=0)._whole_products_pay is pays
 
 
 def test_a_user_without_items_is_scored_as_the_mean_of_the_others():
