@@ -46,8 +46,8 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
     from hydra.utils import instantiate
 
     from l2q.learning.datamodule import InteractionsModule
-    from l2q.learning.options import check_against, check_options
-    from l2q.learning.recommender import Recommender
+    from l2q.learning.options import TRAINING, check_against, check_options, flat
+    from l2q.learning.recommender import Recommender, read_checkpoint
     from l2q.learning.run import Run
     from l2q.models.encoder import Encoder
     from l2q.models.graph import Graph, Propagation
@@ -76,11 +76,16 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
     annealing, objective = instantiate(config.annealing), instantiate(config.objective)
     model = dict(config.model)
     quantizer = instantiate(model.pop("quantizer"))
+    # what a checkpoint must have been made with: to be measured, and to be gone on with
     identity = {
         "model": model.pop("name"),
         "dataset": config.dataset.name,
         "fingerprint": data.fit.fingerprint,
+        **flat({"model": {key: value for key, value in plain["model"].items() if key != "name"}}),
     }
+    training = flat({key: plain[key] for key in TRAINING})
+    if config.ckpt_path:
+        read_checkpoint(Path(config.ckpt_path), identity | (training if config.fit else {}))
     initialization = instantiate(model.pop("initialization"))
     if config.ckpt_path and (config.trainer.max_epochs or not config.fit):
         initialization = Normal()  # the checkpoint brings its own embeddings
@@ -94,7 +99,6 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
         **model,
     )
     start_seconds = time.perf_counter() - began
-    identity |= {"embedding_dim": encoder.embeddings.shape[1], "num_layers": encoder.num_layers}
     recommender = Recommender(
         encoder,
         objective,
@@ -103,6 +107,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
         horizon_epochs=config.epochs,
         seed=config.seed,
         identity=identity,
+        training=training,
     )
     return Run(
         folder,
@@ -129,8 +134,9 @@ def main(config: DictConfig) -> None:
     job = HydraConfig.get()
     sweep = job.mode == RunMode.MULTIRUN
     name = job.job.override_dirname or f"{config.model.name} {config.dataset.name}"
-    # where files lie is not what gives a figure
-    said = [word for word in job.overrides.task if not word.startswith(("dataset.dir=", "logger="))]
+    # where files lie is not what gives a figure, nor that a run was resumed
+    left_out = ("dataset.dir=", "logger=", *(("ckpt_path=",) if config.fit else ()))
+    said = [word for word in job.overrides.task if not word.startswith(left_out)]
     command = f"python train.py {shlex.join(said)}".rstrip()
     failed = True
     try:

@@ -264,8 +264,14 @@ def test_naming_the_checkpoint_of_fitted_codes_keeps_their_filter(tmp_path, plus
     train(*plus, cwd=tmp_path)
     folder = only(tmp_path, "outputs/table/l2q_plus/*")
     expected = metrics_of(folder)
-    train(*plus, f"ckpt_path={folder}/checkpoints/last.ckpt", cwd=tmp_path)
+    again = f"ckpt_path={folder}/checkpoints/last.ckpt"
+    for other in "model.initialization.filter={_target_:l2q.models.spectral.SpectralFilter,rank:2}", "seed=3":
+        done = train(*plus, other, again, cwd=tmp_path, check=False)
+        assert done.returncode == 2
+        assert "the checkpoint has " + ("seed=0" if other == "seed=3" else "model.init") in done.stderr
+    train(*plus, again, cwd=tmp_path)
     found = metrics_of(folder)
+    assert found["command"] == expected["command"]
     assert {key: found.get(key) for key in expected if key.startswith("test/")} == {
         key: value for key, value in expected.items() if key.startswith("test/")
     }
@@ -374,15 +380,35 @@ def test_a_checkpoint_of_another_model_or_shape_is_refused(tmp_path):
         assert "Traceback" not in done.stderr
 
 
-def test_a_checkpoint_with_other_tensors_is_refused(tmp_path):
+def test_a_checkpoint_of_other_options_is_refused(tmp_path):
     train("trainer.max_epochs=1", "logger=none", cwd=tmp_path)
-    checkpoint = only(tmp_path, "outputs/debian/l2q_anl/*/checkpoints/last.ckpt")
-    done = train(
-        "model.transform=identity", f"ckpt_path={checkpoint}", "logger=none", cwd=tmp_path, check=False
+    folder = only(tmp_path, "outputs/debian/l2q_anl/*")
+    before = (folder / "config.json").read_text()
+    checkpoint = f"ckpt_path={folder}/checkpoints/last.ckpt"
+    for override, words in (
+        ("seed=7", "the checkpoint has seed=0, this run has seed=7"),
+        ("annealing=cosine", "annealing.name=linear"),
+        ("model.transform=identity", "model.transform=rotation"),
+    ):
+        done = train(override, checkpoint, "logger=none", cwd=tmp_path, check=False)
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+    assert (folder / "config.json").read_text() == before
+    # measuring asks for the same model; how it was trained does not matter, but what it has learned does
+    train(
+        "fit=false",
+        "seed=7",
+        "learning_rate=1",
+        "protocol.patience=1",
+        checkpoint,
+        "logger=none",
+        cwd=tmp_path,
     )
+    learned = "fit=false", "objective.learn_temperature=true", checkpoint, "logger=none"
+    done = train(*learned, cwd=tmp_path, check=False)
     assert done.returncode == 2
-    assert "the checkpoint has (16, 16) encoder.transforms.0.weight, this run no" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "the checkpoint has no objective." in done.stderr
 
 
 def test_a_closed_form_model_keeps_its_figures_when_its_checkpoint_is_named(tmp_path):

@@ -52,6 +52,21 @@ def check_options(config: dict[str, Any]) -> None:
         raise L2QError("fit=false evaluates a checkpoint: name it with ckpt_path=FILE")
 
 
+# beside the model's, the options on which it depends what training does
+TRAINING = ("seed", "batch_size", "learning_rate", "schedule", "epochs", "objective", "annealing", "protocol")
+
+
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            found |= {f"{key}.{inner}": leaf for inner, leaf in flat(value).items()}
+        else:
+            found[key] = value
+    return found
+
+
 def check_against(config: dict[str, Any], dataset: Dataset) -> None:
     """Raises L2QError for what this set cannot give. Cut-offs beyond its catalogue leave ``eval.ks``, with a
     warning, where others remain."""

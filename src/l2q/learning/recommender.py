@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,8 +17,9 @@ from l2q.models.encoder import Encoder
 class Recommender(pl.LightningModule):
     """Trains ``encoder`` on triplets.
 
-    ``identity`` names what a checkpoint belongs to (dataset, its fingerprint, model, sizes): a checkpoint
-    of something else is refused. ``horizon_epochs`` is the length of the learning-rate curve:
+    ``identity`` names what a checkpoint belongs to (dataset, its fingerprint, the model and its options): one of
+    something else is refused. ``training`` are the options that a run must share to go on with it.
+    ``horizon_epochs`` is the length of the learning-rate curve:
 
         constant: r,    cosine: r (1 + cos(pi p)) / 2,    p = min(global_step / (horizon_epochs * steps), 1)
 
@@ -34,6 +36,7 @@ class Recommender(pl.LightningModule):
         horizon_epochs: float = 1,
         seed: int = 0,
         identity: dict[str, Any] | None = None,
+        training: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if schedule not in ("constant", "cosine"):
@@ -42,7 +45,7 @@ class Recommender(pl.LightningModule):
             raise L2QError(f"learning_rate={learning_rate} must be above 0")
         self.encoder, self.objective = encoder, objective
         self.learning_rate, self.schedule, self.horizon_epochs = learning_rate, schedule, horizon_epochs
-        self.seed, self.identity = seed, identity or {}
+        self.seed, self.identity, self.training_options = seed, identity or {}, training or {}
 
     def progress(self, horizon_epochs: float) -> float:
         """Position on a curve that is ``horizon_epochs`` long; may pass 1."""
@@ -92,17 +95,33 @@ class Recommender(pl.LightningModule):
         return {"optimizer": adam, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["l2q"] = self.identity
+        checkpoint["l2q"] = self.identity | self.training_options
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_identity(checkpoint, self.identity)
+        _check(checkpoint, self.identity | self.training_options)
 
 
-def check_identity(checkpoint: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Raises L2QError where a checkpoint was written for another dataset, model or shape."""
+def read_checkpoint(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
+    """What ``path`` holds. Raises L2QError where it is no checkpoint, or was written with other options."""
+    if not path.is_file():
+        raise L2QError(
+            f"ckpt_path={path} is not a file; give a checkpoint such as outputs/.../checkpoints/last.ckpt"
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise L2QError(f"ckpt_path={path} cannot be read as a checkpoint: {error}".splitlines()[0]) from error
+    _check(checkpoint, expected)
+    return checkpoint
+
+
+def _check(checkpoint: dict[str, Any], expected: dict[str, Any]) -> None:
     if "l2q" not in checkpoint:
         raise L2QError("ckpt_path: the file is no checkpoint of this project")
-    for key, expected in identity.items():
+    for key, wanted in expected.items():
         found = checkpoint["l2q"].get(key)
-        if found != expected:
-            raise L2QError(f"ckpt_path: the checkpoint has {key}={found}, this run has {key}={expected}")
+        if found != wanted:
+            raise L2QError(
+                f"ckpt_path: the checkpoint has {key}={found}, this run has {key}={wanted}; "
+                "give the options that it was trained with"
+            )

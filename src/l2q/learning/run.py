@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from l2q.errors import L2QError
@@ -30,7 +29,7 @@ from l2q.learning.callbacks import (
     Validation,
 )
 from l2q.learning.datamodule import InteractionsModule
-from l2q.learning.recommender import Recommender, check_identity
+from l2q.learning.recommender import Recommender, read_checkpoint
 from l2q.learning.tuning import FilterIndex
 from l2q.models.annealing import Annealing
 from l2q.representations import Representations
@@ -238,17 +237,7 @@ class Run:
         return trainer.current_epoch
 
     def _read(self, path: Path) -> dict[str, Any]:
-        if not path.is_file():
-            raise L2QError(
-                f"ckpt_path={path} is not a file; give a checkpoint such as outputs/.../checkpoints/last.ckpt"
-            )
-        try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise L2QError(
-                f"ckpt_path={path} cannot be read as a checkpoint: {error}".splitlines()[0]
-            ) from error
-        check_identity(checkpoint, self.recommender.identity)
+        checkpoint = read_checkpoint(path, self.recommender.identity)
         found, wanted = checkpoint["state_dict"], self.recommender.state_dict()
         for key in sorted(found.keys() | wanted.keys()):
             shapes = [tuple(state[key].shape) if key in state else "no" for state in (found, wanted)]
