@@ -69,6 +69,25 @@ def test_recommend_shows_a_table(folder, capsys):
     assert "damson" not in out
 
 
+def test_tables_show_names_as_they_are(folder, tmp_path, capsys):
+    """Square brackets and colons are markup to the printer of tables."""
+    names = ["Alien [uncut]", "d [/i]", "[bold]", ":smile:", "x\\"]
+    stored = load_index(folder)
+    named = str(tmp_path / "[/i] :smile:")
+    users = ["ada [/b]", "ben", "cleo"]
+    save_index(
+        named, stored.representations, stored.exclude, user_names=users, item_names=names, dataset="s [/i]"
+    )
+    assert main(["recommend", "--index", named, "--user", "ada [/b]"]) == 0
+    out = capsys.readouterr().out
+    assert "for ada [/b]" in out
+    assert all(f" {name} " in out for name in names[:4])
+    assert main(["similar", "--index", named, "--item", "d [/i]"]) == 0
+    assert "like d [/i]" in capsys.readouterr().out
+    assert main(["info", "--index", named]) == 0
+    assert " s [/i] " in capsys.readouterr().out
+
+
 def test_recommend_to_a_new_user(folder, capsys):
     found = ranking(capsys, "recommend", "--index", folder, "--items", "apple, damson", "-k", "9")
     assert sorted(name for name, _ in found) == ["apricot", "banana", "cherry"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from l2q.cli import main
+from l2q.learning.results import show
 from l2q.report import markdown, read
 
 
@@ -106,6 +107,14 @@ def test_folders_of_runs_are_read_as_they_are(tmp_path, capsys):
     ):
         (tmp_path / "run" / path).write_text(json.dumps(values))
     assert [run["model"] for run in read(tmp_path)] == ["l2q"]
+
+
+def test_the_table_of_a_run_shows_names_as_they_are(capsys):
+    run = metrics("l2q", 0.25, 0) | {"dataset": "t [/i]", "test/recall_20": 0.25, "user_bytes": 96.0}
+    show(run | {"index_bytes": 2**20, "compression": 1.0}, [20], Path("[/b] x"))
+    out = capsys.readouterr().out
+    assert "l2q on t [/i], protocol holdout" in out
+    assert "files in [/b] x" in out
 
 
 def test_every_stored_result_can_be_read():

@@ -15,6 +15,7 @@ from l2q.errors import L2QError
 
 if TYPE_CHECKING:
     import numpy as np
+    from rich.console import Console
 
     from l2q.retrieval.storage import StoredIndex
 
@@ -108,7 +109,6 @@ def batch(index: str, out: str, k: int) -> None:
 
 def info(index: str, as_json: bool) -> None:
     """Sizes, bytes and metrics of an index; checks its files on the way."""
-    from rich.console import Console
     from rich.table import Table
 
     from l2q.retrieval.storage import compression, load_index
@@ -142,7 +142,7 @@ def info(index: str, as_json: bool) -> None:
         **{name: f"{value:.4f}" for name, value in manifest["metrics"].items()},
     }.items():
         table.add_row(name, value)
-    Console().print(table)
+    _console().print(table)
 
 
 def export(index: str, out: str) -> None:
@@ -306,7 +306,6 @@ def _show(
     found: np.ndarray,
     as_json: bool,
 ) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     ranked = [
@@ -321,7 +320,13 @@ def _show(
     table = Table("rank", "item", "score", title=title)
     for rank, (name, score) in enumerate(ranked, 1):
         table.add_row(str(rank), name, f"{score:.4g}")
-    Console().print(table)
+    _console().print(table)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False)  # names are no markup: "Alien [uncut]", ":smile:"
 
 
 def _split(names: str | None) -> list[str]:

@@ -151,7 +151,7 @@ def summary_rows(metrics: dict[str, Any], ks: list[int]) -> tuple[list[str], lis
 
 def show(metrics: dict[str, Any], ks: list[int], folder: Path) -> None:
     """The short table at the end of a run."""
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names of sets and folders are no markup
     title = f"{metrics['model']} on {metrics['dataset']}, protocol {metrics['protocol']}"
     columns, rows = summary_rows(metrics, ks)
     table = Table(title=title, title_justify="left")
