@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import statistics
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,37 +21,73 @@ PUBLISHED = {"gowalla": (0.1830, 0.1554), "yelp2018": (0.0649, 0.0530)}
 def read(folder: str | Path) -> list[dict[str, Any]]:
     """Every ``metrics.json`` below ``folder``; where there is none, as in outputs/results, every JSON file.
 
-    Raises L2QError where there is no file at all or one is damaged.
+    A file that cannot stand in the table is left out with a warning, and so is a run whose command and seed a
+    later file has too: it would count twice. Raises L2QError where no file is left.
     """
     paths = sorted(Path(folder).rglob("metrics.json")) or sorted(Path(folder).rglob("*.json"))
     if not paths:
         raise L2QError(f"{folder} holds no metrics.json; name a folder of runs, such as outputs/results")
-    found = []
+    found: dict[tuple[Any, ...], tuple[Path, dict[str, Any]]] = {}
     for path in paths:
+        row: tuple[Any, ...] = ()
         try:
-            found.append(json.loads(path.read_text()))
-            found[-1]["model"], found[-1]["dataset"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise L2QError(f"{path} is no metrics file of a run ({error!r})") from error
-    return found
+            run = json.loads(path.read_text("utf-8"))
+            why = _lacks(run)
+            if not why:
+                row = *(run[key] for key in ("dataset", "protocol", "model", "seed")), _part(run), _bits(run)
+                row = *row, _settings(run)
+        except OSError as error:
+            why = f"cannot be read ({error.strerror})"
+        except (ValueError, OverflowError) as error:
+            why = f"is no metrics file of a run ({error})"
+        if why:
+            warnings.warn(f"{path} {why}; it is left out", stacklevel=2)
+            continue
+        if row in found:
+            earlier = found[row][0]
+            warnings.warn(f"{earlier} has the command and seed of {path}; it is left out", stacklevel=2)
+        found[row] = path, run
+    if not found:
+        raise L2QError(f"{folder} holds no metrics.json of a run with Recall@20; name a folder of runs")
+    return [run for _, run in found.values()]
+
+
+def _lacks(run: Any) -> str:
+    """What keeps a file's content out of the table; nothing where it can be used."""
+    if not isinstance(run, dict):
+        return "is no metrics file of a run"
+    kinds: dict[str, Any] = dict.fromkeys(("model", "dataset", "protocol"), str)
+    kinds |= {"seed": int, "epochs": int, "item_bytes": int | float, "fit_seconds": int | float}
+    wrong = [key for key, kind in kinds.items() if not isinstance(run.get(key), kind)]
+    if not isinstance(run.get("command", ""), str):
+        wrong.append("command")
+    if wrong:
+        return f"is no metrics file of a run (no usable {', '.join(wrong)})"
+    measured = [f"{_part(run)}/filter"] if f"{_part(run)}/filter/recall_20" in run else []
+    measured.append("test/packed" if _part(run) == "test" else "val")
+    keys = [f"{part}/{key}_20" for part in measured for key in ("recall", "ndcg")]
+    if not all(isinstance(run.get(key), int | float) for key in keys):
+        return "has no Recall@20 and NDCG@20 of test or validation (see eval.ks, test and protocol)"
+    return ""
 
 
 def markdown(runs: list[dict[str, Any]]) -> str:
     """One table per dataset and protocol: mean +- standard deviation over seeds of Recall@20 and NDCG@20, what
-    part of LightGCN's that is and of the best float row's (by Recall@20), bits per item row, training time.
-    Figures are those of the exported files on test; of runs that left test unread, those on their validation
-    part, a row for each setting. ``filter`` is the float filter that codes of ``l2q_plus`` were fitted to. Where
-    our LightGCN is missing or below 97 % of the ``PUBLISHED`` Recall@20, parts are of the published figures."""
+    part of the best LightGCN row's that is and of the best float row's (by Recall@20), bits per item row, training
+    time. A row holds the seeds of one command. Figures are those of the exported files on test; of runs that left
+    test unread, those on their validation part. ``filter`` is the float filter that codes of ``l2q_plus`` were
+    fitted to. Where our LightGCN is missing or below 97 % of the ``PUBLISHED`` Recall@20, parts are of the
+    published figures."""
     blocks = []
     for title, here in _blocks(runs):
-        # codes of several widths share a seed's filter
-        filters = {run["seed"]: _filter(run) for run in here if "test/filter/recall_20" in run}
-        here = here + list(filters.values())
-        rows: dict[tuple[str, float], list[dict[str, Any]]] = {}
+        here = here + _filters(here)
+        rows: dict[tuple[str, float, frozenset[str]], list[dict[str, Any]]] = {}
         for run in here:
-            rows.setdefault((_name(run, here), round(8 * run["item_bytes"])), []).append(run)
-        floats = [_means(group) for (name, _), group in rows.items() if group[0]["model"] in FLOAT]
-        lightgcn = _means([run for run in here if run["model"] == "lightgcn"])
+            rows.setdefault((_name(run, here), _bits(run), _settings(run)), []).append(run)
+        floats = [_means(group) for group in rows.values() if group[0]["model"] in FLOAT]
+        lightgcn = max(
+            (_means(group) for group in rows.values() if group[0]["model"] == "lightgcn"), default=()
+        )
         published = PUBLISHED.get(here[0]["dataset"]) if "`final`" in title else None
         if published and (not lightgcn or lightgcn[0] < 0.97 * published[0]):
             lightgcn = published
@@ -62,8 +99,9 @@ def markdown(runs: list[dict[str, Any]]) -> str:
             "| model | bits per item | Recall@20 | NDCG@20 | of LightGCN | of the best float | seeds | epochs | fit |",
             "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
         ]
-        for (name, bits), group in sorted(
-            rows.items(), key=lambda row: (MODELS.index(row[1][0]["model"]), row[0])
+        place = {model: number for number, model in enumerate(_models(here))}
+        for (name, bits, _), group in sorted(
+            rows.items(), key=lambda row: (place[row[1][0]["model"]], row[0][:2])
         ):
             found = {key: [_value(run, key) for run in group] for key in ("recall", "ndcg")}
             shares = (
@@ -95,7 +133,7 @@ def figure(runs: list[dict[str, Any]], path: str | Path) -> None:
     drawing = Figure(figsize=(4.6 * len(blocks), 3.4), layout="constrained")
     FigureCanvasAgg(drawing)
     for axes, (title, here) in zip(drawing.subplots(1, len(blocks), squeeze=False)[0], blocks, strict=True):
-        for number, model in enumerate(MODELS):
+        for number, model in enumerate(_models(here)):
             points: dict[float, list[float]] = {}
             for run in here:
                 if run["model"] == model:
@@ -142,14 +180,32 @@ def _value(run: dict[str, Any], key: str) -> float:
 
 
 def _means(group: list[dict[str, Any]]) -> tuple[float, ...]:
-    """Mean Recall@20 and NDCG@20; nothing of no runs."""
-    return tuple(statistics.mean(_value(run, key) for run in group) for key in ("recall", "ndcg") if group)
+    """Mean Recall@20 and NDCG@20."""
+    return tuple(statistics.mean(_value(run, key) for run in group) for key in ("recall", "ndcg"))
 
 
-def _filter(run: dict[str, Any]) -> dict[str, Any]:
-    """The float filter of a run of ``l2q_plus`` as a row of its own; it is no index and has no bits."""
-    values = {f"test/packed/{key}_20": run[f"test/filter/{key}_20"] for key in ("recall", "ndcg")}
-    return run | {"model": "filter", "item_bytes": 0} | values
+def _bits(run: dict[str, Any]) -> int:
+    return round(8 * run["item_bytes"])
+
+
+def _models(runs: list[dict[str, Any]]) -> list[str]:
+    """The models in the order of the table; what it does not know comes last."""
+    return [*MODELS, *sorted({run["model"] for run in runs}.difference(MODELS))]
+
+
+def _filters(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The float filters of runs of ``l2q_plus`` as rows of their own; they are no indexes and have no bits."""
+    found = {}
+    for run in runs:
+        if "test/filter/recall_20" in run:
+            values = {f"test/packed/{key}_20": run[f"test/filter/{key}_20"] for key in ("recall", "ndcg")}
+            same = run["seed"], *(f"{value:.4f}" for value in values.values())
+            found[same] = run | {"model": "filter", "item_bytes": 0} | values
+    filters = list(found.values())
+    if len({run["seed"] for run in filters}) == len(filters):
+        # codes of several commands share a seed's filter, so that it is no matter of their options
+        filters = [run | {"command": ""} for run in filters]
+    return filters
 
 
 def _blocks(runs: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -172,13 +228,23 @@ def _words(run: dict[str, Any]) -> list[str]:
     return words
 
 
+def _settings(run: dict[str, Any]) -> frozenset[str]:
+    """What a run's command says beside the seed and what the table says anyway."""
+    known = "seed=", "model=", "dataset=", "protocol="
+    return frozenset(word for word in _words(run) if not word.startswith(known))
+
+
 def _name(run: dict[str, Any], runs: list[dict[str, Any]]) -> str:
-    """The model; on validation also what its command says that most of the table's commands do not."""
+    """The model, and what its command says: on test, what not all commands of this model with as many bits say;
+    on validation, what most of the table's commands do not."""
     name = f"`{run['model']}`"
     if _part(run) == "test":
-        return name
-    counts = Counter(word for other in runs for word in set(_words(other)))
-    own = [word for word in _words(run) if 2 * counts[word] <= len(runs)]
-    own = [word for word in own if not word.startswith(("seed=", "model=", "model.embedding_dim="))]
-    options = [word.partition("=") for word in own]
+        alike = [other for other in runs if (other["model"], _bits(other)) == (run["model"], _bits(run))]
+        own = _settings(run) - frozenset.intersection(*map(_settings, alike))
+        words = [word for word in _words(run) if word in own]
+    else:
+        counts = Counter(word for other in runs for word in set(_words(other)))
+        words = [word for word in _words(run) if 2 * counts[word] <= len(runs)]
+        words = [word for word in words if not word.startswith(("seed=", "model=", "model.embedding_dim="))]
+    options = [word.partition("=") for word in words]
     return " ".join([name, *(f"`{key.split('.')[-1]}={value}`" for key, _, value in options)])
