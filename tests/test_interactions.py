@@ -134,6 +134,9 @@ def test_names_give_names_and_the_shape(tmp_path):
     (tmp_path / "items.txt").write_text("tea\n")
     with pytest.raises(L2QError, match=r"items\.txt has 1 names, but ids go up to 1"):
         read_dataset(path, "tiny")
+    (tmp_path / "items.txt").write_bytes(b"tea\r\nco\rcoa\r\nmilk\r\n")  # an index would read four lines
+    with pytest.raises(L2QError, match=re.escape("items.txt:2: 'co\\rcoa' holds a line break")):
+        read_dataset(path, "tiny")
 
 
 def test_what_is_merged_dropped_or_cold_is_counted(tmp_path):
@@ -194,11 +197,12 @@ def test_events_keep_numbers_as_strings_and_split_by_seed(tmp_path):
         ("user\nann\n", "has 1 column"),
         ("user,item\n", "has no interactions"),
         ("user,item\nann,tea\n,tea\n", "row 2 has no one-line user"),
+        ('user,item\nann,tea\nann,"te\ra"\n', "row 2 has no one-line item"),
         ("user,item\nann,tea\nbob,tea,5\n", "cannot read .*Expected 2 columns, got 3"),
     ],
 )
 def test_bad_events_are_named(tmp_path, text, message):
-    (tmp_path / "events.csv").write_text(text)
+    (tmp_path / "events.csv").write_text(text, newline="")
     with pytest.raises(L2QError, match=message) as caught:
         read_dataset(tmp_path / "events.csv", "shop")
     assert "\n" not in str(caught.value)

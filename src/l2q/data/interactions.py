@@ -14,6 +14,8 @@ from scipy import sparse
 
 from l2q.errors import L2QError
 
+LINE_BREAK = r"[\r\n]"  # what ends a line where text files of names are read, so that no name may hold it
+
 
 @dataclass(frozen=True)
 class Interactions:
@@ -197,7 +199,13 @@ def read_names(path: str | Path) -> np.ndarray:
         text = _read(path).decode()
     except UnicodeDecodeError as error:
         raise L2QError(f"{path} is not UTF-8 text: byte {error.start}") from error
-    return np.array(text.replace("\r\n", "\n").removesuffix("\n").split("\n"))
+    names = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    for line, name in enumerate(names, 1):
+        if re.search(LINE_BREAK, name):
+            raise L2QError(
+                f"{path}:{line}: {name[:40]!r} holds a line break; a name is one line that ends in \\n"
+            )
+    return np.array(names)
 
 
 def holdout(train: Interactions, fraction: float, seed: int) -> tuple[Interactions, Interactions]:
@@ -282,7 +290,8 @@ def _read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
 
     found: list[np.ndarray] = []
     for column, side in zip(columns, sides, strict=True):
-        bad = pc.or_kleene(pc.is_null(side), pc.or_kleene(pc.equal(side, ""), pc.match_substring(side, "\n")))
+        broken = pc.or_kleene(pc.equal(side, ""), pc.match_substring_regex(side, LINE_BREAK))
+        bad = pc.or_kleene(pc.is_null(side), broken)
         if pc.any(bad).as_py():
             raise L2QError(f"{path}: row {pc.index(bad, True).as_py() + 1} has no one-line {column}")
         encoded = side.combine_chunks().dictionary_encode()

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from l2q.data.interactions import Interactions
+from l2q.data.interactions import LINE_BREAK, Interactions
 from l2q.errors import L2QError
 from l2q.representations import Representations, Rows
 from l2q.retrieval import packing
@@ -303,7 +304,7 @@ def _write_names(path: Path, names: Sequence[str], size: int) -> None:
     if len(names) != size:
         raise L2QError(f"{path.name}: {len(names)} names for {size} rows")
     for row, name in enumerate(names):
-        if "\n" in name or "\r" in name:
+        if re.search(LINE_BREAK, name):
             raise L2QError(f"{path.name}: the name of row {row} holds a line break: {name!r}")
     path.write_text("".join(f"{name}\n" for name in names), "utf-8", newline="\n")
 
