@@ -196,6 +196,8 @@ def test_events_keep_numbers_as_strings_and_split_by_seed(tmp_path):
         ("", "cannot read .*Empty CSV"),
         ("user\nann\n", "has 1 column"),
         ("user,item\n", "has no interactions"),
+        ("id,id\nann,tea\n", "the first two columns are both named 'id'; name them apart"),
+        ("7,10.5\n7,12\n", "the first line, 7, 10.5, is numbers where .* put a header above it"),
         ("user,item\nann,tea\n,tea\n", "row 2 has no one-line user"),
         ('user,item\nann,tea\nann,"te\ra"\n', "row 2 has no one-line item"),
         ("user,item\nann,tea\nbob,tea,5\n", "cannot read .*Expected 2 columns, got 3"),
@@ -206,6 +208,20 @@ def test_bad_events_are_named(tmp_path, text, message):
     with pytest.raises(L2QError, match=message) as caught:
         read_dataset(tmp_path / "events.csv", "shop")
     assert "\n" not in str(caught.value)
+
+
+def test_numbers_are_missing_as_strings_are(tmp_path):
+    """In a table with missing values pandas turns numbers to floats, and their gaps to NaN."""
+    path = tmp_path / "events.parquet"
+    pa.parquet.write_table(pa.table({"0": [7.0, 8.0, float("nan")], "1": [1, 2, 3]}), path)
+    with pytest.raises(L2QError, match="row 3 has no one-line 0"):
+        read_dataset(path, "shop")
+    pa.parquet.write_table(pa.table({"0": [7.0, 8.0, 8.0], "1": [1, 2, 3]}), path)
+    assert read_dataset(path, "shop").user_names.tolist() == ["7", "8"]
+    same = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["id", "id"])
+    pa.parquet.write_table(same, path)
+    with pytest.raises(L2QError, match="both named 'id'"):
+        read_dataset(path, "shop")
 
 
 def test_holdout_sizes_are_rounded_half_up_and_leave_one():

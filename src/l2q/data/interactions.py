@@ -272,16 +272,19 @@ def _read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
 
     try:
         if path.suffix.lower() == ".parquet":
-            columns = parquet.read_schema(path).names[:2]
+            columns = _two(path, parquet.read_schema(path).names)
             table = parquet.read_table(path, columns=columns)
         else:
             parse = csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
             with csv.open_csv(path, parse_options=parse) as reader:
-                columns = reader.schema.names[:2]
+                columns = _two(path, reader.schema.names)
+            if all(re.fullmatch(r"\s*-?\d+(\.\d+)?\s*", column) for column in columns):
+                raise L2QError(
+                    f"{path}: the first line, {', '.join(columns)}, is numbers where names of columns are "
+                    "expected; put a header above it, or name the columns, such as user,item"
+                )
             text = csv.ConvertOptions(include_columns=columns, column_types={c: pa.string() for c in columns})
             table = csv.read_csv(path, parse_options=parse, convert_options=text)
-        if len(columns) < 2:
-            raise L2QError(f"{path} has {len(columns)} column; the first two are user and item")
         sides = [column.cast(pa.string()) for column in table.columns]
     except (OSError, pa.ArrowException) as error:
         raise L2QError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
@@ -289,9 +292,9 @@ def _read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
         raise L2QError(f"{path} has no interactions")
 
     found: list[np.ndarray] = []
-    for column, side in zip(columns, sides, strict=True):
+    for column, given, side in zip(columns, table.columns, sides, strict=True):
         broken = pc.or_kleene(pc.equal(side, ""), pc.match_substring_regex(side, LINE_BREAK))
-        bad = pc.or_kleene(pc.is_null(side), broken)
+        bad = pc.or_kleene(pc.is_null(given, nan_is_null=True), broken)
         if pc.any(bad).as_py():
             raise L2QError(f"{path}: row {pc.index(bad, True).as_py() + 1} has no one-line {column}")
         encoded = side.combine_chunks().dictionary_encode()
@@ -301,6 +304,14 @@ def _read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
         rank[order] = np.arange(len(order))
         found += [names[order], rank[encoded.indices.to_numpy()]]
     return found[0], found[1], found[2], found[3]
+
+
+def _two(path: Path, columns: list[str]) -> list[str]:
+    if len(columns) < 2:
+        raise L2QError(f"{path} has {len(columns)} column; the first two are user and item")
+    if columns[0] == columns[1]:
+        raise L2QError(f"{path}: the first two columns are both named {columns[0]!r}; name them apart")
+    return columns[:2]
 
 
 def _warn(path: Path, count: int, what: str) -> None:

@@ -128,7 +128,7 @@ class Source:
         files = [place] if place.is_file() else [place / file for file in (*FILES, "users.txt", "items.txt")]
         stats = [file.stat() if file.exists() else None for file in files]
         stamp = np.array([(stat.st_size, stat.st_mtime_ns) if stat else (-1, -1) for stat in stats])
-        key = hashlib.sha256(f"{place.resolve()} {self.split_seed} format 1".encode()).hexdigest()[:12]
+        key = hashlib.sha256(f"{place.resolve()} {self.split_seed} format 2".encode()).hexdigest()[:12]
         cached = self._cache / f"{self.name}-{key}.npz"
         dataset = _read_cached(cached, self.name, stamp)
         if dataset is not None:
