@@ -247,6 +247,7 @@ def test_embedded_form(tmp_path):
     assert (data.train.indptr.dtype, data.train.items.dtype) == (np.int64, np.int32)
     assert data.user_names.tolist() == ["ann", "bob"]
     assert data.item_names.tolist() == ["tea", "café", "milk"]
+    assert data.item_names.dtype == object  # not as wide as the longest
 
 
 def test_debian_comes_with_the_package(cache):

@@ -99,8 +99,8 @@ class Interactions:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A set split into train and test, with equal shapes. Names are (num_users,) and (num_items,) unicode
-    arrays; None: the ids are the names."""
+    """A set split into train and test, with equal shapes. Names are (num_users,) and (num_items,) arrays
+    of strings (see ``name_array``); None: the ids are the names."""
 
     name: str
     train: Interactions
@@ -205,7 +205,12 @@ def read_names(path: str | Path) -> np.ndarray:
             raise L2QError(
                 f"{path}:{line}: {name[:40]!r} holds a line break; a name is one line that ends in \\n"
             )
-    return np.array(names)
+    return name_array(names)
+
+
+def name_array(names: list[str]) -> np.ndarray:
+    """Strings as objects: in a unicode array every name would take the space of the longest one."""
+    return np.array(names, dtype=object)
 
 
 def holdout(train: Interactions, fraction: float, seed: int) -> tuple[Interactions, Interactions]:
@@ -298,7 +303,7 @@ def _read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
         if pc.any(bad).as_py():
             raise L2QError(f"{path}: row {pc.index(bad, True).as_py() + 1} has no one-line {column}")
         encoded = side.combine_chunks().dictionary_encode()
-        names = np.array(encoded.dictionary.to_pylist())
+        names = name_array(encoded.dictionary.to_pylist())
         order = np.argsort(names)
         rank = np.empty(len(order), dtype=np.int64)
         rank[order] = np.arange(len(order))

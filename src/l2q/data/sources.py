@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from l2q.data.interactions import Dataset, Interactions, read_dataset
+from l2q.data.interactions import Dataset, Interactions, name_array, read_dataset
 from l2q.errors import L2QError
 
 FILES = ("train.txt", "test.txt")
@@ -44,7 +44,7 @@ def load_embedded(path: str | Path, name: str) -> Dataset:
             for part in ("train", "test")
         )
         user_names, item_names = (
-            np.array(arrays[side].tobytes().decode().split("\n")) if side in arrays else None
+            name_array(arrays[side].tobytes().decode().split("\n")) if side in arrays else None
             for side in ("user_names", "item_names")
         )
     return Dataset(name, train, test, user_names, item_names)
