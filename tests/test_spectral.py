@@ -15,7 +15,7 @@ from l2q.models.spectral import (
     spectral,
     truncated_svd,
 )
-from l2q.models.top_lists import top_items, top_lists
+from l2q.models.top_lists import top_items, top_lists, user_blocks
 
 
 def graph(num_users=60, num_items=45, density=0.2, seed=0) -> Interactions:
@@ -155,6 +155,16 @@ def test_top_lists_leave_out_what_is_excluded_and_report_progress():
     assert lists.indices[lists.indptr[0] : lists.indptr[2]].tolist() == [0, 3, 2]
     assert lists.indices[lists.indptr[2099] :].tolist() == [2, 1]
     assert seen == [(1024, 2100, "lists"), (2048, 2100, "lists"), (2100, 2100, "lists")]
+
+
+@pytest.mark.parametrize(
+    ("num_items", "size"),
+    [(0, 1024), (4, 1024), (65_536, 1024), (65_537, 1023), (2_000_000, 33), (2**26, 1), (2**28, 1)],
+)
+def test_a_block_of_scores_takes_at_most_256_mib(num_items, size):
+    blocks = list(user_blocks(2100, num_items))
+    assert blocks[0] == slice(0, size)
+    assert [user for block in blocks for user in range(block.start, block.stop)] == list(range(2100))
 
 
 def test_rotation_leaves_float_scores_unchanged():

@@ -11,15 +11,18 @@ from scipy import sparse
 from l2q.data.interactions import Interactions
 
 USERS_PER_BLOCK = 1024
+SCORES_PER_BLOCK = 2**26  # 256 MiB of float32
 
 Progress = Callable[[int, int, str], None]
 """``progress(done, total, label)``: how much of the step ``label`` is done."""
 
 
-def user_blocks(num_users: int) -> Iterator[slice]:
-    """Slices of 1,024 users: scores exist for one block at a time, never for users x items."""
-    for start in range(0, num_users, USERS_PER_BLOCK):
-        yield slice(start, min(start + USERS_PER_BLOCK, num_users))
+def user_blocks(num_users: int, num_items: int) -> Iterator[slice]:
+    """Slices of 1,024 users, fewer where the catalogue is large: scores exist for one block at a time, never for
+    users x items."""
+    size = min(max(SCORES_PER_BLOCK // max(num_items, 1), 1), USERS_PER_BLOCK)
+    for start in range(0, num_users, size):
+        yield slice(start, min(start + size, num_users))
 
 
 def top_lists(
@@ -37,7 +40,7 @@ def top_lists(
     """
     length = min(length, num_items)
     items, values = [], []
-    for block in user_blocks(num_users):
+    for block in user_blocks(num_users, num_items):
         scores = score(block)
         if exclude is not None:
             first, last = exclude.indptr[block.start], exclude.indptr[block.stop]
