@@ -112,6 +112,18 @@ def test_batch_writes_every_user(folder, tmp_path, capsys, monkeypatch):
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ""] == ["top.parquet"]
 
 
+def test_a_ranking_is_at_most_as_long_as_the_catalogue(folder, tmp_path, capsys, monkeypatch):
+    pq = pytest.importorskip("pyarrow.parquet")
+    for question in (["recommend", "--user", "ada"], ["recommend", "--items", "banana"]):
+        assert len(ranking(capsys, question[0], "--index", folder, *question[1:], "-k", str(10**12))) == 4
+    assert len(ranking(capsys, "similar", "--index", folder, "--item", "apple", "-k", str(10**12))) == 4
+    monkeypatch.setattr("l2q.cli.BATCH_RANKED", 7)  # one user at a time
+    out = tmp_path / "top.parquet"
+    assert main(["batch", "--index", folder, "--out", str(out), "-k", str(10**12)]) == 0
+    assert "3 users x 5 items" in capsys.readouterr().out
+    assert [len(row["items"]) for row in pq.read_table(out).to_pylist()] == [4, 3, 0]
+
+
 def test_info(folder, capsys):
     assert main(["info", "--index", folder]) == 0
     out = capsys.readouterr().out
@@ -151,6 +163,9 @@ def test_export_to_faiss(folder, tmp_path, capsys):
         (["similar", "--item", "xyz"], "no item is named 'xyz' among 5"),
         (["recommend", "--user", "ada", "-k", "0"], "k is 0"),
         (["batch", "--out", "/nowhere/top.parquet"], "--out /nowhere/top.parquet cannot be written"),
+        (["batch", "--out", __file__ + "/top.parquet"], "test_cli.py is no folder"),
+        (["batch", "--out", ""], "--out '' is a folder; give FILE.parquet"),
+        (["batch", "--out", "/"], "--out '/' is a folder; give FILE.parquet"),
     ],
 )
 def test_one_line_for_what_cannot_be_used(folder, capsys, arguments, message):
@@ -236,6 +251,27 @@ def test_quantize_an_index_of_layers(tmp_path):
     assert share > 0.7  # by chance 20 / 80
 
 
+def test_quantize_measures_users_who_lack_items(embeddings, capsys):
+    everything = " ".join(map(str, range(90)))
+    command = ["quantize", "--users", str(embeddings / "users.npy"), "--items", str(embeddings / "items.npy")]
+    command += ["--train", str(embeddings / "train.txt"), "--bits", "8", "--out", str(embeddings / "index")]
+    (embeddings / "train.txt").write_text("".join(f"{user} {everything}\n" for user in range(150)))
+    assert main(command) == 2
+    assert "every user has all 90 items: there is no ranking to keep" in capsys.readouterr().err
+    assert not (embeddings / "index").exists()
+    (embeddings / "train.txt").write_text("".join(f"{user} {everything}\n" for user in range(149)))
+    assert main(command) == 0
+    assert "(1 users)" in capsys.readouterr().out
+
+
+def test_quantize_refuses_a_folder_below_a_file_before_the_fit(embeddings, capsys):
+    command = ["quantize", "--users", str(embeddings / "users.npy"), "--items", str(embeddings / "items.npy")]
+    assert main([*command, "--out", str(embeddings / "users.npy" / "a" / "index")]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith("users.npy, which is a file; give another folder for the index\n")
+    assert "rounds" not in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -257,7 +293,9 @@ def test_quantize_wants_an_index_or_arrays(tmp_path, capsys, arguments, message)
         ({"users": np.full((3, 6), np.nan)}, "row 0 holds NaN"),
         ({"users": None}, "cannot be read: No such file"),
         ({"users": b"no array"}, "cannot be read: no .npy file of numbers"),
+        ({"users": b"PK no archive"}, "cannot be read: no .npy file of numbers"),
         ({"bits": "0"}, "--bits 0"),
+        ({"bits": "1000000"}, "--bits 1000000; it must be at most 8,192"),
         ({"option": ("--seed", "-1")}, "--seed -1"),
         ({"option": ("--out", None)}, "holds something else than an index"),
         (

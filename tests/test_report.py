@@ -175,6 +175,8 @@ def test_the_command_reads_a_folder_and_names_what_is_wrong(tmp_path, capsys):
     assert main(["report", str(tmp_path / "nowhere")]) == 2
     assert main(["report", str(tmp_path), "--figure", str(tmp_path / "no" / "bits.png")]) == 2
     assert "--figure" in capsys.readouterr().err
+    assert main(["report", str(tmp_path), "--figure", str(tmp_path / "bits.xyz")]) == 2
+    assert "cannot be written: Format 'xyz' is not supported" in capsys.readouterr().err
 
 
 def test_folders_of_runs_are_read_as_they_are(tmp_path, capsys):

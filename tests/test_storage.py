@@ -14,7 +14,7 @@ from l2q.representations import Representations, Rows
 from l2q.retrieval import storage
 from l2q.retrieval.index import DenseIndex
 from l2q.retrieval.reference import reference_search
-from l2q.retrieval.storage import compression, load_index, save_index, update_metrics
+from l2q.retrieval.storage import check_replaceable, compression, load_index, save_index, update_metrics
 
 DIMS = (20, 9)
 
@@ -279,3 +279,19 @@ def test_nothing_to_exclude(tmp_path):
         stored.search(np.arange(30), 5, stored.exclude)[1],
         DenseIndex(representations()).search(np.arange(30), 5)[1],
     )
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("file", "file is a file; give a folder"),
+        ("file/a/index", "lies below .*file, which is a file; give another folder"),
+        ("/", "/ holds something else than an index"),
+    ],
+)
+def test_places_that_cannot_take_an_index(tmp_path, place, message):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(L2QError, match=message):
+        check_replaceable(tmp_path / place)
+    check_replaceable(tmp_path / "a" / "b")
+    check_replaceable("a/b")

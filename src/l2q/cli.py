@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from l2q.retrieval.storage import StoredIndex
 
 BATCH_USERS = 4096
+BATCH_RANKED = 2**25  # items and scores of a batch: 256 MiB, however long the rankings
+MOST_BITS = 8192  # a fit takes time with their cube: hours with more
 MOST_NAMES_COMPARED = 200_000  # comparing more for a suggestion takes longer than a reader waits
 
 
@@ -43,6 +45,7 @@ def recommend(index: str, user: str | None, items: str | None, k: int, as_json: 
     from l2q.retrieval.storage import load_index
 
     stored = load_index(index)
+    k = min(k, stored.num_items)
     if user is not None:
         row = _row(user, stored.user_names, "user")
         scores, found = stored.search(np.array([row]), k, stored.exclude)
@@ -62,7 +65,8 @@ def similar(index: str, item: str, k: int, as_json: bool) -> None:
     from l2q.retrieval.storage import load_index
 
     stored = load_index(index)
-    scores, found = similar_items(stored.index, _row(item, stored.item_names, "item"), k)
+    row = _row(item, stored.item_names, "item")
+    scores, found = similar_items(stored.index, row, min(k, stored.num_items))
     _show(stored, f"like {item}", {"item": item}, scores, found, as_json)
 
 
@@ -79,16 +83,23 @@ def batch(index: str, out: str, k: int) -> None:
 
     from l2q.retrieval.storage import load_index
 
-    stored, target = load_index(index), Path(out)
+    target = Path(out)
+    if target.is_dir():  # "" is this one
+        raise L2QError(f"--out {out!r} is a folder; give FILE.parquet")
+    if not target.parent.is_dir():
+        raise L2QError(f"--out {out} cannot be written: {target.parent} is no folder")
+    stored = load_index(index)
+    k = min(k, stored.num_items)
     names = pa.array(stored.item_names, pa.string())
     listed = pa.list_(pa.dictionary(pa.int32(), pa.string()))
     schema = pa.schema([("user", pa.string()), ("items", listed), ("scores", pa.list_(pa.float32()))])
     fresh = target.with_name(f".{target.name}.new")
     try:
         with pq.ParquetWriter(fresh, schema) as writer:
-            starts = range(0, stored.num_users, BATCH_USERS)
+            step = min(BATCH_USERS, max(BATCH_RANKED // max(k, 1), 1))
+            starts = range(0, stored.num_users, step)
             for start in track(starts, "Recommending", console=Console(stderr=True)):
-                stop = min(start + BATCH_USERS, stored.num_users)
+                stop = min(start + step, stored.num_users)
                 scores, items = stored.search(np.arange(start, stop), k, stored.exclude)
                 found = items >= 0
                 offsets = pa.array(np.concatenate(([0], np.cumsum(found.sum(axis=1)))), pa.int32())
@@ -206,6 +217,8 @@ def quantize(
     for option, value, least in (("--bits", bits, 1), ("--seed", seed, 0)):
         if value < least:
             raise L2QError(f"{option} {value}; it must be at least {least}")
+    if bits > MOST_BITS:
+        raise L2QError(f"--bits {bits}; it must be at most {MOST_BITS:,}")
     check_replaceable(out)
     if index is not None:
         if users or items or train or user_names or item_names:
@@ -230,6 +243,9 @@ def quantize(
         owners, owned = read_lightgcn(train) if train else ((), ())
         exclude = Interactions.from_pairs(owners, owned, len(X), len(Y))
     (num_users, width), num_items = X.shape, len(Y)
+    open_users = np.flatnonzero(exclude.user_degrees < num_items)
+    if not len(open_users):
+        raise L2QError(f"every user has all {num_items:,} items: there is no ranking to keep")
     with Progress(console=Console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 
@@ -241,7 +257,8 @@ def quantize(
         codes = fit_codes(X, Y, CoordinateDescent(bits=bits), seed, exclude, progress=progress)
 
     k = deciding_cutoff(num_items)
-    sample = np.unique(np.linspace(0, num_users - 1, min(num_users, 10_000)).astype(np.int64))
+    places = np.linspace(0, len(open_users) - 1, min(len(open_users), 10_000)).astype(np.int64)
+    sample = open_users[np.unique(places)]
     floats = Representations(Rows(X), Rows(Y), (width,), np.ones(1, np.float32))
     best = DenseIndex(floats).search(sample, k, exclude)[1]
     truth = Interactions.from_pairs(
@@ -260,11 +277,13 @@ def quantize(
 
 def _embeddings(path: str, option: str) -> np.ndarray:
     """(rows, d) float32 from an .npy file."""
+    import zipfile
+
     import numpy as np
 
     try:
         values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or "no .npy file of numbers"
         raise L2QError(f"{option} {path} cannot be read: {reason}") from error
     if (

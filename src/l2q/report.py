@@ -161,8 +161,8 @@ def figure(runs: list[dict[str, Any]], path: str | Path) -> None:
         axes.legend(frameon=False)
     try:
         drawing.savefig(path, dpi=120)
-    except OSError as error:
-        raise L2QError(f"--figure {path} cannot be written: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # a ValueError names the formats that there are
+        raise L2QError(f"--figure {path} cannot be written: {getattr(error, 'strerror', error)}") from error
 
 
 def spread(values: list[float]) -> str:

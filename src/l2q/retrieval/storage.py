@@ -52,6 +52,9 @@ def check_replaceable(folder: str | Path) -> None:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise L2QError(f"{folder} is a file; give a folder for the index")
+    above = next((parent for parent in folder.absolute().parents if parent.exists()), folder)
+    if not above.is_dir():
+        raise L2QError(f"{folder} lies below {above}, which is a file; give another folder for the index")
     if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
         raise L2QError(f"{folder} holds something else than an index; give another folder")
 
