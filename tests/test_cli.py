@@ -94,6 +94,25 @@ def test_recommend_to_a_new_user(folder, capsys):
     assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
 
 
+def test_names_with_commas_and_names_of_two(folder, tmp_path, capsys):
+    stored, named = load_index(folder), str(tmp_path / "named")
+    names = ["x", "a, b", "banana", "cherry", "x"]
+    save_index(named, stored.representations, stored.exclude, item_names=names)
+    asked = ["recommend", "--index", named, "--item", "a, b", "--item", "cherry", "--json"]
+    assert main(asked) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["items"] == ["a, b", "cherry"]
+    assert sorted(entry["item"] for entry in found["ranking"]) == ["banana", "x", "x"]
+    assert main(["recommend", "--index", named, "--item", "a"]) == 2
+    assert "no item is named 'a' among 5" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="2 items are named 'x'; the first, row 0, is taken"):
+        assert main(["similar", "--index", named, "--item", "x"]) == 0
+    # as a program it is one line
+    command = [sys.executable, "-m", "l2q", "similar", "--index", named, "--item", "x"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == "warning: 2 items are named 'x'; the first, row 0, is taken\n"
+
+
 def test_similar_items(folder, capsys):
     found = ranking(capsys, "similar", "--index", folder, "--item", "apple", "-k", "2")
     assert found == [("damson", 12), ("apricot", 2)]

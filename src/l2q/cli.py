@@ -7,6 +7,7 @@ import difflib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,25 +38,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def recommend(index: str, user: str | None, items: str | None, k: int, as_json: bool) -> None:
-    """The k best items for a known user, or for a new one that has ``items``; what they have is left out."""
+def recommend(
+    index: str, user: str | None, items: str | None, item: list[str] | None, k: int, as_json: bool
+) -> None:
+    """The k best items for a known user, or for a new one that has ``items``, names between commas, or each
+    ``item``, a name as it is; what they have is left out."""
     import numpy as np
 
     from l2q.data.interactions import Interactions
     from l2q.retrieval.storage import load_index
 
-    stored = load_index(index)
+    stored, names = load_index(index), item or _split(items)
     k = min(k, stored.num_items)
     if user is not None:
         row = _row(user, stored.user_names, "user")
         scores, found = stored.search(np.array([row]), k, stored.exclude)
         title = f"for {user}"
     else:
-        owned = [_row(name, stored.item_names, "item") for name in _split(items)]
+        owned = [_row(name, stored.item_names, "item") for name in names]
         exclude = Interactions.from_pairs([0] * len(owned), owned, 1, stored.num_items)
         scores, found = stored.search(stored.fold_in([owned]), k, exclude)
-        title = f"for a user with {', '.join(stored.item_names[row] for row in owned)}"
-    asked = {"user": user} if user is not None else {"items": _split(items)}
+        title = f"for a user with {', '.join(names)}"
+    asked = {"user": user} if user is not None else {"items": names}
     _show(stored, title, asked, scores[0], found[0], as_json)
 
 
@@ -354,11 +358,14 @@ def _split(names: str | None) -> list[str]:
 
 def _row(name: str, names: Sequence[str], what: str) -> int:
     try:
-        return names.index(name)
+        row = names.index(name)
     except ValueError:
         near = difflib.get_close_matches(name, names[:MOST_NAMES_COMPARED], n=3)
         hint = f"; near it: {', '.join(near)}" if near else ""
         raise L2QError(f"no {what} is named {name!r} among {len(names):,}{hint}") from None
+    if (count := names.count(name)) > 1:
+        warnings.warn(f"{count} {what}s are named {name!r}; the first, row {row}, is taken", stacklevel=2)
+    return row
 
 
 def report(folder: str, figure: str | None) -> None:
@@ -392,6 +399,9 @@ def _parser() -> argparse.ArgumentParser:
     who = asked.add_mutually_exclusive_group(required=True)
     who.add_argument("--user", metavar="NAME", help="a user of the index")
     who.add_argument("--items", metavar="A,B,C", help="what a new user has")
+    who.add_argument(
+        "--item", metavar="NAME", action="append", help="the same, one name each time, which may hold commas"
+    )
     liked = command(similar, "items like another", ranks=True, as_json=True)
     liked.add_argument("--item", required=True, metavar="NAME")
     every = command(batch, "items for every user, as Parquet", ranks=True)
