@@ -14,7 +14,7 @@ from l2q.learning.datamodule import split_validation
 from l2q.models.coordinate_descent import CoordinateDescent
 from l2q.models.initialization import FittedCodes, steps
 from l2q.models.spectral import SVD, FilterScores, SpectralFilter, normalize, truncated_svd
-from l2q.models.top_lists import top_items
+from l2q.models.top_lists import LENGTH, top_items
 from l2q.representations import Rows
 
 log = logging.getLogger("l2q")
@@ -134,7 +134,7 @@ class TunedCodes:
     filter: SpectralFilter | None = None
     split: str = "random"
     descent: CoordinateDescent = field(default_factory=CoordinateDescent)
-    length: int = 40
+    length: int = LENGTH
 
     def __call__(self, train: Interactions, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         best = self.filter or choose_filter(train, split=self.split, seed=seed)

@@ -39,7 +39,7 @@ from l2q.data.interactions import Interactions
 from l2q.errors import L2QError, check_whole
 from l2q.models.pairs import pair_scores
 from l2q.models.spectral import column_signs, itq
-from l2q.models.top_lists import Progress, offer, sort_heap, top_lists
+from l2q.models.top_lists import LENGTH, Progress, offer, sort_heap, top_lists
 from l2q.representations import Representations, Rows
 
 LANES = 16  # bits of one code word, and elements of one vector of the kernel
@@ -126,7 +126,7 @@ def fit_codes(
     options: CoordinateDescent = CoordinateDescent(),
     seed: int = 0,
     exclude: Interactions | None = None,
-    length: int = 40,
+    length: int = LENGTH,
     progress: Progress | None = None,
 ) -> Representations:
     """Codes for float embeddings (M, d) and (N, d) of any model whose scores are inner products.

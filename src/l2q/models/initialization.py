@@ -22,6 +22,7 @@ from l2q.errors import check_whole
 from l2q.models.coordinate_descent import CoordinateDescent, fit
 from l2q.models.new_users import FilterSide
 from l2q.models.spectral import FilterScores, SpectralFilter, spectral
+from l2q.models.top_lists import LENGTH
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class FittedCodes:
 
     filter: SpectralFilter = field(default_factory=SpectralFilter)
     descent: CoordinateDescent = field(default_factory=CoordinateDescent)
-    length: int = 40
+    length: int = LENGTH
 
     def __post_init__(self) -> None:
         check_whole("initialization.length", self.length, 1)

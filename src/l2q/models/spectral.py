@@ -171,7 +171,7 @@ class FilterScores:
         return bool(reached > 0.1 * self.R_hat.nnz + self.R_hat.shape[0] / _ROWS * self.R_hat.shape[1])
 
     def lists(
-        self, exclude: Interactions, length: int = 40, progress: Progress | None = None
+        self, exclude: Interactions, length: int, progress: Progress | None = None
     ) -> tuple[tuple[np.ndarray, np.ndarray], sparse.csr_array]:
         """What codes are fitted to: the base X = U diag(h) / norm, (M, rank), and Y = D_i^popularity V,
         (N, rank), and the ``length`` best unseen items of each user with their scores S, times the factor

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from l2q.data.interactions import Interactions
 
+LENGTH = 40  # of the lists that codes are fitted to; conf/model/l2q_plus.yaml says it too (docs/results.md)
 USERS_PER_BLOCK = 1024
 SCORES_PER_BLOCK = 2**26  # 256 MiB of float32
 
