@@ -461,9 +461,7 @@ def test_help_and_composition_do_not_import_torch(tmp_path):
     code = (
         "import sys, runpy; sys.argv = ['train.py', '--cfg', 'job'];\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "try: runpy.run_path(sys.argv[0] if False else "
-        + repr(str(ROOT / "train.py"))
-        + ", run_name='__main__')\n"
+        f"try: runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'numba', 'pytorch_lightning', 'wandb'} & set(sys.modules)))"
     )
