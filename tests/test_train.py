@@ -4,6 +4,7 @@ import csv
 import functools
 import importlib.util
 import json
+import math
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from l2q.errors import L2QError
 from l2q.evaluation import evaluate
 from l2q.learning.datamodule import split_validation
 from l2q.learning.options import check_options
+from l2q.learning.run import Run
 from l2q.learning.tuning import FilterIndex, choose_filter
 from l2q.retrieval.fold_in import FoldIn, HalfRound
 from l2q.retrieval.storage import load_index
@@ -475,6 +478,89 @@ def entry_point():
     entry = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(entry)
     return entry
+
+
+class Trained(NamedTuple):
+    """A run in this process, what it was built of, and every epoch's triplets as the training step got them."""
+
+    folder: Path
+    run: Run
+    metrics: dict
+    rows: list[dict]
+    epochs: dict[int, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Trained:
+    """A float model on a small table of events, at a rate so high that its validation goes up and down."""
+    folder = tmp_path_factory.mktemp("trained")
+    rng = np.random.default_rng(1)
+    pairs = {(user, 20 * (user % 3) + item) for user in range(90) for item in rng.integers(30, size=12)}
+    lines = (f"u{user},i{item}\n" for user, item in sorted(pairs))
+    (folder / "events.csv").write_text("user,item\n" + "".join(lines))
+    words = ["model=lightgcn", "dataset=table", f"dataset.dir={folder}/events.csv", "model.embedding_dim=8"]
+    words += ["epochs=8", "batch_size=128", "learning_rate=0.1", "logger=none", "eval.ks=[5,17]"]
+    words += ["protocol.every_n_epochs=1", "protocol.patience=9", "trainer.accelerator=cpu"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        run = entry_point().build(compose("config", words), folder, "trained", None, "")
+    epochs: dict[int, list] = {}
+    step = run.recommender.training_step
+
+    def recorded(*inputs):
+        triplets = np.stack([part.numpy() for part in inputs[0]])
+        epochs.setdefault(run.recommender.current_epoch, []).append(triplets)
+        return step(*inputs)
+
+    run.recommender.training_step = recorded
+    metrics = run()
+    rows = list(csv.DictReader((folder / "history.csv").open()))
+    return Trained(folder, run, metrics, rows, {k: np.concatenate(v, axis=1) for k, v in epochs.items()})
+
+
+def test_the_epoch_that_is_reported_is_the_best_of_validation(trained):
+    curve = [float(row["val/recall_17"]) for row in trained.rows]  # 17: a quarter of the catalogue
+    best = int(np.argmax(curve))
+    assert 0 < best < len(curve) - 1  # neither the last epoch nor the first is a right guess
+    assert np.argmin(curve) != best
+    assert trained.metrics["epochs"] == best + 1
+    for key in ("recall_5", "ndcg_5", "recall_17", "ndcg_17"):
+        assert trained.metrics[f"val/{key}"] == pytest.approx(
+            float(trained.rows[best][f"val/{key}"]), abs=1e-9
+        )
+
+
+def test_the_learning_rate_follows_its_curve(trained):
+    last = float(trained.rows[-1]["step"])
+    for row in trained.rows:
+        expected = 0.1 * (1 + math.cos(math.pi * float(row["step"]) / last)) / 2
+        assert float(row["learning_rate"]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_every_epoch_of_a_run_draws_triplets_of_its_own(trained):
+    fit = trained.run.data.fit
+    assert sorted(trained.epochs) == list(range(8))
+    for triplets in trained.epochs.values():  # every pair once
+        assert sorted(zip(*triplets[:2], strict=True)) == list(zip(fit.users, fit.items, strict=True))
+    assert len({triplets.tobytes() for triplets in trained.epochs.values()}) == 8
+    negatives = {triplets[:, np.lexsort(triplets)].tobytes() for triplets in trained.epochs.values()}
+    assert len(negatives) == 8  # not the same triplets in another order
+
+
+def test_validation_items_are_not_recommended_where_test_is_measured(trained):
+    """Recall of the exported files by hand: all of train is left out of a ranking, not the fitted part alone."""
+    data, index = trained.run.data, trained.folder / "index"
+    scores = np.load(index / "users.values.npy") @ np.load(index / "items.values.npy").T
+
+    def recall(seen) -> float:
+        ranked = np.argsort(-np.where(seen.to_csr().toarray() > 0, -np.inf, scores), axis=1)[:, :5]
+        test = data.dataset.test
+        users = [user for user in range(test.num_users) if len(test[user])]
+        return float(np.mean([len(np.intersect1d(ranked[u], test[u])) / len(test[u]) for u in users]))
+
+    expected = recall(data.dataset.train)
+    assert trained.metrics["test/recall_5"] == pytest.approx(expected, abs=1e-9)
+    assert trained.metrics["test/packed/recall_5"] == pytest.approx(expected, abs=1e-9)
+    assert abs(recall(data.fit) - expected) > 0.01
 
 
 def test_runs_that_start_in_the_same_second_have_folders_of_their_own():
