@@ -29,8 +29,9 @@ from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
 from l2q.evaluation import evaluate
 from l2q.models.annealing import Annealing
-from l2q.representations import Representations
+from l2q.representations import Representations, Rows
 from l2q.retrieval.index import DenseIndex, Index, PackedIndex
+from l2q.retrieval.packing import pack, unpack
 
 
 class AnnealingCallback(Callback):
@@ -84,6 +85,21 @@ class Validation(Callback):
         self.every_n_epochs, self.memory_mb = every_n_epochs, memory_mb
         self.before: Representations | None = None
         self.measured: dict[str, float] = {}  # of the epoch that just ended; empty if it was not evaluated
+
+    def state_dict(self) -> dict[str, Any]:
+        """The codes that the next flip ratio is taken from, packed: a resumed run has one in every epoch."""
+        if self.before is None:
+            return {}
+        users, items = (
+            torch.from_numpy(pack(side.values, self.before.dims))
+            for side in (self.before.users, self.before.items)
+        )
+        return {"dims": list(self.before.dims), "users": users, "items": items}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        dims = tuple(state["dims"])
+        users, items = (Rows(unpack(state[side].numpy(), dims)) for side in ("users", "items"))
+        self.before = Representations(users, items, dims, np.ones(len(dims), np.float32))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         self.measured = {}
