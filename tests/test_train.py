@@ -573,6 +573,31 @@ def test_validation_items_are_not_recommended_where_test_is_measured(trained):
     assert abs(recall(data.fit) - expected) > 0.01
 
 
+def test_a_run_whose_folder_was_moved_keeps_its_best_epoch(trained, tmp_path):
+    def run_in(folder: Path, *overrides: str) -> dict:
+        folder.mkdir(exist_ok=True)
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            config = compose("config", [*trained.words, *overrides])
+        return entry_point().build(config, folder, "moved", None, "")()
+
+    def check_resumed(folder: Path, source: Path) -> None:
+        found = run_in(folder, f"ckpt_path={source}/checkpoints/last.ckpt")
+        for key, value in trained.metrics.items():
+            if key == "epochs" or key.startswith(("val/", "test/")):
+                assert found[key] == value, key
+        assert history_of(folder) == history_of(trained.folder)
+
+    old, new, own = tmp_path / "old", tmp_path / "new", tmp_path / "own"
+    # the best epoch is over; those that follow are worse
+    assert run_in(old, "trainer.max_epochs=6")["epochs"] == trained.metrics["epochs"]
+    check_resumed(own, old)  # into a folder of its own
+    old.rename(new)
+    check_resumed(new, new)
+    (new / "checkpoints" / "best.ckpt").unlink()
+    with pytest.raises(L2QError, match=r"the best epoch so far, .*best\.ckpt, is gone"):
+        check_resumed(new, new)
+
+
 def test_runs_that_start_in_the_same_second_have_folders_of_their_own():
     entry = entry_point()
     assert len({entry.run_dir(True, None, "outputs") for _ in range(20)}) == 20

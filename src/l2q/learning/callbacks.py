@@ -250,6 +250,22 @@ class BestCheckpoint(ModelCheckpoint):
         if self.validation.measured:
             super().on_train_epoch_end(trainer, module)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The best epoch so far lies in this run's folder, which may have been moved or copied since it was named;
+        where a run goes on in a folder of its own, it stays where it was."""
+
+        def now(path: str) -> str:
+            here = Path(self.dirpath or "") / Path(path).name
+            if path and not here.is_file() and not Path(path).is_file():
+                raise L2QError(f"ckpt_path: the best epoch so far, {here}, is gone; put it beside last.ckpt")
+            return str(here) if path and here.is_file() else path
+
+        state = state_dict | {"dirpath": self.dirpath}
+        for key in ("best_model_path", "kth_best_model_path"):
+            state[key] = now(state[key])
+        state["best_k_models"] = {now(path): score for path, score in state["best_k_models"].items()}
+        super().load_state_dict(state)
+
 
 class PatienceAfterAnnealing(EarlyStopping):
     """Early stopping whose patience starts when the annealing has ended: the codes get better while it

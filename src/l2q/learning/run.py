@@ -39,7 +39,12 @@ log = logging.getLogger("l2q")
 # what Lightning says of devices and log intervals hides what a run has to say
 for name in ("pytorch_lightning", "matplotlib"):
     logging.getLogger(name).setLevel(logging.WARNING)
-for noise in (".*exists and is not empty", ".*LeafSpec", ".*smaller than the logging interval"):
+for noise in (
+    ".*exists and is not empty",
+    ".*LeafSpec",
+    ".*smaller than the logging interval",
+    "The dirpath has changed",  # of a moved run's last.ckpt, which needs none of what is dropped
+):
     warnings.filterwarnings("ignore", noise)
 
 
