@@ -312,7 +312,7 @@ def test_quantize_wants_an_index_or_arrays(tmp_path, capsys, arguments, message)
         ({"users": np.full((3, 6), np.nan)}, "row 0 holds NaN"),
         ({"users": None}, "cannot be read: No such file"),
         ({"users": b"no array"}, "cannot be read: no .npy file of numbers"),
-        ({"users": b"PK no archive"}, "cannot be read: no .npy file of numbers"),
+        ({"users": b"PK\x03\x04 no archive"}, "cannot be read: no .npy file of numbers"),
         ({"bits": "0"}, "--bits 0"),
         ({"bits": "1000000"}, "--bits 1000000; it must be at most 8,192"),
         ({"option": ("--seed", "-1")}, "--seed -1"),
