@@ -493,6 +493,7 @@ def entry_point():
 class Trained(NamedTuple):
     """A run in this process, what it was built of, and every epoch's triplets as the training step got them."""
 
+    words: list[str]
     folder: Path
     run: Run
     metrics: dict
@@ -524,7 +525,9 @@ def trained(tmp_path_factory) -> Trained:
     run.recommender.training_step = recorded
     metrics = run()
     rows = list(csv.DictReader((folder / "history.csv").open()))
-    return Trained(folder, run, metrics, rows, {k: np.concatenate(v, axis=1) for k, v in epochs.items()})
+    return Trained(
+        words, folder, run, metrics, rows, {k: np.concatenate(v, axis=1) for k, v in epochs.items()}
+    )
 
 
 def test_the_epoch_that_is_reported_is_the_best_of_validation(trained):
