@@ -576,6 +576,47 @@ def test_validation_items_are_not_recommended_where_test_is_measured(trained):
     assert recall(data.fit) < expected - 0.01
 
 
+def rebuilt(trained: Trained, *overrides: str) -> Run:
+    """What ``train.py`` builds where the run's checkpoint is named with ``overrides``."""
+    words = [*trained.words, f"ckpt_path={trained.folder}/checkpoints/last.ckpt", *overrides]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return entry_point().build(compose("config", words), trained.folder, "again", None, "")
+
+
+@pytest.mark.parametrize(
+    ("override", "found", "wanted"),
+    [
+        ("seed=7", "seed=0", "seed=7"),
+        ("epochs=9", "epochs=8", "epochs=9"),
+        ("batch_size=64", "batch_size=128", "batch_size=64"),
+        ("learning_rate=0.2", "learning_rate=0.1", "learning_rate=0.2"),
+        ("schedule=constant", "schedule=cosine", "schedule=constant"),
+        ("protocol.patience=5", "protocol.patience=9", "protocol.patience=5"),
+        ("annealing=guidance", "annealing.name=none", "annealing.name=guidance"),
+        ("+annealing.hold=0.5", "annealing.hold=None", "annealing.hold=0.5"),
+        ("~protocol.patience", "protocol.patience=9", "protocol.patience=None"),
+        ("objective=sampled_softmax", "objective._target_=l2q.models.losses.BPR", "SampledSoftmax"),
+        ("objective.l2=0.5", "objective.l2=0.001", "objective.l2=0.5"),
+        ("model=l2q", "model=lightgcn", "model=l2q"),
+        ("model.initialization.std=0.1", "model.initialization.std=0.01", "model.initialization.std=0.1"),
+    ],
+)
+def test_a_resume_with_other_options_is_refused_before_anything_is_built(
+    trained, monkeypatch, override, found, wanted
+):
+    monkeypatch.setattr("l2q.models.encoder.Encoder.__init__", None)
+    with pytest.raises(L2QError, match=f"the checkpoint has {found}, this run has .*{wanted};"):
+        rebuilt(trained, override)
+
+
+def test_what_does_not_train_may_differ_where_a_checkpoint_is_named(trained):
+    rebuilt(trained, "trainer.max_epochs=9", "test=false", "new_users=false", "eval.ks=[3]")
+    # what is only evaluated has the model's options alone
+    rebuilt(trained, "fit=false", "seed=7", "epochs=9", "batch_size=64", "annealing=guidance")
+    with pytest.raises(L2QError, match=r"model\.combination=mean, this run has model\.combination=concat"):
+        rebuilt(trained, "fit=false", "model.combination=concat")
+
+
 def test_a_run_whose_folder_was_moved_keeps_its_best_epoch(trained, tmp_path):
     def run_in(folder: Path, *overrides: str) -> dict:
         folder.mkdir(exist_ok=True)

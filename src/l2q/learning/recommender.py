@@ -118,10 +118,12 @@ def read_checkpoint(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
 def _check(checkpoint: dict[str, Any], expected: dict[str, Any]) -> None:
     if "l2q" not in checkpoint:
         raise L2QError("ckpt_path: the file is no checkpoint of this project")
-    for key, wanted in expected.items():
-        found = checkpoint["l2q"].get(key)
-        if found != wanted:
+    found = checkpoint["l2q"]
+    groups = {key.partition(".")[0] for key in expected}
+    # an option that the checkpoint alone was given differs, too
+    for key in [*expected, *(key for key in found if key.partition(".")[0] in groups)]:
+        if found.get(key) != expected.get(key):
             raise L2QError(
-                f"ckpt_path: the checkpoint has {key}={found}, this run has {key}={wanted}; "
+                f"ckpt_path: the checkpoint has {key}={found.get(key)}, this run has {key}={expected.get(key)}; "
                 "give the options that it was trained with"
             )
