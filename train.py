@@ -78,11 +78,13 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
     quantizer = instantiate(model.pop("quantizer"))
     # what a checkpoint must have been made with: to be measured, and to be gone on with
     identity = {
-        "model": model.pop("name"),
+        "model": model["name"],
         "dataset": config.dataset.name,
         "fingerprint": data.fit.fingerprint,
-        **flat({"model": {key: value for key, value in plain["model"].items() if key != "name"}}),
+        "seed": config.seed,
+        **flat({"model": plain["model"]}),
     }
+    identity.pop("model.quantizer.relaxation", None)  # the annealing's; hard codes do not depend on it
     training = flat({key: plain[key] for key in TRAINING})
     if config.ckpt_path:
         read_checkpoint(Path(config.ckpt_path), identity | (training if config.fit else {}))
@@ -90,6 +92,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
     if config.ckpt_path and (config.trainer.max_epochs or not config.fit):
         initialization = Normal()  # the checkpoint brings its own embeddings
     began = time.perf_counter()
+    del model["name"]
     encoder = Encoder(
         data.fit,
         Propagation(Graph.from_interactions(data.fit)),
@@ -134,8 +137,9 @@ def main(config: DictConfig) -> None:
     job = HydraConfig.get()
     sweep = job.mode == RunMode.MULTIRUN
     name = job.job.override_dirname or f"{config.model.name} {config.dataset.name}"
-    # where files lie is not what gives a figure, nor that a run was resumed
-    left_out = ("dataset.dir=", "logger=", *(("ckpt_path=",) if config.fit else ()))
+    # where files lie is not what gives a figure, nor is a resume, which ends where one run would have ended
+    resumes = config.fit and (config.trainer.max_epochs or not config.epochs)
+    left_out = ("dataset.dir=", "logger=", *(("ckpt_path=",) if resumes else ()))
     said = [word for word in job.overrides.task if not word.startswith(left_out)]
     command = f"python train.py {shlex.join(said)}".rstrip()
     failed = True
