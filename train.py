@@ -84,8 +84,9 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
         "seed": config.seed,
         **flat({"model": plain["model"]}),
     }
-    identity.pop("model.quantizer.relaxation", None)  # the annealing's; hard codes do not depend on it
     training = flat({key: plain[key] for key in TRAINING})
+    # soft codes are training's alone
+    training["relaxation"] = identity.pop("model.quantizer.relaxation", None)
     if config.ckpt_path:
         read_checkpoint(Path(config.ckpt_path), identity | (training if config.fit else {}))
     initialization = instantiate(model.pop("initialization"))

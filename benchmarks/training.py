@@ -51,6 +51,8 @@ from l2q.models.graph import Graph, Propagation
 from l2q.models.initialization import Normal
 from l2q.models.losses import BPR
 from l2q.models.quantizers import Identity
+from l2q.models.spectral import SpectralFilter
+from l2q.models.top_lists import USERS_PER_BLOCK
 from l2q.representations import Representations, Rows
 from l2q.retrieval.index import DenseIndex
 
@@ -342,6 +344,22 @@ def sampling(train: Interactions, repeats: int) -> Record:
     return Record("triplets_per_second", ours / 1e6, peer / 1e6, ours / peer, "million/s", "one core")
 
 
+# Scores of the filter behind codes --------------------------------------------------------------------------
+
+
+def filter_scores(data: Path, repeats: int) -> Record:
+    """The scores of a spectral filter for a block of users of dense data: by products for many users at once, as
+    they come there, against the three hops of one user after the other, as they come in sparse data."""
+    train = read_dataset(data, data.name).train
+    ours, peer = (SpectralFilter(rank=64)(train, SEED) for _ in range(2))
+    assert ours._whole_products_pay
+    peer.__dict__["_whole_products_pay"] = False
+    block = slice(0, USERS_PER_BLOCK)
+    np.testing.assert_allclose(ours.scores(block), peer.scores(block), rtol=1e-4, atol=1e-5)
+    times = interleaved(repeats, {"ours": lambda: ours.scores(block), "peer": lambda: peer.scores(block)})
+    return compared("filter_scores_vs_one_by_one", times["ours"], times["peer"])
+
+
 # Seconds to codes -------------------------------------------------------------------------------------------
 
 
@@ -548,6 +566,7 @@ def main() -> None:
         "spmm_d256": lambda: products(train, repeats, 256),
         "evaluation": lambda: evaluation(gowalla, min(repeats, 3), 1 if full else 0.1),
         "triplets": lambda: sampling(train, min(repeats, 5)),
+        "filter_scores": lambda: filter_scores(options.data / "movielens_1m", min(repeats, 5)),
         "codes": lambda: seconds_to_codes(options.data / "gowalla", 3 if full else 1),
         "peak_memory": lambda: peak_memory(options.data / "amazon_book_partial"),
         "growth": lambda: growth(sizes, min(repeats, 5), options.figure),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BATCH_USERS = 4096
 BATCH_RANKED = 2**25  # items and scores of a batch: 256 MiB, however long the rankings
-MOST_BITS = 8192  # a fit takes time with their cube: hours with more
+MOST_BITS = 8192  # the rotation before a fit takes time with their cube
 MOST_NAMES_COMPARED = 200_000  # comparing more for a suggestion takes longer than a reader waits
 
 
