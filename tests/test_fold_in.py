@@ -13,6 +13,7 @@ from l2q.models.coordinate_descent import CoordinateDescent, Side, half_round
 from l2q.models.initialization import FittedCodes
 from l2q.models.new_users import FilterSide
 from l2q.models.spectral import SpectralFilter
+from l2q.models.teacher import Teacher
 from l2q.representations import Representations, Rows
 from l2q.retrieval.fold_in import FoldIn, HalfRound
 from l2q.retrieval.index import DenseIndex
@@ -151,7 +152,7 @@ def test_half_round_finds_for_known_users_what_their_own_codes_find(tmp_path, ca
     held_out = rng.random(len(both)) < 0.3
     train, test = both.select(~held_out), both.select(held_out)
     filter_, descent = SpectralFilter(rank=24), CoordinateDescent(bits=64)
-    start = FittedCodes(filter_, descent, length=40)(train, 64, seed=0)
+    start = FittedCodes(Teacher(filter_), descent, length=40)(train, 64, seed=0)
     users, items = start
     scales = np.abs(items).mean(axis=1, keepdims=True)
     representations = Representations(

@@ -36,14 +36,14 @@ def test_means_spreads_and_shares_of_lightgcn():
     assert lines[5] == "| `l2q_anl` | 864 | 0.2800 | 0.1400 | 80.0% / 80.0% | 80.0% / 80.0% | 1 | 10 | 4 s |"
 
 
-def test_the_filter_of_fitted_codes_is_a_row_and_the_best_float_a_reference():
-    codes = metrics("l2q_plus", 0.36, 0, 98.0) | {"test/filter/recall_20": 0.4, "test/filter/ndcg_20": 0.2}
-    short = codes | {"item_bytes": 28.0}  # the same filter behind fewer bits: one row, one seed
+def test_the_teacher_of_fitted_codes_is_a_row_and_the_best_float_a_reference():
+    codes = metrics("l2q_plus", 0.36, 0, 98.0) | {"test/teacher/recall_20": 0.4, "test/teacher/ndcg_20": 0.2}
+    short = codes | {"item_bytes": 28.0}  # the same teacher behind fewer bits: one row, one seed
     lines = markdown([metrics("lightgcn", 0.3, 0), short, codes]).splitlines()
     assert lines.pop(6).startswith("| `l2q_plus` | 224 |")
     assert [line.split(" | ") for line in lines[4:]] == [
         ["| `lightgcn`", "8,192", "0.3000", "0.1500", "100.0% / 100.0%", "75.0% / 75.0%", "1", "10", "4 s |"],
-        ["| `filter`", "", "0.4000", "0.2000", "133.3% / 133.3%", "100.0% / 100.0%", "1", "", " |"],
+        ["| `teacher`", "", "0.4000", "0.2000", "133.3% / 133.3%", "100.0% / 100.0%", "1", "", " |"],
         ["| `l2q_plus`", "784", "0.3600", "0.1800", "120.0% / 120.0%", "90.0% / 90.0%", "1", "10", "4 s |"],
     ]
 
@@ -74,19 +74,19 @@ def test_runs_of_other_options_are_rows_of_their_own():
     ]
 
 
-def test_filters_are_rows_of_their_own_only_where_they_differ():
+def test_teachers_are_rows_of_their_own_only_where_they_differ():
     def codes(seed: int, size: float, reached: float, words: str) -> dict:
         run = metrics("l2q_plus", 0.3, seed, size) | {"command": f"python train.py seed={seed} {words}"}
-        return run | {"test/filter/recall_20": reached, "test/filter/ndcg_20": reached / 2}
+        return run | {"test/teacher/recall_20": reached, "test/teacher/ndcg_20": reached / 2}
 
     runs = [codes(0, 28.0, 0.4, "bits=224"), codes(0, 98.0, 0.4, ""), codes(1, 98.0, 0.5, "")]
-    filters = [line for line in markdown(runs).splitlines() if "`filter`" in line]
-    assert [line.split(" | ")[2] for line in filters] == ["0.4500 ± 0.0707"]
+    teachers = [line for line in markdown(runs).splitlines() if "`teacher`" in line]
+    assert [line.split(" | ")[2] for line in teachers] == ["0.4500 ± 0.0707"]
     runs[0] = codes(0, 28.0, 0.2, "bits=224 rank=8")
-    filters = [line for line in markdown(runs).splitlines() if "`filter`" in line]
-    assert [[line.split(" | ")[n] for n in (0, 2, 6)] for line in filters] == [
-        ["| `filter`", "0.4500 ± 0.0707", "2"],
-        ["| `filter` `bits=224` `rank=8`", "0.2000", "1"],
+    teachers = [line for line in markdown(runs).splitlines() if "`teacher`" in line]
+    assert [[line.split(" | ")[n] for n in (0, 2, 6)] for line in teachers] == [
+        ["| `teacher`", "0.4500 ± 0.0707", "2"],
+        ["| `teacher` `bits=224` `rank=8`", "0.2000", "1"],
     ]
 
 

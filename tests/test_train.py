@@ -27,7 +27,7 @@ from l2q.evaluation import evaluate
 from l2q.learning.datamodule import split_validation
 from l2q.learning.options import check_options
 from l2q.learning.run import Run
-from l2q.learning.tuning import FilterIndex, choose_filter
+from l2q.learning.tuning import TeacherIndex, choose_teacher
 from l2q.retrieval.fold_in import FoldIn, HalfRound
 from l2q.retrieval.storage import load_index
 
@@ -249,17 +249,17 @@ def plus(tmp_path) -> list[str]:
 
 
 @pytest.mark.parametrize("test", [True, False])
-def test_the_filter_behind_codes_is_measured_beside_them(tmp_path, plus, test):
+def test_the_teacher_behind_codes_is_measured_beside_them(tmp_path, plus, test):
     train(*plus, f"test={test}", cwd=tmp_path)
     (path,) = tmp_path.glob("outputs/*/*/*/metrics.json")
     values = json.loads(path.read_text())
     dataset = load_dataset("table", dir=tmp_path / "events.csv", verify=False)
     fit, val = split_validation(dataset.train, "random", 0.1, 0)
-    index = FilterIndex(choose_filter(fit)(fit, 0))
+    index = TeacherIndex(choose_teacher(fit)(fit, 0))
     name, part, exclude = ("test", dataset.test, dataset.train) if test else ("val", val, fit)
     expected = evaluate(index, part, [5, 20], exclude).metrics
-    assert {key: values[f"{name}/filter/{key}"] for key in expected} == pytest.approx(expected, abs=1e-9)
-    assert len([key for key in values if "/filter/" in key]) == len(expected)
+    assert {key: values[f"{name}/teacher/{key}"] for key in expected} == pytest.approx(expected, abs=1e-9)
+    assert len([key for key in values if "/teacher/" in key]) == len(expected)
 
 
 def test_an_index_of_fitted_codes_keeps_the_filter_for_new_users(tmp_path, plus):
@@ -275,7 +275,7 @@ def test_an_index_of_fitted_codes_keeps_the_filter_for_new_users(tmp_path, plus)
         assert len(fold_in([[0, 1]])) == 1
 
 
-def test_naming_the_checkpoint_of_fitted_codes_keeps_their_filter(tmp_path, plus):
+def test_naming_the_checkpoint_of_fitted_codes_keeps_their_teacher(tmp_path, plus):
     train(*plus, cwd=tmp_path)
     folder = only(tmp_path, "outputs/table/l2q_plus/*")
     expected = metrics_of(folder)
@@ -310,7 +310,7 @@ def test_a_set_without_test_items_is_refused_before_it_is_fitted(tmp_path):
     done = train(*words, cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert "no test interactions" in done.stderr
-    assert "choosing the filter" not in done.stdout + done.stderr
+    assert "choosing the teacher" not in done.stdout + done.stderr
     train(*words, "test=false", "model.embedding_dim=32", cwd=tmp_path)
 
 

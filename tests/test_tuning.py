@@ -1,5 +1,6 @@
-"""The validation grid of the spectral filter, and codes that start an encoder."""
+"""The validation grid of the teacher, and codes that start an encoder."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -9,13 +10,14 @@ from l2q.data.interactions import Interactions, holdout
 from l2q.errors import L2QError
 from l2q.evaluation import evaluate
 from l2q.learning import tuning
-from l2q.learning.tuning import FilterIndex, TunedCodes, choose_filter
+from l2q.learning.tuning import TeacherIndex, TunedCodes, choose_teacher
 from l2q.models.coordinate_descent import CoordinateDescent, fit
 from l2q.models.encoder import Encoder
 from l2q.models.graph import Graph, Propagation
 from l2q.models.initialization import FittedCodes
 from l2q.models.quantizers import Quantizer
 from l2q.models.spectral import SpectralFilter
+from l2q.models.teacher import CosineEmbeddings, Teacher
 
 
 @pytest.fixture
@@ -29,10 +31,13 @@ def train() -> Interactions:
     return Interactions.from_pairs(users, items, 90, 90)
 
 
-def test_a_filter_is_ranked_like_its_scores(train):
-    scores = SpectralFilter(rank=10)(train, 0)
+ALONE = CosineEmbeddings(0.0)  # a filter without embeddings
+
+
+def test_a_teacher_is_ranked_like_its_scores(train):
+    scores = Teacher(SpectralFilter(rank=10))(train, 0)
     users = np.array([3, 50, 7])
-    found, items = FilterIndex(scores).search(users, 5, train)
+    found, items = TeacherIndex(scores).search(users, 5, train)
     expected = scores.scores(slice(0, 90))[users]
     for row, user in enumerate(users):
         expected[row, train[user]] = -np.inf
@@ -43,12 +48,12 @@ def test_a_filter_is_ranked_like_its_scores(train):
 
 @pytest.mark.parametrize("length", [6, 15, 90])
 def test_lists_at_hand_give_the_same_ranking(train, length):
-    scores = SpectralFilter(rank=10)(train, 0)
+    scores = Teacher(SpectralFilter(rank=10), CosineEmbeddings(0.5, steps=10))(train, 0)
     fit_part, _ = holdout(train, 0.3, 0)
     _, lists = scores.lists(fit_part, length)  # with lists of 6 most users lack some of their best 5
     users = np.arange(90)
-    _, expected = FilterIndex(scores).search(users, 5, train)
-    values, items = FilterIndex(scores, lists).search(users, 5, train)
+    _, expected = TeacherIndex(scores).search(users, 5, train)
+    values, items = TeacherIndex(scores, lists).search(users, 5, train)
     np.testing.assert_array_equal(items, expected)
     assert (np.diff(values) <= 0).all()
 
@@ -57,12 +62,12 @@ def test_lists_at_hand_give_the_same_ranking(train, length):
 def test_the_chosen_filter_is_the_best_on_validation(train, monkeypatch, split):
     # two lines of two values each: the whole path can be followed by hand
     grid = tuple({"rank": rank} for rank in (3, 40)), tuple({"popularity": p} for p in (0.0, 0.5))
-    monkeypatch.setattr(tuning, "GRID", grid)
+    monkeypatch.setattr(tuning, "FILTERS", grid)
     monkeypatch.setattr(tuning, "FEW", ())
     fit_part, val = tuning.split_validation(train, split, 0.15 if split == "cluster" else 0.1, 0)
 
     def quality(rank: int, popularity: float) -> float:
-        index = FilterIndex(SpectralFilter(rank=rank, popularity=popularity)(fit_part, 0))
+        index = TeacherIndex(Teacher(SpectralFilter(rank=rank, popularity=popularity))(fit_part, 0))
         metrics = evaluate(index, val, [20], fit_part).metrics
         return metrics["recall_20"] + metrics["ndcg_20"]
 
@@ -72,8 +77,35 @@ def test_the_chosen_filter_is_the_best_on_validation(train, monkeypatch, split):
         rank = max((3, 40), key=lambda rank: found[rank, popularity])
         popularity = max((0.0, 0.5), key=lambda popularity: found[rank, popularity])
     assert len(set(found.values())) == 4  # else the choice would prove nothing
-    chosen = choose_filter(train, split=split)
+    chosen = choose_teacher(train, embeddings=ALONE, split=split).filter
     assert (chosen.rank, chosen.popularity) == (rank, popularity)
+
+
+@pytest.mark.parametrize("gain", [0.5, 2])
+def test_the_weight_of_the_embeddings_is_chosen_too(train, monkeypatch, caplog, gain):
+    """The line of weights alone, beside a filter that is given, and a given weight beside a chosen filter; where
+    the embeddings would have to bring more than they do, they are left out."""
+    monkeypatch.setattr(tuning, "WEIGHTS", (0.0, 0.3, 3.0))
+    monkeypatch.setattr(tuning, "GAIN", gain)
+    filter_, embeddings = SpectralFilter(rank=6), CosineEmbeddings(dim=8, steps=30)
+    fit_part, val = tuning.split_validation(train, "random", 0.1, 0)
+
+    def quality(weight: float) -> float:
+        scores = Teacher(filter_, replace(embeddings, weight=weight))(fit_part, 0)
+        metrics = evaluate(TeacherIndex(scores), val, [20], fit_part).metrics
+        return metrics["recall_20"] + metrics["ndcg_20"]
+
+    found = {weight: quality(weight) for weight in (0.0, 0.3, 3.0)}
+    assert len(set(found.values())) == 3
+    with caplog.at_level("INFO"):
+        chosen = choose_teacher(train, filter=filter_, embeddings=embeddings)
+    found[0.0] *= gain
+    assert chosen == Teacher(filter_, replace(embeddings, weight=max(found, key=found.__getitem__)))
+    assert bool(chosen.embeddings.weight) == (gain < 1)
+    assert "3 tries" in caplog.text
+    given = replace(embeddings, weight=0.3)
+    assert choose_teacher(train, filter=filter_, embeddings=given) == Teacher(filter_, given)
+    assert choose_teacher(train, embeddings=given).embeddings == given
 
 
 def test_a_small_catalogue_gets_few_directions_and_none_twice(caplog):
@@ -82,8 +114,8 @@ def test_a_small_catalogue_gets_few_directions_and_none_twice(caplog):
     users = np.repeat(np.arange(60), 9)
     train = Interactions.from_pairs(users, (users % 2) * 12 + rng.integers(0, 12, len(users)), 60, 24)
     with caplog.at_level("INFO"):
-        choose_filter(train)
-    filters = [message.split("with ")[1] for message in caplog.messages if "filter try" in message]
+        choose_teacher(train, embeddings=ALONE)
+    filters = [message.split("with ")[1] for message in caplog.messages if "teacher try" in message]
     assert len(filters) == len(set(filters))
     first = [int(text.split("rank=")[1].split(",")[0]) for text in filters[:4]]
     assert first == [4, 8, 16, 24]
@@ -91,9 +123,9 @@ def test_a_small_catalogue_gets_few_directions_and_none_twice(caplog):
 
 @pytest.mark.parametrize("split", ["random", "cluster"])
 @pytest.mark.parametrize("pairs", [([0, 1, 2], [0, 1, 1]), ([0], [0])])
-def test_where_no_user_has_enough_items_the_default_filter_is_taken(split, pairs, caplog):
+def test_where_no_user_has_enough_items_the_default_teacher_is_taken(split, pairs, caplog):
     train = Interactions.from_pairs(*pairs, max(pairs[0]) + 1, 4)
-    assert choose_filter(train, split=split) == SpectralFilter()
+    assert choose_teacher(train, split=split) == Teacher(SpectralFilter(), ALONE)
     assert f"no user has enough items for a {split} validation part" in caplog.text
     codes = TunedCodes(split=split, descent=CoordinateDescent(rounds=1), length=3)(train, 16, 0)
     assert np.isfinite(np.concatenate(codes)).all()
@@ -101,7 +133,7 @@ def test_where_no_user_has_enough_items_the_default_filter_is_taken(split, pairs
 
 def test_bad_options_of_the_filter_are_named(train):
     with pytest.raises(L2QError, match=r"split=banana is unknown; use random or cluster"):
-        choose_filter(train, split="banana")
+        choose_teacher(train, split="banana")
     with pytest.raises(L2QError, match=r"filter.rank=2.5 must be a whole number"):
         SpectralFilter(rank=2.5)
     with pytest.raises(L2QError, match=r"initialization\.length=0"):
@@ -110,7 +142,7 @@ def test_bad_options_of_the_filter_are_named(train):
 
 def test_an_encoder_gives_fitted_codes_back_to_the_bit(train):
     start = TunedCodes(
-        filter=SpectralFilter(rank=12), descent=CoordinateDescent(rounds=1, intruders=5), length=20
+        SpectralFilter(rank=12), ALONE, descent=CoordinateDescent(rounds=1, intruders=5), length=20
     )
     quantizer = Quantizer(scales="row", scale_dtype="float16")
     propagation = Propagation(Graph.from_interactions(train))

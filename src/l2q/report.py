@@ -12,8 +12,8 @@ from typing import Any
 
 from l2q.errors import L2QError
 
-MODELS = ("popularity", "spectral", "lightgcn", "filter", "last_layer", "l2q", "l2q_anl", "l2q_plus")
-FLOAT = ("popularity", "spectral", "lightgcn", "filter")
+MODELS = ("popularity", "spectral", "lightgcn", "teacher", "last_layer", "l2q", "l2q_anl", "l2q_plus")
+FLOAT = ("popularity", "spectral", "lightgcn", "teacher")
 # Recall@20 and NDCG@20 of LightGCN (d 64) on these splits as published: He et al., SIGIR 2020, and later papers
 PUBLISHED = {"gowalla": (0.1830, 0.1554), "yelp2018": (0.0649, 0.0530)}
 
@@ -63,7 +63,7 @@ def _lacks(run: Any) -> str:
         wrong.append("command")
     if wrong:
         return f"is no metrics file of a run (no usable {', '.join(wrong)})"
-    measured = [f"{_part(run)}/filter"] if f"{_part(run)}/filter/recall_20" in run else []
+    measured = [f"{_part(run)}/teacher"] if f"{_part(run)}/teacher/recall_20" in run else []
     measured.append("test/packed" if _part(run) == "test" else "val")
     keys = [f"{part}/{key}_20" for part in measured for key in ("recall", "ndcg")]
     if not all(isinstance(run.get(key), int | float) for key in keys):
@@ -75,12 +75,12 @@ def markdown(runs: list[dict[str, Any]]) -> str:
     """One table per dataset and protocol: mean +- standard deviation over seeds of Recall@20 and NDCG@20, what
     part of the best LightGCN row's that is and of the best float row's (by Recall@20), bits per item row, training
     time. A row holds the seeds of one command. Figures are those of the exported files on test; of runs that left
-    test unread, those on their validation part. ``filter`` is the float filter that codes of ``l2q_plus`` were
+    test unread, those on their validation part. ``teacher`` is the float teacher that codes of ``l2q_plus`` were
     fitted to. Where our LightGCN is missing or below 97 % of the ``PUBLISHED`` Recall@20, parts are of the
     published figures."""
     blocks = []
     for title, here in _blocks(runs):
-        here = here + _filters(here)
+        here = here + _teachers(here)
         rows: dict[tuple[str, float, frozenset[str]], list[dict[str, Any]]] = {}
         for run in here:
             rows.setdefault((_name(run, here), _bits(run), _settings(run)), []).append(run)
@@ -114,7 +114,7 @@ def markdown(runs: list[dict[str, Any]]) -> str:
             seconds = statistics.mean(run["fit_seconds"] + run.get("start_seconds", 0) for run in group)
             trained = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]}-{epochs[-1]}"
             size, took = f"{bits:,}", f"{seconds:.0f} s"
-            if not bits:  # a filter has no size and no time of its own
+            if not bits:  # a teacher has no size and no time of its own
                 size = trained = took = ""
             lines.append(
                 f"| {name} | {size} | {spread(found['recall'])} | {spread(found['ndcg'])} | "
@@ -145,9 +145,9 @@ def figure(runs: list[dict[str, Any]], path: str | Path) -> None:
                 axes.plot(
                     level.keys(), level.values(), marker="o", color=f"C{number - len(FLOAT)}", label=model
                 )
-        filters = [run[key] for run in here if (key := f"{_part(run)}/filter/recall_20") in run]
-        if filters:
-            axes.axhline(statistics.mean(filters), color="gray", linestyle=":", label="filter, float32")
+        teachers = [run[key] for run in here if (key := f"{_part(run)}/teacher/recall_20") in run]
+        if teachers:
+            axes.axhline(statistics.mean(teachers), color="gray", linestyle=":", label="teacher, float32")
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:.0f}")
         axes.set(
@@ -193,19 +193,19 @@ def _models(runs: list[dict[str, Any]]) -> list[str]:
     return [*MODELS, *sorted({run["model"] for run in runs}.difference(MODELS))]
 
 
-def _filters(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The float filters of runs of ``l2q_plus`` as rows of their own; they are no indexes and have no bits."""
+def _teachers(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The float teachers of runs of ``l2q_plus`` as rows of their own; they are no indexes and have no bits."""
     found = {}
     for run in runs:
-        if "test/filter/recall_20" in run:
-            values = {f"test/packed/{key}_20": run[f"test/filter/{key}_20"] for key in ("recall", "ndcg")}
+        if "test/teacher/recall_20" in run:
+            values = {f"test/packed/{key}_20": run[f"test/teacher/{key}_20"] for key in ("recall", "ndcg")}
             same = run["seed"], *(f"{value:.4f}" for value in values.values())
-            found[same] = run | {"model": "filter", "item_bytes": 0} | values
-    filters = list(found.values())
-    if len({run["seed"] for run in filters}) == len(filters):
-        # codes of several commands share a seed's filter, so that it is no matter of their options
-        filters = [run | {"command": ""} for run in filters]
-    return filters
+            found[same] = run | {"model": "teacher", "item_bytes": 0} | values
+    teachers = list(found.values())
+    if len({run["seed"] for run in teachers}) == len(teachers):
+        # codes of several commands share a seed's teacher, so that it is no matter of their options
+        teachers = [run | {"command": ""} for run in teachers]
+    return teachers
 
 
 def _blocks(runs: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:

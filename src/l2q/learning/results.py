@@ -134,11 +134,11 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 def summary_rows(metrics: dict[str, Any], ks: list[int]) -> tuple[list[str], list[list[Any]]]:
     """The final table: one row per metric, from the float products and from the packed files."""
     part = "test" if f"test/recall_{ks[0]}" in metrics else "val"
-    sources = {"float products": "", "packed files": "packed/", "float filter": "filter/"}
+    sources = {"float products": "", "packed files": "packed/", "float teacher": "teacher/"}
     sources = {
         title: key
         for title, key in sources.items()
-        if key != "filter/" or f"{part}/filter/recall_{ks[0]}" in metrics
+        if key != "teacher/" or f"{part}/teacher/recall_{ks[0]}" in metrics
     }
     rows = []
     for k in ks:

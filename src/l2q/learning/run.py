@@ -30,7 +30,7 @@ from l2q.learning.callbacks import (
 )
 from l2q.learning.datamodule import InteractionsModule
 from l2q.learning.recommender import Recommender, read_checkpoint
-from l2q.learning.tuning import FilterIndex
+from l2q.learning.tuning import TeacherIndex
 from l2q.models.annealing import Annealing
 from l2q.representations import Representations
 
@@ -108,10 +108,10 @@ class Run:
             )
             metrics |= {f"test/{key}": value for key, value in found.items()}
             np.savez_compressed(self.folder / "per_user.npz", allow_pickle=False, **per_user)
-        # training takes the codes away from the filter that they were fitted to
+        # training takes the codes away from the teacher that they were fitted to
         start = None if epochs else self.recommender.encoder.start
         if start is not None:
-            metrics |= self._measure_filter(FilterIndex(start.scores, start.lists))
+            metrics |= self._measure_teacher(TeacherIndex(start.scores, start.lists))
         index = self.folder / "index"
         side = None
         if start is not None and self.config["new_users"] and self._are_fitted(representations):
@@ -141,8 +141,8 @@ class Run:
         plain = encoder.num_layers == 0 and not encoder.transforms
         return plain and representations.binary and representations.items.scales is not None
 
-    def _measure_filter(self, index: FilterIndex) -> dict[str, float]:
-        """What the float filter itself reaches where its codes are measured: the best that they could be."""
+    def _measure_teacher(self, index: TeacherIndex) -> dict[str, float]:
+        """What the float teacher itself reaches where its codes are measured: the best that they could be."""
         if self.config["test"]:
             name, part, exclude = "test", self.dataset.test, self.dataset.train
         elif self.data.val is not None:
@@ -150,7 +150,7 @@ class Run:
         else:
             return {}
         found = evaluate(index, part, self.ks, exclude, self.memory_mb).metrics
-        return {f"{name}/filter/{key}": value for key, value in found.items()}
+        return {f"{name}/teacher/{key}": value for key, value in found.items()}
 
     def _describe(self) -> None:
         """Says what runs, under which protocol, on what, before anything long starts."""

@@ -1,9 +1,11 @@
-"""A short validation grid for a set that nobody tuned for: which spectral filter suits it."""
+"""A short validation grid for a set that nobody tuned for: which teacher of its codes suits it."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from scipy import sparse
@@ -13,13 +15,14 @@ from l2q.evaluation import deciding_cutoff, evaluate
 from l2q.learning.datamodule import split_validation
 from l2q.models.coordinate_descent import CoordinateDescent
 from l2q.models.initialization import FittedCodes, steps
-from l2q.models.spectral import SVD, FilterScores, SpectralFilter, normalize, truncated_svd
+from l2q.models.spectral import SVD, SpectralFilter, normalize, truncated_svd
+from l2q.models.teacher import CosineEmbeddings, Teacher, TeacherScores
 from l2q.models.top_lists import LENGTH, top_items
 from l2q.representations import Rows
 
 log = logging.getLogger("l2q")
 
-GRID: tuple[tuple[dict[str, float], ...], ...] = (
+FILTERS: tuple[tuple[dict[str, float], ...], ...] = (
     tuple({"rank": rank} for rank in (32, 64, 128, 256, 512, 768)),
     # what an item's degree weighs in all, popularity - gamma_item, is 0, -.15 or -.3
     tuple(
@@ -35,19 +38,21 @@ FEW: tuple[dict[str, float], ...] = (
     {"rank": 8},
     {"rank": 16},
 )  # of less than 128 users or items, too
+WEIGHTS = (0.0, 0.5, 1.0, 2.0)  # of the embeddings
+GAIN = 1.01  # that embeddings must bring to be trained: less is within the noise of a small validation part
 ROUNDS = 2  # in the second, every line is tried beside the best of the others
 
 
-class FilterIndex:
-    """A filter's float scores behind the search protocol.
+class TeacherIndex:
+    """A teacher's float scores behind the search protocol.
 
     ``lists`` are each user's best items in order, at hand from a fit: a user is scored anew only where the list,
     without what a search excludes, is shorter than it asks for. The values of a list are its targets.
     """
 
-    def __init__(self, scores: FilterScores, lists: sparse.csr_array | None = None) -> None:
+    def __init__(self, scores: TeacherScores, lists: sparse.csr_array | None = None) -> None:
         self.scores, self.lists = scores, lists
-        self.num_users, self.num_items = len(scores.U), len(scores.Y)
+        self.num_users, self.num_items = scores.shape
 
     def search(
         self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
@@ -76,66 +81,101 @@ class FilterIndex:
             if len(best) < k:
                 short.append(row)
         if short:
-            values[short], items[short] = FilterIndex(self.scores).search(users[short], k, exclude)
+            values[short], items[short] = TeacherIndex(self.scores).search(users[short], k, exclude)
         return values, items
 
 
-def choose_filter(
-    train: Interactions, *, split: str = "random", sample: int = 4000, seed: int = 0
-) -> SpectralFilter:
-    """The best of ``GRID`` by Recall + NDCG at 20 (``deciding_cutoff``) on a tenth of train, one line of it after
-    the other, twice over, for about ``sample`` users spread over all. Test plays no part. Every try is logged.
-    Where no user has enough items for a validation part, the default filter."""
+def choose_teacher(
+    train: Interactions,
+    *,
+    filter: SpectralFilter | None = None,
+    embeddings: CosineEmbeddings | None = None,
+    split: str = "random",
+    sample: int = 4000,
+    seed: int = 0,
+) -> Teacher:
+    """The teacher with the best Recall + NDCG at 20 (``deciding_cutoff``) on a tenth of train, one line of
+    ``FILTERS`` and ``WEIGHTS`` after the other, twice over, for about ``sample`` users spread over all. A ``filter``
+    that is given stays, and so does a weight of the ``embeddings``, which is 0 unless they bring 1 %. Test plays no
+    part. Every try is logged. Where no user has enough items for a validation part, the default filter alone."""
+    embeddings = embeddings or CosineEmbeddings()
+    weight = embeddings.weight
+    best = Teacher(filter or SpectralFilter(), replace(embeddings, weight=weight or 0.0))
+    if filter is not None and weight is not None:
+        return best
     fit, val = split_validation(train, split, 0.15 if split == "cluster" else 0.1, seed)
     users = np.flatnonzero(val.user_degrees)
     if not len(users):
         log.warning(
             f"no user has enough items for a {split} validation part that would choose the filter: the default one"
         )
-        return SpectralFilter()
+        return best
     chosen = np.isin(val.users, users[:: max(len(users) // sample, 1)])
     val = val.select(chosen)
 
-    svds: dict[tuple[float, float], SVD] = {}
-    tried: dict[SpectralFilter, float] = {}
-
     most = min(train.num_users, train.num_items)
-    grid = ((*FEW, *GRID[0]), *GRID[1:]) if most < 128 else GRID
+    svds: dict[tuple[float, float], SVD] = {}
+    tried: dict[Teacher, float] = {}
 
-    def quality(candidate: SpectralFilter) -> float:
-        if candidate not in tried:
-            gammas = candidate.gamma_user, candidate.gamma_item
-            if gammas not in svds:
-                rank = min(SpectralFilter.rank, train.num_users, train.num_items)
-                svds[gammas] = truncated_svd(normalize(fit, *gammas), rank, seed)
-            index = FilterIndex(candidate(fit, seed, svds[gammas]))
-            found = evaluate(index, val, [deciding_cutoff(train.num_items)], fit, memory_mb=256).metrics
-            tried[candidate] = sum(
-                value for key, value in found.items() if key.startswith(("recall", "ndcg"))
-            )
-            log.info(f"filter try {len(tried)}: {tried[candidate]:.4f} with {candidate}")
-        return tried[candidate]
-
-    best = SpectralFilter()
     with steps() as progress:
-        for number, values in enumerate(grid * ROUNDS):
-            candidates = (replace(best, **value) for value in values)  # type: ignore[arg-type]
-            # ranks beyond the data's are all the same filter
-            best = max((replace(c, rank=min(c.rank, most)) for c in candidates), key=quality)
-            progress(number + 1, len(grid) * ROUNDS, "choosing the filter")
-    log.info(f"filter chosen on a {split} validation part of train, {len(tried)} tries: {best}")
+        learned = None if weight == 0 else embeddings(fit, seed, progress)
+
+        def quality(candidate: Teacher) -> float:
+            if candidate not in tried:
+                gammas = candidate.filter.gamma_user, candidate.filter.gamma_item
+                if gammas not in svds:
+                    rank = min(max(SpectralFilter.rank, candidate.filter.rank), most)
+                    svds[gammas] = truncated_svd(normalize(fit, *gammas), rank, seed)
+                index = TeacherIndex(candidate.scores(candidate.filter(fit, seed, svds[gammas]), learned))
+                found = evaluate(index, val, [deciding_cutoff(train.num_items)], fit, memory_mb=256).metrics
+                tried[candidate] = sum(
+                    value for key, value in found.items() if key.startswith(("recall", "ndcg"))
+                )
+                log.info(
+                    f"teacher try {len(tried)}: {tried[candidate]:.4f} with {candidate.filter}, "
+                    f"weight {candidate.embeddings.weight:g} of embeddings"
+                )
+            return tried[candidate] if candidate.embeddings.weight else GAIN * tried[candidate]
+
+        lines = [] if filter is not None else list(FILTERS)
+        if lines and most < 128:
+            lines[0] = (*FEW, *lines[0])
+        grid: list[Callable[[Teacher], list[Teacher]]] = [partial(_filters, line, most) for line in lines]
+        if weight is None:
+            grid.append(_weights)
+        for number, line in enumerate(grid * ROUNDS):
+            best = max(line(best), key=quality)
+            progress(number + 1, len(grid) * ROUNDS, "choosing the teacher")
+    log.info(
+        f"chosen on a {split} validation part of train, {len(tried)} tries: {best.filter}, "
+        f"weight {best.embeddings.weight:g} of embeddings"
+    )
     return best
+
+
+def _filters(line: Sequence[dict[str, float]], most: int, best: Teacher) -> list[Teacher]:
+    """``best`` with each of the line's filters; ranks beyond the data's are all the same one."""
+    filters = (replace(best.filter, **values) for values in line)  # type: ignore[arg-type]
+    return [replace(best, filter=replace(filter, rank=min(filter.rank, most))) for filter in filters]
+
+
+def _weights(best: Teacher) -> list[Teacher]:
+    return [replace(best, embeddings=replace(best.embeddings, weight=weight)) for weight in WEIGHTS]
 
 
 @dataclass(frozen=True)
 class TunedCodes:
-    """``FittedCodes`` of ``filter``; None: of the one that ``choose_filter`` picks on train alone."""
+    """``FittedCodes`` of a teacher. ``filter`` or the weight of ``embeddings`` None: as ``choose_teacher`` picks it
+    on train alone."""
 
     filter: SpectralFilter | None = None
+    embeddings: CosineEmbeddings = field(default_factory=CosineEmbeddings)
     split: str = "random"
     descent: CoordinateDescent = field(default_factory=CoordinateDescent)
     length: int = LENGTH
 
     def __call__(self, train: Interactions, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        best = self.filter or choose_filter(train, split=self.split, seed=seed)
-        return FittedCodes(best, self.descent, self.length)(train, dim, seed)
+        teacher = choose_teacher(
+            train, filter=self.filter, embeddings=self.embeddings, split=self.split, seed=seed
+        )
+        return FittedCodes(teacher, self.descent, self.length)(train, dim, seed)

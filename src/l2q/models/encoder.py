@@ -68,7 +68,9 @@ class Encoder(nn.Module):
                 f"num_layers={num_layers} needs {num_layers + 1}"
             )
         users, items = start = initialization(train, embedding_dim, seed)
-        self.start = start if isinstance(start, Start) else None  # the filter that codes were fitted to
+        self.start = (
+            start if isinstance(start, Start) else None
+        )  # the teacher that codes were fitted to, and its lists
         self.num_users, self.num_items = train.num_users, train.num_items
         self.num_layers, self.combination = num_layers, combination
         self.embeddings = nn.Parameter(torch.from_numpy(np.concatenate([users, items]).astype(np.float32)))

@@ -21,7 +21,8 @@ from l2q.data.interactions import Interactions
 from l2q.errors import check_whole
 from l2q.models.coordinate_descent import CoordinateDescent, fit
 from l2q.models.new_users import FilterSide
-from l2q.models.spectral import FilterScores, SpectralFilter, spectral
+from l2q.models.spectral import spectral
+from l2q.models.teacher import Teacher, TeacherScores
 from l2q.models.top_lists import LENGTH
 
 
@@ -65,23 +66,23 @@ class Spectral:
 
 
 class Start(tuple[np.ndarray, np.ndarray]):
-    """Both sides of E^(0); the filter's scores and every user's best items by them, which the codes were fitted
-    to; and what an index keeps of the filter for users who come later."""
+    """Both sides of E^(0); the teacher's scores and every user's best items by them, which the codes were fitted
+    to; and what an index keeps of the teacher's filter for users who come later."""
 
-    scores: FilterScores
+    scores: TeacherScores
     lists: sparse.csr_array
     filter_side: FilterSide
 
 
 @dataclass(frozen=True)
 class FittedCodes:
-    """Codes of ``dim`` bits fitted to the scores of a spectral filter by coordinate descent, no gradient.
+    """Codes of ``dim`` bits fitted to the scores of a teacher by coordinate descent.
 
     Row scales of the quantizer give them back to the bit: items are codes times their scales, users plain
     codes, since a user's scale cannot change a ranking.
     """
 
-    filter: SpectralFilter = field(default_factory=SpectralFilter)
+    teacher: Teacher = field(default_factory=Teacher)
     descent: CoordinateDescent = field(default_factory=CoordinateDescent)
     length: int = LENGTH
 
@@ -90,14 +91,14 @@ class FittedCodes:
 
     def __call__(self, train: Interactions, dim: int, seed: int) -> Start:
         with steps() as progress:
-            scores = self.filter(train, seed)
+            scores = self.teacher(train, seed, progress)
             base, lists = scores.lists(train, self.length, progress)
             codes = fit(base, lists, replace(self.descent, bits=dim), seed, train, progress)
         assert codes.items.scales is not None
         start = Start((codes.users.values.astype(np.float32), codes.items.values * codes.items.scales))
         weight = self.descent.list_weight(lists)
         start.scores, start.lists = scores, lists
-        start.filter_side = FilterSide.of(self.filter, scores, weight, self.length)
+        start.filter_side = FilterSide.of(self.teacher.filter, scores.filter, weight, self.length)
         return start
 
 

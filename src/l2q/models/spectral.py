@@ -5,6 +5,7 @@ R_hat = D_u^-gu R D_i^-gi = U diag(s) V^T
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -171,18 +172,23 @@ class FilterScores:
         return bool(reached > 0.1 * self.R_hat.nnz + self.R_hat.shape[0] / _ROWS * self.R_hat.shape[1])
 
     def lists(
-        self, exclude: Interactions, length: int, progress: Progress | None = None
+        self,
+        exclude: Interactions,
+        length: int,
+        progress: Progress | None = None,
+        add: Callable[[np.ndarray, np.ndarray, slice], np.ndarray] | None = None,
     ) -> tuple[tuple[np.ndarray, np.ndarray], sparse.csr_array]:
         """What codes are fitted to: the base X = U diag(h) / norm, (M, rank), and Y = D_i^popularity V,
         (N, rank), and the ``length`` best unseen items of each user with their scores S, times the factor
-        <x_u Y^T, t> / <t, t> that makes a user's targets t agree with the base."""
+        <x_u Y^T, t> / <t, t> that makes a user's targets t agree with the base. ``add(S, norms, users)`` may
+        bring other scores to a block's S before its best items are taken."""
         num_users, num_items = len(self.U), len(self.Y)
         norms = np.empty(num_users, np.float32)
 
         def score(users: slice) -> np.ndarray:
             S = self.scores(users)
             norms[users] = np.maximum(np.sqrt(np.vecdot(S, S)), 1e-12)
-            return S
+            return S if add is None else add(S, norms[users], users)
 
         top = top_lists(score, num_users, num_items, length, exclude, progress)
         X = self.U * self.h / norms[:, None]

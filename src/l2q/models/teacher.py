@@ -1,0 +1,185 @@
+"""What codes of ``l2q_plus`` are fitted to: a spectral filter beside trained embeddings.
+
+    S = S_filter / |S_filter| + weight E / |E|,    E_ui = exp(cos(x_u, y_i) / (2 temperature)),    norms by user
+
+The filter knows what follows from the interactions at once, the embeddings what a loss that ranks can learn from
+them; each is better than the other for many users, and together they are better than both (docs/results.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import embedding, normalize
+
+from l2q.data.interactions import Interactions
+from l2q.errors import L2QError, check_whole
+from l2q.models.spectral import FilterScores, SpectralFilter, spectral
+from l2q.models.top_lists import Progress
+
+BATCH, NEGATIVES, BATCHES = 8192, 1024, 16  # a small set's batches are as many, and smaller
+
+
+@dataclass(frozen=True)
+class CosineEmbeddings:
+    """Embeddings x_u, y_i of ``dim`` columns and unit length, trained by a softmax over sampled items:
+
+        loss = -mean log [e^(x_u y_i / t) / (e^(x_u y_i / t) + sum_n e^(x_u y_n / t))],    t = ``temperature``
+
+    over train pairs (u, i) and up to 1,024 items n which a batch shares, by Adam in ``steps`` batches of up to 8,192
+    pairs, with a cosine curve of the rate. The start is a truncated SVD. ``weight`` is theirs beside a filter
+    (``Teacher``); None: chosen on validation where there is a choice, else 0.
+
+    Source: Wu et al., "On the effectiveness of sampled softmax loss for item recommendation", TOIS 2024.
+    """
+
+    weight: float | None = None
+    dim: int = 64
+    temperature: float = 0.15
+    steps: int = 1500
+    learning_rate: float = 0.004
+
+    def __post_init__(self) -> None:
+        check_whole("embeddings.dim", self.dim, 1)
+        check_whole("embeddings.steps", self.steps, 0)
+        if self.weight is not None and not self.weight >= 0:
+            raise L2QError(f"embeddings.weight={self.weight} must be at least 0")
+        for name in ("temperature", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise L2QError(f"embeddings.{name}={getattr(self, name)} must be above 0")
+
+    def __call__(
+        self, train: Interactions, seed: int, progress: Progress | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(M, dim) and (N, dim) float32, rows of unit length; fewer columns where the data has fewer."""
+        rng, num_users, num_items = np.random.default_rng(seed), train.num_users, train.num_items
+        start = np.concatenate(spectral(train, min(self.dim, num_users, num_items), seed))
+        # rows that the SVD leaves at zero need a direction; 0.1 fits the rate, the length of a row has no effect
+        start *= 0.1 / max(start.std(), 1e-12)
+        start += 0.01 * rng.standard_normal(start.shape, dtype=np.float32)
+        E = torch.from_numpy(start).requires_grad_()
+        optimizer = torch.optim.Adam([E], lr=self.learning_rate, fused=True)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(self.steps, 1))
+        batch = min(BATCH, -(-len(train) // BATCHES))
+        users, items = train.users, train.items
+        order, place = rng.permutation(len(train)), 0
+        for step in range(self.steps if len(train) else 0):
+            if place >= len(order):
+                order, place = rng.permutation(len(train)), 0
+            pairs, place = order[place : place + batch], place + batch
+            u, i = (torch.from_numpy(side[pairs].astype(np.int64)) for side in (users, items))
+            n = torch.from_numpy(rng.choice(num_items, min(NEGATIVES, num_items), replace=False))
+            # the rows that take part, gathered at once
+            X, P, Q = normalize(embedding(torch.cat([u, num_users + i, num_users + n]), E), dim=1).split(
+                [len(u), len(i), len(n)]
+            )
+            loss = _Softmax.apply(X / self.temperature, P, Q, *_same(i, n, num_items))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if progress is not None:
+                progress(step + 1, self.steps, "embeddings")
+        unit = normalize(E.detach(), dim=1).numpy()
+        unit[:num_users][train.user_degrees == 0] = 0  # never trained: no say beside the filter
+        return unit[:num_users], unit[num_users:]
+
+
+class _Softmax(torch.autograd.Function):
+    """``losses.sampled_softmax`` of the scores <X_b, P_b> and X Q^T with its gradient at once, without a check against
+    overflow: one exponential and five passes over (batch, negatives) less. ``rows``, ``columns``: negatives that are
+    their row's own positive and do not count."""
+
+    @staticmethod
+    def forward(ctx, X: Tensor, P: Tensor, Q: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        positive = torch.linalg.vecdot(X, P)
+        shares = (X @ Q.T).exp_()
+        shares[rows, columns] = 0
+        own = positive.exp()
+        total = shares.sum(1).add_(own)
+        shares.div_(total.mul(len(X)).unsqueeze(1))
+        weight = (own / total - 1).div_(len(X)).unsqueeze(1)
+        ctx.save_for_backward((shares @ Q).addcmul_(P, weight), weight * X, shares.T @ X)
+        return (total.log() - positive).mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        return *(grad * saved for saved in ctx.saved_tensors), None, None
+
+
+def _same(items: Tensor, negatives: Tensor, num_items: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the entries with items[row] = negatives[column]; negatives are distinct."""
+    columns = torch.full((num_items,), -1)
+    columns[negatives] = torch.arange(len(negatives))
+    rows = (columns[items] >= 0).nonzero().squeeze(1)
+    return rows, columns[items[rows]]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A filter and, where their weight is above 0, embeddings beside it."""
+
+    filter: SpectralFilter = field(default_factory=SpectralFilter)
+    embeddings: CosineEmbeddings = field(default_factory=CosineEmbeddings)
+
+    def __call__(self, train: Interactions, seed: int, progress: Progress | None = None) -> TeacherScores:
+        learned = self.embeddings(train, seed, progress) if self.embeddings.weight else None
+        return self.scores(self.filter(train, seed), learned)
+
+    def scores(
+        self, filter_scores: FilterScores, learned: tuple[np.ndarray, np.ndarray] | None
+    ) -> TeacherScores:
+        """Of parts at hand: what ``filter`` gives and, where they have a weight, what ``embeddings`` give."""
+        if not self.embeddings.weight or learned is None:
+            return TeacherScores(filter_scores)
+        X, Y = learned
+        temperature = np.float32(2 * self.embeddings.temperature)
+        return TeacherScores(filter_scores, X / temperature, Y, self.embeddings.weight)
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherScores:
+    """The scores S of a ``Teacher``, computed by blocks of users; ``X`` is over 2 temperature."""
+
+    filter: FilterScores
+    X: np.ndarray | None = None
+    Y: np.ndarray | None = None
+    weight: float = 0.0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(M, N)"""
+        return len(self.filter.U), len(self.filter.Y)
+
+    def scores(self, users: slice | np.ndarray) -> np.ndarray:
+        """S of some users up to a factor of each, (users, N) float32."""
+        S = self.filter.scores(users)
+        return self._add(S, _norms(S), users)
+
+    def lists(
+        self, exclude: Interactions, length: int, progress: Progress | None = None
+    ) -> tuple[tuple[np.ndarray, np.ndarray], sparse.csr_array]:
+        """As ``FilterScores.lists``: the base is the filter's, the lists are S's."""
+        return self.filter.lists(exclude, length, progress, self._add)
+
+    def _add(self, S: np.ndarray, norms: np.ndarray, users: slice | np.ndarray) -> np.ndarray:
+        """S / norms + weight E / |E|, in S; without embeddings S, whose ranking is the same."""
+        if self.X is None or self.Y is None:
+            return S
+        sums = torch.from_numpy(S)
+        # cosines are at most 1: the exponential of what is below the bound cannot overflow, whatever the temperature
+        E = torch.from_numpy(self.X[users] @ self.Y.T)
+        E = E.sub_(E.amax(1, keepdim=True)).exp_()
+        factor = self.weight / torch.linalg.vector_norm(E, dim=1, keepdim=True)
+        sums.div_(torch.from_numpy(norms).unsqueeze(1)).addcmul_(E, factor)
+        return S
+
+
+def _norms(S: np.ndarray) -> np.ndarray:
+    return np.maximum(np.sqrt(np.vecdot(S, S)), 1e-12)
