@@ -27,13 +27,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from itertools import product
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -44,6 +45,8 @@ from torch.nn.functional import softplus
 from l2q.data.interactions import Dataset, Interactions, read_dataset
 from l2q.data.sampling import TripletSampler
 from l2q.evaluation import evaluate
+from l2q.learning.callbacks import TimeSplit
+from l2q.learning.datamodule import TripletLoader
 from l2q.learning.memory import keep_freed_memory
 from l2q.learning.recommender import Recommender
 from l2q.models.encoder import Encoder
@@ -57,6 +60,7 @@ from l2q.representations import Representations, Rows
 from l2q.retrieval.index import DenseIndex
 
 DIM, LAYERS, BATCH, L2, RATE, SEED = 64, 3, 2048, 1e-4, 1e-3, 0
+PRINTED = ("torch", "numba", "numpy", "scipy", "torch-geometric", "implicit")
 console = Console()
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -231,6 +235,40 @@ def training_steps(
         connection.send(False)
     suffix = "" if (dim, size, device) == (DIM, BATCH, "cpu") else f"_d{dim}_b{size}_{device}"
     return [compared(f"step_vs_{name}{suffix}", times["ours"], times[name]) for name in ("coo", "pyg")]
+
+
+def epoch(data: Path, dim: int, size: int) -> Record:
+    """Seconds of an epoch on a GPU under the trainer of ``train.py``, the median of those after the first."""
+    train = read_dataset(data, data.name).train
+    module = Ours(train, dim).recommender
+    del module.log  # Lightning's own again
+    seconds: list[float] = []
+    began = 0.0
+
+    def start(*_: object) -> None:
+        nonlocal began
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+
+    def end(*_: object) -> None:
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+
+    clock = pl.callbacks.LambdaCallback(on_train_epoch_start=start, on_train_epoch_end=end)
+    quiet = {f"enable_{part}": False for part in ("progress_bar", "model_summary", "checkpointing")}
+    trainer = pl.Trainer(
+        max_epochs=3,
+        accelerator="gpu",
+        devices=1,
+        deterministic=True,
+        logger=False,
+        callbacks=[clock, TimeSplit()],
+        **quiet,
+    )
+    trainer.fit(module, TripletLoader(TripletSampler(train, size, SEED)))
+    parts = ", ".join(f"{part} {trainer.callback_metrics[f'time/{part}']:.2f}" for part in TimeSplit.PARTS)
+    name = f"epoch_{data.name.removesuffix('_partial')}_d{dim}_b{size}_cuda"
+    return Record(name, float(np.median(seconds[1:])), None, None, "s", parts)
 
 
 # One product ------------------------------------------------------------------------------------------------
@@ -522,9 +560,10 @@ def draw_growth(edges: list[int], medians: dict[str, list[float]], path: Path) -
 def machine() -> str:
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     processor = names[0].split(":")[1].strip() if names else platform.processor()
-    libraries = ("torch", "numba", "numpy", "scipy", "torch-geometric", "implicit")
+    libraries = [p.name for p in distributions() if p.name in PRINTED]
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     return (
-        f"{processor}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}, "
+        f"{gpu}{processor}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}, "
         f"threads {torch.get_num_threads()}, float32; python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in libraries)
     )
@@ -573,8 +612,9 @@ def main() -> None:
     }
     if torch.cuda.is_available():
         for dim, size in product((64, 256), (2048, 65_536)):
-            name = f"step_cuda_{dim}_{size}"
-            benchmarks[name] = partial(training_steps, train, repeats, dim, size, "cuda")
+            benchmarks[f"step_cuda_{dim}_{size}"] = partial(training_steps, train, repeats, dim, size, "cuda")
+            for name in ("gowalla", "amazon_book_partial"):
+                benchmarks[f"epoch_cuda_{name}_{dim}_{size}"] = partial(epoch, options.data / name, dim, size)
     records: list[Record] = []
     for name, benchmark in benchmarks.items():
         if options.only in name:

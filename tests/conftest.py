@@ -8,6 +8,9 @@ import pytest
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault(
+    "NUMBA_NUM_THREADS", "2"
+)  # kernels in parallel on one core, too; before Numba is imported
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

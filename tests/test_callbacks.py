@@ -40,7 +40,7 @@ def test_code_statistics():
 
 
 def module_at(progress: float) -> SimpleNamespace:
-    quantizer = SimpleNamespace(strength=torch.tensor(0.0))
+    quantizer = SimpleNamespace(strength=0.0)
     logged: dict[str, float] = {}
     return SimpleNamespace(
         progress=lambda horizon: progress,

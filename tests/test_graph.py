@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from l2q.data.interactions import Interactions
-from l2q.models.graph import Graph, Propagation
+from l2q.models.graph import Bags, Graph, Propagation
 
-BACKENDS = ["numba", "torch"]
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+PLACES = [("numba", "cpu"), ("torch", "cpu"), pytest.param("torch", "cuda", marks=needs_gpu)]
 
 
 def random_interactions(seed=0, num_users=23, num_items=31, num_pairs=140):
@@ -33,9 +34,9 @@ def dense_adjacency(interactions):
     return torch.from_numpy(adjacency)
 
 
-def embeddings(num_nodes, dim, dtype=torch.float32, seed=1):
+def embeddings(num_nodes, dim, dtype=torch.float32, seed=1, device="cpu"):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(num_nodes, dim, generator=generator, dtype=dtype).requires_grad_()
+    return torch.randn(num_nodes, dim, generator=generator, dtype=dtype).to(device).requires_grad_()
 
 
 def test_graph_of_a_path_has_its_hand_worked_weights():
@@ -47,7 +48,7 @@ def test_graph_of_a_path_has_its_hand_worked_weights():
     half = 2**-0.5
     expected = [[0, 0, half, 0, 0], [0, 0, 0.5, half, 0], [half, 0.5, 0, 0, 0], [0, half, 0, 0, 0], [0] * 5]
     np.testing.assert_allclose(graph.to_torch(torch.device("cpu"), torch.float32).to_dense(), expected, 1e-6)
-    for backend in BACKENDS:
+    for backend in ("numba", "torch"):
         np.testing.assert_allclose(Propagation(graph, backend)(torch.eye(5)), expected, 1e-6)
 
 
@@ -62,45 +63,48 @@ def test_items_see_their_users_in_ascending_order_whatever_the_number_of_ranges(
     assert np.array_equal(graph.values, np.prod([degrees[e] ** -0.5 for e in ends], axis=0).astype("f4"))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "device"), PLACES)
 @pytest.mark.parametrize("dim", [1, 3, 16, 64, 130])
-def test_product_and_gradient_equal_the_dense_ones(backend, dim):
+def test_product_and_gradient_equal_the_dense_ones(backend, device, dim):
     interactions = random_interactions()
-    A = dense_adjacency(interactions).float()
+    A = dense_adjacency(interactions).float().to(device)
     propagation = Propagation(Graph.from_interactions(interactions), backend)
-    E = embeddings(len(A), dim)
+    E = embeddings(len(A), dim, device=device)
     product = propagation(E)
     torch.testing.assert_close(product, A @ E)
-    assert torch.equal(product[interactions.num_users - 2 : interactions.num_users], torch.zeros(2, dim))
-    G = embeddings(len(A), dim, seed=2).detach()
+    assert torch.equal(
+        product[interactions.num_users - 2 : interactions.num_users], torch.zeros(2, dim, device=device)
+    )
+    G = embeddings(len(A), dim, seed=2, device=device).detach()
     product.backward(G)
     torch.testing.assert_close(E.grad, A.T @ G)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "device"), PLACES)
 @pytest.mark.parametrize("rows", [[], [53], [5], [21, 22, 40, 0], [50, 3, 7, 24, 25, 26, 1]])
 @pytest.mark.parametrize("dim", [1, 3, 64])
-def test_rows_equal_the_rows_of_the_dense_product(backend, rows, dim):
+def test_rows_equal_the_rows_of_the_dense_product(backend, device, rows, dim):
     interactions = random_interactions()
-    A = dense_adjacency(interactions).float()
+    A = dense_adjacency(interactions).float().to(device)
     propagation = Propagation(Graph.from_interactions(interactions), backend)
-    E, rows = embeddings(len(A), dim), torch.tensor(rows, dtype=torch.long)
+    E = embeddings(len(A), dim, device=device)
+    rows = torch.tensor(rows, dtype=torch.long, device=device)
     product = propagation.rows(E, rows)
     torch.testing.assert_close(product, A[rows] @ E)
-    G = torch.randn(len(rows), dim, generator=torch.Generator().manual_seed(3))
+    G = torch.randn(len(rows), dim, generator=torch.Generator().manual_seed(3)).to(device)
     product.backward(G)
     torch.testing.assert_close(E.grad, A[rows].T @ G)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "device"), PLACES)
 @pytest.mark.parametrize("num_layers", [0, 1, 2, 3])
 @pytest.mark.parametrize("rows", [None, [4, 50, 22, 30, 0]])
-def test_layers_and_their_gradient_equal_repeated_dense_products(backend, num_layers, rows):
+def test_layers_and_their_gradient_equal_repeated_dense_products(backend, device, num_layers, rows):
     interactions = random_interactions()
-    A = dense_adjacency(interactions).float()
+    A = dense_adjacency(interactions).float().to(device)
     propagation = Propagation(Graph.from_interactions(interactions), backend)
-    E = embeddings(len(A), 8)
-    rows = None if rows is None else torch.tensor(rows)
+    E = embeddings(len(A), 8, device=device)
+    rows = None if rows is None else torch.tensor(rows, device=device)
     layers = propagation.layers(E, num_layers, rows)
     powers = [E]
     for _ in range(num_layers):
@@ -112,7 +116,9 @@ def test_layers_and_their_gradient_equal_repeated_dense_products(backend, num_la
 
     def gradient(layers):
         generator = torch.Generator().manual_seed(4)
-        loss = sum((layer * torch.randn(layer.shape, generator=generator)).sum() for layer in layers)
+        loss = sum(
+            (layer * torch.randn(layer.shape, generator=generator).to(device)).sum() for layer in layers
+        )
         return torch.autograd.grad(loss, E, retain_graph=True)[0]
 
     torch.testing.assert_close(gradient(layers), gradient(expected))
@@ -121,21 +127,32 @@ def test_layers_and_their_gradient_equal_repeated_dense_products(backend, num_la
         torch.testing.assert_close(gradient(layers[layer : layer + 1]), gradient(expected[layer : layer + 1]))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_gradcheck_in_float64(backend):
+@pytest.mark.parametrize(("backend", "device"), PLACES)
+def test_gradcheck_in_float64(backend, device):
     propagation = Propagation(Graph.from_interactions(random_interactions(0, 6, 8, 20)), backend)
-    E, rows = embeddings(14, 2, torch.float64), torch.tensor([3, 7, 9, 1])
+    E, rows = embeddings(14, 2, torch.float64, device=device), torch.tensor([3, 7, 9, 1], device=device)
     assert torch.autograd.gradcheck(lambda E: propagation.layers(E, 3, rows), E)
     assert torch.autograd.gradcheck(propagation, E)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_graph_without_edges_propagates_zeros(backend):
+@pytest.mark.parametrize(("backend", "device"), PLACES)
+def test_a_graph_without_edges_propagates_zeros(backend, device):
     propagation = Propagation(Graph.from_interactions(Interactions.from_pairs([], [], 3, 2)), backend)
-    E = embeddings(5, 4)
+    E = embeddings(5, 4, device=device)
     propagation(E).sum().backward()
-    assert torch.equal(propagation(E), torch.zeros(5, 4))
-    assert torch.equal(E.grad, torch.zeros(5, 4))
+    assert torch.equal(propagation(E), torch.zeros(5, 4, device=device))
+    assert torch.equal(E.grad, torch.zeros(5, 4, device=device))
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bags_equal_the_dense_product_with_the_same_bits_every_time(device, dtype):
+    interactions = random_interactions(2, 400, 50, 6000)  # items have up to 400 users, six bags
+    A = dense_adjacency(interactions).to(device, dtype)
+    bags = Bags(Graph.from_interactions(interactions), torch.device(device), dtype)
+    X = embeddings(len(A), 24, dtype, device=device).detach()
+    torch.testing.assert_close(bags(X), A @ X, rtol=1e-5, atol=1e-6)
+    assert all(torch.equal(bags(X), bags(X)) for _ in range(5))
 
 
 def test_non_contiguous_embeddings_give_the_same_product():

@@ -1,9 +1,6 @@
-import os
-
-os.environ.setdefault("NUMBA_NUM_THREADS", "2")
-
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +9,7 @@ from l2q.errors import L2QError
 from l2q.retrieval.kernels import PackedItems, top_k, top_k_reference, top_k_torch
 from l2q.retrieval.packing import pack
 
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 MODES = ("scaled", "hamming", "asymmetric")
 
 
@@ -108,19 +106,9 @@ def test_equals_reference(seed, mode, kind, dims, num_queries, num_items, k, exc
     )
     expected = top_k_reference(queries, factors, codes, dims, scales, k, exclude)
     assert_same(kernel(queries, factors, codes, dims, scales, k, exclude), expected)
-    if mode != "asymmetric":
-        found = top_k_torch(
-            pack(queries, dims),
-            factors,
-            pack(codes, dims),
-            dims,
-            scales,
-            k,
-            exclude,
-            device="cpu",
-            chunk=(8, 50),
-        )
-        assert_same(found, expected)
+    for device in DEVICES if mode != "asymmetric" else []:
+        rows = pack(queries, dims), factors, pack(codes, dims), dims, scales
+        assert_same(top_k_torch(*rows, k, exclude, device=device, chunk=(8, 50)), expected)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -4,6 +4,7 @@ progress."""
 from __future__ import annotations
 
 import csv
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ class AnnealingCallback(Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_index: int) -> None:
         strength = self.annealing.strength(min(module.progress(self.annealing.horizon_epochs), 1.0))
         if hasattr(module.encoder.quantizer, "strength"):
-            module.encoder.quantizer.strength.fill_(strength)
+            module.encoder.quantizer.strength = strength
             module.log("anneal/strength", strength, on_step=False, on_epoch=True, batch_size=1)
 
 
@@ -267,6 +268,25 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict(state)
 
 
+class LastCheckpoint(ModelCheckpoint):
+    """``last.ckpt``, what a stopped run goes on from: written after every epoch that was measured and after the last,
+    and after others where that takes at most a twentieth of the time. An epoch on a GPU may be shorter than writing
+    its weights."""
+
+    def __init__(self, validation: Validation, dirpath: Path) -> None:
+        super().__init__(dirpath, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+        self.validation = validation
+        self.written, self.cost = -math.inf, 0.0
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        started = time.perf_counter()
+        ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        if ends or self.validation.measured or started - self.written >= 20 * self.cost:
+            super().on_train_epoch_end(trainer, module)
+            self.written = time.perf_counter()
+            self.cost = self.written - started
+
+
 class PatienceAfterAnnealing(EarlyStopping):
     """Early stopping whose patience starts when the annealing has ended: the codes get better while it
     runs, whatever a single epoch says."""
@@ -305,7 +325,7 @@ class FiniteLoss(Callback):
         self.bad_step = None
         if first < torch.iinfo(torch.int64).max:
             kept = (
-                "checkpoints/last.ckpt holds the last whole epoch" if whole_epochs else "no epoch was whole"
+                "checkpoints/last.ckpt holds a whole epoch before" if whole_epochs else "no epoch was whole"
             )
             raise L2QError(f"the loss is not finite at step {first}; lower learning_rate; {kept}")
 

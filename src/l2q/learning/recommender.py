@@ -76,9 +76,10 @@ class Recommender(pl.LightningModule):
         return loss
 
     def _batch_nodes(self, users: Tensor, items: Tensor) -> Tensor | None:
-        """The batch's distinct nodes, ascending, where they are few enough to save work; None for all."""
+        """The batch's distinct nodes, ascending, where they are few enough to save work; None for all. A GPU
+        multiplies whole matrices, and its step would have to wait for their number."""
         total = len(self.encoder.embeddings)
-        if len(users) + len(items) > total // 2:
+        if users.is_cuda or len(users) + len(items) > total // 2:
             return None
         return torch.unique(torch.cat([users, items]))
 

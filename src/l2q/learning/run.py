@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 
 from l2q.errors import L2QError
 from l2q.evaluation import deciding_cutoff, evaluate
@@ -24,6 +24,7 @@ from l2q.learning.callbacks import (
     EpochProgress,
     FiniteLoss,
     History,
+    LastCheckpoint,
     PatienceAfterAnnealing,
     TimeSplit,
     Validation,
@@ -211,10 +212,8 @@ class Run:
                 patience=self.config["protocol"]["patience"],
             )
             callbacks += [patience, best]
-        # unmonitored: Lightning writes a "last" beside a monitored best only when the best is written
-        last = ModelCheckpoint(
-            self.checkpoints, "last", save_on_train_epoch_end=True, enable_version_counter=False
-        )
+        # of its own: Lightning writes a "last" beside a monitored best only when the best is written
+        last = LastCheckpoint(validation, self.checkpoints)
         trainer = self.trainer(
             callbacks=[*callbacks, last],
             logger=self.logger or False,

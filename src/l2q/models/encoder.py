@@ -77,14 +77,12 @@ class Encoder(nn.Module):
         self.propagation = propagation
         self.quantizer = quantizer
         default = 1 / (num_layers + 1) if combination == "mean" else 1.0
-        self.register_buffer(
-            "layer_weights", torch.tensor(list(layer_weights or [default] * (num_layers + 1)))
-        )
+        # plain numbers: a GPU would have to be waited for at every step to read them from it
+        self.layer_weights = tuple(map(float, layer_weights or [default] * (num_layers + 1)))
         self.num_segments = 1 if combination == "mean" else num_layers + 1
         self.transforms = self._transform(transform, seed)
 
     transforms: nn.ModuleList
-    layer_weights: Tensor
 
     def _transform(self, name: str, seed: int) -> nn.ModuleList:
         dim = self.embeddings.shape[1]
@@ -106,9 +104,9 @@ class Encoder(nn.Module):
         return linears
 
     @property
-    def segment_weights(self) -> Tensor:
+    def segment_weights(self) -> tuple[float, ...]:
         """Each segment's factor on one side; the score carries its square."""
-        return self.layer_weights if self.combination == "concat" else torch.ones(1)
+        return self.layer_weights if self.combination == "concat" else (1.0,)
 
     def segments(self, nodes: Tensor | None = None) -> list[Tensor]:
         """The float layers before quantization, (rows, dim) each, of all nodes or of ``nodes`` alone.
@@ -117,9 +115,8 @@ class Encoder(nn.Module):
         """
         rows = list(self.propagation.layers(self.embeddings, self.num_layers, nodes))
         if self.combination == "mean":
-            weights = self.layer_weights.tolist()
-            total = rows[0] * weights[0]
-            for weight, row in zip(weights[1:], rows[1:], strict=True):
+            total = rows[0] * self.layer_weights[0]
+            for weight, row in zip(self.layer_weights[1:], rows[1:], strict=True):
                 total = total.add(row, alpha=weight)
             rows = [total]
         return [self.transforms[s](row) for s, row in enumerate(rows)] if self.transforms else rows
@@ -127,9 +124,10 @@ class Encoder(nn.Module):
     def forward(self, nodes: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Values whose inner products are the training scores, (rows, segments * dim): soft or hard, as
         the quantizer's strength says, times scales and layer weights."""
-        weights = self.segment_weights.tolist()
         values = [self.quantizer(x, generator) for x in self.segments(nodes)]
-        return torch.cat([v if w == 1 else v * w for v, w in zip(values, weights, strict=True)], dim=1)
+        return torch.cat(
+            [v if w == 1 else v * w for v, w in zip(values, self.segment_weights, strict=True)], dim=1
+        )
 
     @torch.no_grad()
     def encode(self) -> Representations:
@@ -144,6 +142,6 @@ class Encoder(nn.Module):
             users=Rows(values[:m], None if factors is None or alone else factors[:m]),
             items=Rows(values[m:], None if factors is None else factors[m:]),
             dims=(self.embeddings.shape[1],) * self.num_segments,
-            weights=self.segment_weights.cpu().numpy() ** 2,
+            weights=np.array(self.segment_weights, np.float32) ** 2,
             scale_dtype=str(getattr(self.quantizer, "scale_dtype", "float32")).removeprefix("torch."),
         )

@@ -9,14 +9,16 @@ same hop. He et al., "LightGCN", SIGIR 2020.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import embedding_bag
 
 from l2q.data.interactions import Interactions
 from l2q.models.sparse import multiply, multiply_kept, use_threads_of_torch
@@ -143,7 +145,7 @@ class Propagation:
     def __init__(self, graph: Graph, backend: str | None = None):
         self.graph = graph
         self.backend = backend
-        self._matrices: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self._matrices: dict[tuple[torch.device, torch.dtype, bool], Callable[[Tensor], Tensor]] = {}
 
     def __reduce__(self):
         return Propagation, (self.graph, self.backend)
@@ -171,7 +173,7 @@ class Propagation:
     def hop(self, X: Tensor, rows: Tensor | None = None) -> Tensor:
         """A_hat X, or (A_hat X)[rows]; not recorded by autograd."""
         if self._backend(X) == "torch":
-            whole = self._matrix(X) @ X
+            whole = self._matrix(X)(X)
             return whole if rows is None else whole[rows]
         graph = self.graph
         selected = slice(None) if rows is None else rows.numpy()
@@ -184,7 +186,7 @@ class Propagation:
         if self._backend(G) == "torch":
             spread = G.new_zeros((self.graph.num_nodes, G.shape[1]))
             spread[rows] = G
-            return self._matrix(G) @ spread
+            return self._matrix(G)(spread)
         graph = self.graph
         slots = np.full(graph.num_nodes, -1, dtype=np.int32)
         slots[rows.numpy()] = np.arange(len(rows), dtype=np.int32)
@@ -194,11 +196,45 @@ class Propagation:
     def _backend(self, X: Tensor) -> str:
         return self.backend or ("numba" if X.device.type == "cpu" else "torch")
 
-    def _matrix(self, X: Tensor) -> Tensor:
-        key = (X.device, X.dtype)
+    def _matrix(self, X: Tensor) -> Callable[[Tensor], Tensor]:
+        """The product with A_hat for tensors such as X: the library's sparse one, whose sums on a GPU differ from
+        call to call, or, where torch is asked for the same bits every time, that of bags."""
+        exact = X.is_cuda and torch.are_deterministic_algorithms_enabled()
+        key = (X.device, X.dtype, exact)
         if key not in self._matrices:
-            self._matrices[key] = self.graph.to_torch(*key)
+            self._matrices[key] = (
+                Bags(self.graph, X.device, X.dtype)
+                if exact
+                else self.graph.to_torch(X.device, X.dtype).matmul
+            )
         return self._matrices[key]
+
+
+class Bags:
+    """A_hat X with the same bits every time on a GPU: every sum runs in the order of the edges.
+
+    A row's neighbours are cut into bags of at most 64, so that one with thousands does not hold up the rest; a
+    first pass sums the bags, a second one each row's bags.
+    """
+
+    SIZE = 64
+
+    def __init__(self, graph: Graph, device: torch.device, dtype: torch.dtype):
+        counts = -(-np.diff(graph.indptr) // self.SIZE)
+        rows = np.concatenate([[0], np.cumsum(counts)])
+        bags = np.repeat(graph.indptr[:-1] - self.SIZE * rows[:-1], counts) + self.SIZE * np.arange(rows[-1])
+        bags = np.append(bags, len(graph.indices))
+        arrays = graph.indices, bags, np.arange(rows[-1]), rows
+        self.indices, self.bags, self.order, self.rows = (
+            torch.from_numpy(array.astype(np.int32)).to(device) for array in arrays
+        )
+        self.values = torch.from_numpy(graph.values).to(device, dtype)
+
+    def __call__(self, X: Tensor) -> Tensor:
+        if not len(self.indices):
+            return torch.zeros_like(X)
+        sums = partial(embedding_bag, mode="sum", include_last_offset=True)
+        return sums(self.order, sums(self.indices, X, self.bags, per_sample_weights=self.values), self.rows)
 
 
 class _Layers(torch.autograd.Function):

@@ -126,8 +126,6 @@ class Quantizer(nn.Module):
     Raises L2QError for an unknown option.
     """
 
-    strength: Tensor
-
     def __init__(
         self,
         estimator: str = "ste",
@@ -154,11 +152,13 @@ class Quantizer(nn.Module):
         self.scales = scales
         self.scale_dtype = scale_dtype
         self.relaxation = relaxation
-        self.register_buffer("strength", torch.tensor(1.0))
+        self.strength = (
+            1.0  # a plain number: a GPU would have to be waited for at every step to read it from it
+        )
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Values (rows, d) for training scores. Guidance between 0 and 1 draws rows from ``generator``."""
-        strength = float(self.strength)
+        strength = self.strength
         if strength == 0:
             return x
         if strength == 1:
