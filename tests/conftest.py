@@ -8,9 +8,8 @@ import pytest
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault(
-    "NUMBA_NUM_THREADS", "2"
-)  # kernels in parallel on one core, too; before Numba is imported
+# kernels in parallel on one core, too; here, since Numba takes it when it is imported
+os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from l2q.errors import L2QError
+from l2q.learning import callbacks
 from l2q.learning.callbacks import (
     AnnealingCallback,
     FiniteLoss,
+    LastCheckpoint,
     PatienceAfterAnnealing,
     TimeSplit,
     code_statistics,
@@ -48,6 +50,28 @@ def module_at(progress: float) -> SimpleNamespace:
         log=lambda key, value, **_: logged.__setitem__(key, value),
         logged=logged,
     )
+
+
+def test_the_last_checkpoint_takes_a_twentieth_of_the_time_but_is_there_when_it_matters(
+    tmp_path, monkeypatch
+):
+    clock, written = [0.0], []
+
+    def write(self, trainer, module):
+        written.append(trainer.current_epoch)
+        clock[0] += 1
+
+    monkeypatch.setattr(callbacks.ModelCheckpoint, "on_train_epoch_end", write)
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: clock[0])
+    validation = SimpleNamespace(measured={})
+    last = LastCheckpoint(validation, tmp_path)
+    for epoch in range(60):
+        clock[0] += 0.9
+        validation.measured = {"val/recall_20": 0.1} if epoch == 30 else {}
+        trainer = SimpleNamespace(current_epoch=epoch, max_epochs=60, should_stop=epoch == 40)
+        last.on_train_epoch_end(trainer, None)
+    # the first, 20 s later, what was measured, where it stops early, 20 s later, the end
+    assert written == [0, 23, 30, 40, 59]
 
 
 @pytest.mark.parametrize(("progress", "strength"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0), (1.5, 1.0)])

@@ -77,7 +77,7 @@ class Encoder(nn.Module):
         self.propagation = propagation
         self.quantizer = quantizer
         default = 1 / (num_layers + 1) if combination == "mean" else 1.0
-        # plain numbers: a GPU would have to be waited for at every step to read them from it
+        # plain numbers: reading a tensor would wait for a GPU at every step
         self.layer_weights = tuple(map(float, layer_weights or [default] * (num_layers + 1)))
         self.num_segments = 1 if combination == "mean" else num_layers + 1
         self.transforms = self._transform(transform, seed)

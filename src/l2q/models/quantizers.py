@@ -152,9 +152,7 @@ class Quantizer(nn.Module):
         self.scales = scales
         self.scale_dtype = scale_dtype
         self.relaxation = relaxation
-        self.strength = (
-            1.0  # a plain number: a GPU would have to be waited for at every step to read it from it
-        )
+        self.strength = 1.0  # a plain number: reading a tensor would wait for a GPU at every step
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Values (rows, d) for training scores. Guidance between 0 and 1 draws rows from ``generator``."""
