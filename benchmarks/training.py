@@ -50,7 +50,7 @@ from l2q.learning.datamodule import TripletLoader
 from l2q.learning.memory import keep_freed_memory
 from l2q.learning.recommender import Recommender
 from l2q.models.encoder import Encoder
-from l2q.models.graph import Graph, Propagation
+from l2q.models.graph import Bags, Graph, Propagation
 from l2q.models.initialization import Normal
 from l2q.models.losses import BPR
 from l2q.models.quantizers import Identity
@@ -89,7 +89,7 @@ class Times:
 
     def __str__(self) -> str:
         low, high = np.percentile(self.seconds * 1e3, [0, 75])
-        return f"{low:.1f}-{high:.1f}"
+        return f"{low:.3g}-{high:.3g}"
 
 
 def interleaved(repeats: int, contestants: dict[str, Callable[[], object]]) -> dict[str, Times]:
@@ -200,6 +200,9 @@ def serve_steps(
     default, as where they are at home. All else is equal."""
     if name == "ours":
         keep_freed_memory()
+        if device == "cuda":  # the same bits every time, as trainer.deterministic has it
+            os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+            torch.use_deterministic_algorithms(True)
     model: Model = Ours(train, dim, device)
     if name != "ours":
         model = {"coo": SparseCOO, "pyg": PyG}[name](train, model.weight)
@@ -306,6 +309,38 @@ def products(train: Interactions, repeats: int, dim: int) -> list[Record]:
     )
     others = ("scipy", "torch_csr", "torch_coo")
     return [share, *(compared(f"spmm_vs_{name}{suffix}", ours, times[name]) for name in others)]
+
+
+def gpu_products(train: Interactions, repeats: int, dim: int, calls: int = 50) -> list[Record]:
+    """A_hat E on a GPU, with the same bits every time, beside torch's products, whose bits differ from call to
+    call, and beside the time in which the card copies as many bytes as the product has to move at least."""
+    graph, device = Graph.from_interactions(train), torch.device("cuda")
+    csr = graph.to_torch(device, torch.float32)
+    coo = csr.to_sparse_coo().coalesce()
+    bags = Bags(graph, device, torch.float32)
+    E = torch.randn(graph.num_nodes, dim, generator=torch.Generator().manual_seed(SEED)).to(device)
+    source = torch.ones(2**28, device=device)
+    target = torch.empty_like(source)
+    contestants: dict[str, Callable[[], object]] = {
+        "ours": lambda: bags(E),
+        "torch_csr": lambda: csr @ E,
+        "torch_coo": lambda: torch.sparse.mm(coo, E),
+        "copy": lambda: target.copy_(source),
+    }
+    for name in ("torch_csr", "torch_coo"):
+        torch.testing.assert_close(contestants[name](), bags(E), rtol=1e-4, atol=1e-5)
+
+    def many(call: Callable[[], object]) -> None:
+        for _ in range(calls):
+            call()
+        torch.cuda.synchronize()
+
+    times = interleaved(repeats, {name: partial(many, call) for name, call in contestants.items()})
+    times = {name: Times(each.seconds / calls) for name, each in times.items()}
+    least = len(graph.indices) * (4 * dim + 4) + E.nbytes
+    bound = Times(times["copy"].seconds * least / (2 * source.nbytes))
+    named = {"share_of_bound": bound, "vs_torch_csr": times["torch_csr"], "vs_torch_coo": times["torch_coo"]}
+    return [compared(f"spmm_{name}_d{dim}_cuda", times["ours"], peer) for name, peer in named.items()]
 
 
 # Evaluation and sampling ------------------------------------------------------------------------------------
@@ -611,6 +646,8 @@ def main() -> None:
         "growth": lambda: growth(sizes, min(repeats, 5), options.figure),
     }
     if torch.cuda.is_available():
+        for dim in (64, 256):
+            benchmarks[f"spmm_cuda_{dim}"] = partial(gpu_products, train, repeats, dim)
         for dim, size in product((64, 256), (2048, 65_536)):
             benchmarks[f"step_cuda_{dim}_{size}"] = partial(training_steps, train, repeats, dim, size, "cuda")
             for name in ("gowalla", "amazon_book_partial"):
@@ -621,14 +658,14 @@ def main() -> None:
             with console.status(name):
                 result = benchmark()
             records += result if isinstance(result, list) else [result]
+            if options.json:
+                options.json.write_text(json.dumps([asdict(r) for r in records], indent=1) + "\n")
 
     table = Table("what", "ours", "peer", "ratio", "unit", "note (spread: best to third quartile, ms)")
     for r in records:
         numbers = ("" if value is None else f"{value:.3g}" for value in (r.ours, r.peer, r.ratio))
         table.add_row(r.what, *numbers, r.unit, r.note)
     console.print(table, f"load at the end {os.getloadavg()[0]:.1f}" + busy * ", and busy from the start")
-    if options.json:
-        options.json.write_text(json.dumps([asdict(r) for r in records], indent=1) + "\n")
 
 
 if __name__ == "__main__":

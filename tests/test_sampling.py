@@ -8,6 +8,7 @@ import pytest
 from l2q.data.interactions import Interactions
 from l2q.data.sampling import TripletSampler, draw_negatives
 from l2q.errors import L2QError
+from l2q.learning.datamodule import TripletLoader
 
 
 def random_graph(num_users=40, num_items=12, density=0.6, seed=0):
@@ -74,6 +75,15 @@ def test_an_epoch_depends_on_seed_and_number_alone():
         assert (first[:, :2] != other[:, :2]).any()  # another order
         order, other_order = (np.lexsort((t[:, 1], t[:, 0])) for t in (first, other))
         assert (first[order, 2] != other[other_order, 2]).mean() > 0.5  # other negatives of the same pairs
+
+
+@pytest.mark.parametrize("numbers", [[0, 1, 2], [3, 3, 5, 0], [7, 8]])
+def test_a_loader_that_draws_ahead_gives_the_epoch_it_is_asked_for(numbers):
+    train = random_graph()
+    loader = TripletLoader(TripletSampler(train, 7, 0))
+    for loader.epoch in numbers:
+        triplets = np.concatenate([np.stack([part.numpy() for part in batch], 1) for batch in loader])
+        assert (triplets == epoch(train, number=loader.epoch)).all()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numba
@@ -43,13 +43,10 @@ class TripletSampler:
         return -(-len(self.train) // self.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Triplets]:
-        """Every train pair once, shuffled. The next batch is drawn in the background."""
-        batches = self._draw(epoch)
-        with ThreadPoolExecutor(1) as worker:
-            ahead = worker.submit(next, batches, None)
-            while (batch := ahead.result()) is not None:
-                ahead = worker.submit(next, batches, None)
-                yield batch
+        """Every train pair once, shuffled. Drawing begins with the call, and the next batch is drawn while the
+        caller has the one before."""
+        worker, batches = ThreadPoolExecutor(1), self._draw(epoch)
+        return _one_ahead(worker, batches, worker.submit(next, batches, None))
 
     def _draw(self, epoch: int) -> Iterator[Triplets]:
         users, items = self.train.users, self.train.items
@@ -58,6 +55,13 @@ class TripletSampler:
         order = _permutation(len(items), keys[1])
         for start in range(0, len(order), self.batch_size):
             yield Triplets(*_gather(order[start : start + self.batch_size], users, items, negatives))
+
+
+def _one_ahead(worker: Executor, batches: Iterator[Triplets], ahead: Future) -> Iterator[Triplets]:
+    with worker:
+        while (batch := ahead.result()) is not None:
+            ahead = worker.submit(next, batches, None)
+            yield batch
 
 
 @numba.njit(inline="always")

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 from l2q.data.interactions import Dataset, Interactions, cluster_holdout, holdout
-from l2q.data.sampling import TripletSampler
+from l2q.data.sampling import Triplets, TripletSampler
 from l2q.data.sources import load_dataset, prepare
 from l2q.errors import L2QError
 from l2q.models.spectral import normalize, truncated_svd
@@ -33,17 +33,23 @@ def split_validation(
 
 class TripletLoader:
     """Batches of (users, pos_items, neg_items) tensors; what an epoch holds depends on (seed, epoch) alone,
-    so a resumed run sees the same batches as one that was never stopped."""
+    so a resumed run sees the same batches as one that was never stopped. The draws of the next epoch are made
+    during this one: they need a core, which a GPU leaves idle."""
 
     def __init__(self, sampler: TripletSampler) -> None:
         self.sampler = sampler
         self.epoch = 0
+        self._ahead: tuple[int, Iterator[Triplets]] | None = None
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
-        for batch in self.sampler.epoch(self.epoch):
+        number, batches = self._ahead or (-1, iter(()))
+        if number != self.epoch:
+            batches = self.sampler.epoch(self.epoch)
+        self._ahead = self.epoch + 1, self.sampler.epoch(self.epoch + 1)
+        for batch in batches:
             yield tuple(torch.from_numpy(part) for part in batch)
 
 
