@@ -15,6 +15,7 @@ import l2q  # noqa: F401  first: sets how NumPy and torch hold memory and thread
 # isort: split
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -28,7 +29,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import distributions, version
-from itertools import product
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ from l2q.learning.datamodule import TripletLoader
 from l2q.learning.memory import keep_freed_memory
 from l2q.learning.recommender import Recommender
 from l2q.models.encoder import Encoder
-from l2q.models.graph import Bags, Graph, Propagation
+from l2q.models.graph import Graph, Propagation
 from l2q.models.initialization import Normal
 from l2q.models.losses import BPR
 from l2q.models.quantizers import Identity
@@ -314,21 +314,23 @@ def products(train: Interactions, repeats: int, dim: int) -> list[Record]:
 def gpu_products(train: Interactions, repeats: int, dim: int, calls: int = 50) -> list[Record]:
     """A_hat E on a GPU, with the same bits every time, beside torch's products, whose bits differ from call to
     call, and beside the time in which the card copies as many bytes as the product has to move at least."""
+    from l2q.models.sparse_cuda import Product
+
     graph, device = Graph.from_interactions(train), torch.device("cuda")
     csr = graph.to_torch(device, torch.float32)
     coo = csr.to_sparse_coo().coalesce()
-    bags = Bags(graph, device, torch.float32)
+    product = Product(graph.indptr, graph.indices, graph.values, device, torch.float32)
     E = torch.randn(graph.num_nodes, dim, generator=torch.Generator().manual_seed(SEED)).to(device)
     source = torch.ones(2**28, device=device)
     target = torch.empty_like(source)
     contestants: dict[str, Callable[[], object]] = {
-        "ours": lambda: bags(E),
+        "ours": lambda: product(E),
         "torch_csr": lambda: csr @ E,
         "torch_coo": lambda: torch.sparse.mm(coo, E),
         "copy": lambda: target.copy_(source),
     }
     for name in ("torch_csr", "torch_coo"):
-        torch.testing.assert_close(contestants[name](), bags(E), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(contestants[name](), product(E), rtol=1e-4, atol=1e-5)
 
     def many(call: Callable[[], object]) -> None:
         for _ in range(calls):
@@ -648,7 +650,7 @@ def main() -> None:
     if torch.cuda.is_available():
         for dim in (64, 256):
             benchmarks[f"spmm_cuda_{dim}"] = partial(gpu_products, train, repeats, dim)
-        for dim, size in product((64, 256), (2048, 65_536)):
+        for dim, size in itertools.product((64, 256), (2048, 65_536)):
             benchmarks[f"step_cuda_{dim}_{size}"] = partial(training_steps, train, repeats, dim, size, "cuda")
             for name in ("gowalla", "amazon_book_partial"):
                 benchmarks[f"epoch_cuda_{name}_{dim}_{size}"] = partial(epoch, options.data / name, dim, size)

@@ -7,10 +7,14 @@ import pytest
 import torch
 
 from l2q.data.interactions import Interactions
-from l2q.models.graph import Bags, Graph, Propagation
+from l2q.models.graph import Graph, Propagation
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-PLACES = [("numba", "cpu"), ("torch", "cpu"), pytest.param("torch", "cuda", marks=needs_gpu)]
+PLACES = [
+    ("numba", "cpu"),
+    ("torch", "cpu"),
+    *(pytest.param(b, "cuda", marks=needs_gpu) for b in ("torch", "triton")),
+]
 
 
 def random_interactions(seed=0, num_users=23, num_items=31, num_pairs=140):
@@ -144,15 +148,19 @@ def test_a_graph_without_edges_propagates_zeros(backend, device):
     assert torch.equal(E.grad, torch.zeros(5, 4, device=device))
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+@needs_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_bags_equal_the_dense_product_with_the_same_bits_every_time(device, dtype):
-    interactions = random_interactions(2, 400, 50, 6000)  # items have up to 400 users, six bags
-    A = dense_adjacency(interactions).to(device, dtype)
-    bags = Bags(Graph.from_interactions(interactions), torch.device(device), dtype)
-    X = embeddings(len(A), 24, dtype, device=device).detach()
-    torch.testing.assert_close(bags(X), A @ X, rtol=1e-5, atol=1e-6)
-    assert all(torch.equal(bags(X), bags(X)) for _ in range(5))
+@pytest.mark.parametrize(("pairs", "dim"), [(0, 8), (900, 24), (60_000, 24), (60_000, 300)])
+def test_the_product_on_a_gpu_equals_the_dense_one_with_the_same_bits_every_time(pairs, dim, dtype):
+    from l2q.models.sparse_cuda import Product
+
+    interactions = random_interactions(2, 4000, 50, pairs)  # items have up to 4000 users, 16 bags
+    A, graph = dense_adjacency(interactions).to("cuda", dtype), Graph.from_interactions(interactions)
+    product = Product(graph.indptr, graph.indices, graph.values, torch.device("cuda"), dtype)
+    X = embeddings(len(A), dim, dtype, device="cuda").detach()
+    Y = product(X)
+    torch.testing.assert_close(Y, A @ X, rtol=1e-4, atol=1e-6)
+    assert all(torch.equal(product(X), Y) for _ in range(5))
 
 
 def test_non_contiguous_embeddings_give_the_same_product():

@@ -11,17 +11,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
+from importlib.util import find_spec
 
 import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import embedding_bag
 
 from l2q.data.interactions import Interactions
 from l2q.models.sparse import multiply, multiply_kept, use_threads_of_torch
+
+HAS_TRITON = find_spec("triton") is not None  # torch's builds for CUDA on Linux bring it along
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,15 +139,16 @@ def _edge_values(indptr, indices, scales, values):
 class Propagation:
     """Products with A_hat, differentiable in E (num_nodes, d).
 
-    ``backend``: ``numba`` (CPU; the same bits for any number of threads), ``torch`` (any device), or None,
-    which chooses by the device of E. Threads as torch has. No parameter and no buffer: a module may
-    hold it without its appearing in a ``state_dict``.
+    ``backend``: ``numba`` (CPU), ``triton`` (GPU), both with the same bits every time, for any number of threads;
+    ``torch`` (any device), whose products on a GPU have other bits from call to call; or None, which chooses by the
+    device of E. Threads as torch has. No parameter and no buffer: a module may hold it without its appearing in a
+    ``state_dict``.
     """
 
     def __init__(self, graph: Graph, backend: str | None = None):
         self.graph = graph
         self.backend = backend
-        self._matrices: dict[tuple[torch.device, torch.dtype, bool], Callable[[Tensor], Tensor]] = {}
+        self._products: dict[tuple[torch.device, torch.dtype], Callable[[Tensor], Tensor]] = {}
 
     def __reduce__(self):
         return Propagation, (self.graph, self.backend)
@@ -172,8 +175,8 @@ class Propagation:
 
     def hop(self, X: Tensor, rows: Tensor | None = None) -> Tensor:
         """A_hat X, or (A_hat X)[rows]; not recorded by autograd."""
-        if self._backend(X) == "torch":
-            whole = self._matrix(X)(X)
+        if self._backend(X) != "numba":
+            whole = self._product(X)(X)
             return whole if rows is None else whole[rows]
         graph = self.graph
         selected = slice(None) if rows is None else rows.numpy()
@@ -183,10 +186,10 @@ class Propagation:
 
     def hop_from(self, rows: Tensor, G: Tensor) -> Tensor:
         """A_hat[rows]^T G = A_hat times the matrix with G in ``rows`` and zero elsewhere, (num_nodes, d)."""
-        if self._backend(G) == "torch":
+        if self._backend(G) != "numba":
             spread = G.new_zeros((self.graph.num_nodes, G.shape[1]))
             spread[rows] = G
-            return self._matrix(G)(spread)
+            return self._product(G)(spread)
         graph = self.graph
         slots = np.full(graph.num_nodes, -1, dtype=np.int32)
         slots[rows.numpy()] = np.arange(len(rows), dtype=np.int32)
@@ -194,47 +197,19 @@ class Propagation:
         return torch.from_numpy(multiply_kept(*edges, slots, G.detach().contiguous().numpy()))
 
     def _backend(self, X: Tensor) -> str:
-        return self.backend or ("numba" if X.device.type == "cpu" else "torch")
+        return self.backend or ("numba" if X.device.type == "cpu" else "triton" if HAS_TRITON else "torch")
 
-    def _matrix(self, X: Tensor) -> Callable[[Tensor], Tensor]:
-        """The product with A_hat for tensors such as X: the library's sparse one, whose sums on a GPU differ from
-        call to call, or, where torch is asked for the same bits every time, that of bags."""
-        exact = X.is_cuda and torch.are_deterministic_algorithms_enabled()
-        key = (X.device, X.dtype, exact)
-        if key not in self._matrices:
-            self._matrices[key] = (
-                Bags(self.graph, X.device, X.dtype)
-                if exact
-                else self.graph.to_torch(X.device, X.dtype).matmul
-            )
-        return self._matrices[key]
+    def _product(self, X: Tensor) -> Callable[[Tensor], Tensor]:
+        """The product with A_hat for tensors such as X."""
+        key, graph = (X.device, X.dtype), self.graph
+        if key not in self._products:
+            if self._backend(X) == "triton":
+                from l2q.models.sparse_cuda import Product
 
-
-class Bags:
-    """A_hat X with the same bits every time on a GPU: every sum runs in the order of the edges.
-
-    A row's neighbours are cut into bags of at most 64, so that one with thousands does not hold up the rest; a
-    first pass sums the bags, a second one each row's bags.
-    """
-
-    SIZE = 64
-
-    def __init__(self, graph: Graph, device: torch.device, dtype: torch.dtype):
-        counts = -(-np.diff(graph.indptr) // self.SIZE)
-        rows = np.concatenate([[0], np.cumsum(counts)])
-        bags = np.repeat(graph.indptr[:-1] - self.SIZE * rows[:-1], counts) + self.SIZE * np.arange(rows[-1])
-        bags = np.append(bags, len(graph.indices))
-        arrays = graph.indices, bags, np.arange(rows[-1]), rows
-        self.indices, self.bags, self.order, self.rows = (
-            torch.from_numpy(array.astype(np.int32)).to(device) for array in arrays
-        )
-        self.values = torch.from_numpy(graph.values).to(device, dtype)
-
-    def __call__(self, X: Tensor) -> Tensor:
-        if not len(self.indices):
-            return torch.zeros_like(X)
-        sums = partial(embedding_bag, mode="sum", include_last_offset=True)
-        return sums(self.order, sums(self.indices, X, self.bags, per_sample_weights=self.values), self.rows)
+                self._products[key] = Product(graph.indptr, graph.indices, graph.values, *key)
+            else:
+                self._products[key] = graph.to_torch(*key).matmul
+        return self._products[key]
 
 
 class _Layers(torch.autograd.Function):
