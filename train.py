@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import os
 import shlex
 import sys
 import time
@@ -31,7 +32,9 @@ def run_dir(fit: bool, ckpt_path: str | None, root: str) -> str:
 
 
 def folder_name(overrides: str) -> str:
-    """A job's overrides as a folder's name; file systems take 255 bytes, so the end of a longer one is hashed."""
+    """A job's overrides as a folder's name, paths among them too; file systems take 255 bytes, so the end of a longer
+    one is hashed."""
+    overrides = overrides.replace(os.sep, "_")
     if len(overrides.encode()) <= 200:
         return overrides
     return f"{overrides[:60]}-{hashlib.sha256(overrides.encode()).hexdigest()[:16]}"
@@ -39,6 +42,7 @@ def folder_name(overrides: str) -> str:
 
 OmegaConf.register_new_resolver("run_dir", run_dir, use_cache=True)
 OmegaConf.register_new_resolver("folder_name", folder_name)
+OmegaConf.register_new_resolver("stem", lambda path: Path(str(path)).stem)
 
 
 def build(config: DictConfig, folder: Path, name: str, group: str | None, command: str):
@@ -48,7 +52,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
     from l2q.learning.datamodule import InteractionsModule
     from l2q.learning.options import TRAINING, check_against, check_options, flat
     from l2q.learning.recommender import Recommender, read_checkpoint
-    from l2q.learning.run import Run
+    from l2q.learning.run import Run, describe
     from l2q.models.encoder import Encoder
     from l2q.models.graph import Graph, Propagation
     from l2q.models.initialization import Normal
@@ -71,6 +75,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
     data.setup()
     assert data.dataset is not None
     check_against(plain, data.dataset)
+    describe(plain, data)
 
     # what can be refused comes first: an initialization may take minutes
     annealing, objective = instantiate(config.annealing), instantiate(config.objective)

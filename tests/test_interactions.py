@@ -1,5 +1,6 @@
 """Readers, merging and validation splits, by value."""
 
+import csv
 import re
 
 import numpy as np
@@ -121,18 +122,18 @@ def test_missing_file_is_named(tmp_path):
 
 
 def test_read_dataset_takes_the_shape_of_both_files(tmp_path):
-    data = read_dataset(folder(tmp_path, "0 1 0\n1 2\n", "1 4\n0 3\n"), "tiny")
+    data = read_dataset(folder(tmp_path, "0 1 0\n1 2 3\n2 4\n", "1 4\n0 3\n"), "tiny")
     assert data.name == "tiny"
-    assert pairs(data.train) == {(0, 0), (0, 1), (1, 2)}
+    assert pairs(data.train) == {(0, 0), (0, 1), (1, 2), (1, 3), (2, 4)}
     assert pairs(data.test) == {(0, 3), (1, 4)}
-    assert {(part.num_users, part.num_items) for part in (data.train, data.test)} == {(2, 5)}
+    assert {(part.num_users, part.num_items) for part in (data.train, data.test)} == {(3, 5)}
     assert data.user_names is None
     assert data.item_names is None
 
 
 @pytest.mark.filterwarnings("error")
 def test_names_give_names_and_the_shape(tmp_path):
-    path = folder(tmp_path, "0 1\n", "0 0\n", users="ann\nbob\n", items="tea\ncafé\nmaté")
+    path = folder(tmp_path, "0 1\n1 0\n", "0 0\n", users="ann\nbob\n", items="tea\ncafé\nmaté")
     data = read_dataset(path, "tiny")
     assert data.user_names.tolist() == ["ann", "bob"]
     assert data.item_names.tolist() == ["tea", "café", "maté"]
@@ -153,6 +154,7 @@ def test_what_is_merged_dropped_or_cold_is_counted(tmp_path):
         "3 repeated pairs are counted once",
         "1 test pairs are in train too and leave test",
         "2 users have test items but no train items",
+        "2 items have test users but no train users",
     ]
     assert pairs(data.train) == {(0, 1), (0, 2)}
     assert pairs(data.test) == {(0, 3), (1, 0), (2, 1)}
@@ -183,6 +185,22 @@ def test_events_table(tmp_path, kind):
     assert pairs(data.train) | pairs(data.test) == {(0, 0), (0, 1), (0, 2), (1, 2), (2, 2)}
     assert data.train.user_degrees.tolist() == [2, 1, 1]  # a fifth of 3 items is 1; 1 item stays in train
     assert data.test.user_degrees.tolist() == [1, 0, 0]
+
+
+def test_texts_of_several_lines_are_no_events_and_a_stray_quote_is_told(tmp_path):
+    """Also where a text lies across two of the reader's blocks of a megabyte."""
+    rows = [(f"u{row % 50}", f"i{row % 4000}", 'line, "and\nline ' + "x" * 300) for row in range(8000)]
+    with (tmp_path / "events.csv").open("w", newline="") as file:
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows([("user", "item", "review"), *rows])
+    with pytest.warns(UserWarning, match="8,000 lines lie inside quotes"):
+        data = read_dataset(tmp_path / "events.csv", "shop")
+    assert pairs(data.train) | pairs(data.test) == {
+        (data.user_names.tolist().index(user), data.item_names.tolist().index(item)) for user, item, _ in rows
+    }
+    lines = ["who\twhat\ttitle", 'ann\ttea\t"Heroes', "bob\ttea\tx", 'cy\ttea\t"Untitled', "", "dan\ttea\tx"]
+    (tmp_path / "events.tsv").write_text("\n".join(lines))
+    with pytest.warns(UserWarning, match="events.tsv: 2 lines lie inside quotes: .* or a stray quote"):
+        assert read_dataset(tmp_path / "events.tsv", "shop").train.num_users == 2
 
 
 def test_events_keep_numbers_as_strings_and_split_by_seed(tmp_path):

@@ -36,6 +36,11 @@ def test_means_spreads_and_shares_of_lightgcn():
     assert lines[5] == "| `l2q_anl` | 864 | 0.2800 | 0.1400 | 80.0% / 80.0% | 80.0% / 80.0% | 1 | 10 | 4 s |"
 
 
+def test_of_a_float_model_that_finds_nothing_there_is_no_part():
+    lines = markdown([metrics("lightgcn", 0.0, 0), metrics("l2q_anl", 0.2, 0, 108.0)]).splitlines()
+    assert lines[-1] == "| `l2q_anl` | 864 | 0.2000 | 0.1000 | – / – | – / – | 1 | 10 | 4 s |"
+
+
 def test_the_teacher_of_fitted_codes_is_a_row_and_the_best_float_a_reference():
     codes = metrics("l2q_plus", 0.36, 0, 98.0) | {"test/teacher/recall_20": 0.4, "test/teacher/ndcg_20": 0.2}
     short = codes | {"item_bytes": 28.0}  # the same teacher behind fewer bits: one row, one seed

@@ -159,6 +159,25 @@ def test_without_address_the_files_are_asked_for(cache, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("none.csv", "is not a file"),
+        ("a.json", "is no table of events"),
+        ("b.csv.gz", "is no table of events"),
+    ],
+)
+def test_what_is_no_table_is_named(tmp_path, name, words):
+    if not name.startswith("none"):
+        (tmp_path / name).write_text("user,item")
+    with pytest.raises(L2QError, match=words) as caught:
+        load_dataset("table", dir=tmp_path / name, verify=False)
+    assert f"{tmp_path / name} " in one_line(caught)
+    assert one_line(caught).endswith(
+        "takes one of .csv, .tsv, .parquet or a folder with train.txt and test.txt"
+    )
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         (

@@ -118,6 +118,7 @@ def test_without_weight_nothing_is_trained(train, monkeypatch):
         ({"dim": 0}, "embeddings.dim=0"),
         ({"steps": 2.5}, "embeddings.steps=2.5"),
         ({"temperature": 0.0}, "embeddings.temperature=0.0 must be above 0"),
+        ({"temperature": 0.01}, "embeddings.temperature=0.01 must be at least 0.02"),
         ({"learning_rate": -1}, "embeddings.learning_rate=-1 must be above 0"),
         ({"weight": -0.1}, "embeddings.weight=-0.1 must be at least 0"),
     ],

@@ -21,6 +21,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from l2q.cli import main
 from l2q.data.sources import load_dataset
 from l2q.errors import L2QError
 from l2q.evaluation import evaluate
@@ -277,7 +278,7 @@ def test_an_index_of_fitted_codes_keeps_the_filter_for_new_users(tmp_path, plus)
 
 def test_naming_the_checkpoint_of_fitted_codes_keeps_their_teacher(tmp_path, plus):
     train(*plus, cwd=tmp_path)
-    folder = only(tmp_path, "outputs/table/l2q_plus/*")
+    folder = only(tmp_path, "outputs/table_events/l2q_plus/*")
     expected = metrics_of(folder)
     again = f"ckpt_path={folder}/checkpoints/last.ckpt"
     for other in "model.initialization.filter={_target_:l2q.models.spectral.SpectralFilter,rank:2}", "seed=3":
@@ -296,10 +297,22 @@ def test_naming_the_checkpoint_of_fitted_codes_keeps_their_teacher(tmp_path, plu
 def test_a_catalogue_smaller_than_the_cut_offs(tmp_path, plus):
     """The default eval.ks asks for 50 of 45 items."""
     done = train(*[word for word in plus if not word.startswith("eval.ks")], cwd=tmp_path)
-    assert "eval.ks=[10, 20, 50] becomes [10, 20]: table has 45 items" in done.stdout + done.stderr
-    values = metrics_of(only(tmp_path, "outputs/table/l2q_plus/*"))
+    assert "eval.ks=[10, 20, 50] becomes [10, 20]: table_events has 45 items" in done.stdout + done.stderr
+    values = metrics_of(only(tmp_path, "outputs/table_events/l2q_plus/*"))
     assert values["test/recall_20"] > 0
     assert "test/recall_50" not in values
+
+
+def test_a_sweep_over_tables_keeps_them_apart(tmp_path, plus, capsys):
+    (tmp_path / "more").mkdir()
+    text = (tmp_path / "events.csv").read_text()
+    (tmp_path / "more" / "others.csv").write_text(text + "u60,i1\nu60,i2\n")
+    words = ["model=popularity,spectral", *plus[1:2], "dataset.dir=events.csv,more/others.csv", *plus[3:]]
+    train("-m", *words, cwd=tmp_path)
+    assert len(list(tmp_path.glob("outputs/sweeps/*/*/metrics.json"))) == 4
+    assert main(["report", str(tmp_path / "outputs")]) == 0
+    tables = capsys.readouterr().out.split("\n\n**")
+    assert ["table_events" in tables[0], "table_others" in tables[1]] == [True, True]
 
 
 def test_a_set_without_test_items_is_refused_before_it_is_fitted(tmp_path):
@@ -317,7 +330,7 @@ def test_a_set_without_test_items_is_refused_before_it_is_fitted(tmp_path):
 def test_every_named_set_is_configured():
     for path in (ROOT / "conf" / "dataset").glob("*.yaml"):
         config = yaml.safe_load(path.read_text())
-        assert config["name"] == path.stem
+        assert config["name"].partition("_${")[0] == path.stem  # a table's has its file's behind it
         models = {file.stem for file in (ROOT / "conf" / "model").glob("*.yaml")}
         assert set(config["epochs"]) == models, path.name
 
@@ -535,6 +548,27 @@ def test_the_learning_rate_follows_its_curve(trained):
     for row in trained.rows:
         expected = 0.1 * (1 + math.cos(math.pi * float(row["step"]) / last)) / 2
         assert float(row["learning_rate"]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_curves_count_steps_where_gradients_of_batches_are_added(trained, tmp_path):
+    words = [*trained.words, "+trainer.accumulate_grad_batches=2", "epochs=2"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        entry_point().build(compose("config", words), tmp_path, "added", None, "")()
+    rows = list(csv.DictReader((tmp_path / "history.csv").open()))
+    assert [float(row["learning_rate"]) for row in rows] == pytest.approx([0.05, 0], abs=1e-12)
+
+
+def test_a_run_that_stopped_early_ends_where_it_had(trained, tmp_path):
+    words = [*trained.words, "epochs=40", "protocol.patience=1", "learning_rate=0.2"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        before = entry_point().build(compose("config", words), tmp_path, "early", None, "")()
+        words += [f"ckpt_path={tmp_path}/checkpoints/last.ckpt"]
+        after = entry_point().build(compose("config", words), tmp_path, "early", None, "")()
+    rows = list(csv.DictReader((tmp_path / "history.csv").open()))
+    assert 2 < len(rows) < 40
+    same = [key for key in before if key.startswith(("val/", "test/", "time/"))] + ["epochs"]
+    assert {key: after[key] for key in same} == {key: before[key] for key in same}
+    assert after["fit_seconds"] >= sum(after[key] for key in same if key.startswith("time/"))
 
 
 def test_every_epoch_of_a_run_draws_triplets_of_its_own(trained):

@@ -105,7 +105,7 @@ def markdown(runs: list[dict[str, Any]]) -> str:
         ):
             found = {key: [_value(run, key) for run in group] for key in ("recall", "ndcg")}
             shares = (
-                " / ".join(f"{own / other:.1%}" for own, other in zip(_means(group), reference, strict=True))
+                " / ".join(_share(own, other) for own, other in zip(_means(group), reference, strict=True))
                 if reference
                 else ""
                 for reference in references
@@ -169,6 +169,10 @@ def spread(values: list[float]) -> str:
     """Mean, and standard deviation where there is more than one."""
     text = f"{statistics.mean(values):.4f}"
     return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.4f}"
+
+
+def _share(own: float, other: float) -> str:
+    return f"{own / other:.1%}" if other else "–"
 
 
 def _part(run: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from scipy import sparse
 
 from l2q.errors import L2QError
 
+TABLES = (".csv", ".tsv", ".parquet")
 LINE_BREAK = r"[\r\n]"  # what ends a line where text files of names are read, so that no name may hold it
 
 
@@ -158,15 +159,16 @@ def read_dataset(path: str | Path, name: str, split_seed: int = 0) -> Dataset:
     whose first two columns are user and item, any strings: ids follow the sorted names, and a fifth of each
     user's items, drawn with ``split_seed``, is the test part (see ``holdout``).
 
-    Repeated pairs are merged, test pairs that train has are dropped, users who are in test alone are kept:
-    each is counted in a warning. Raises L2QError for what cannot be read and for a set without interactions.
+    Repeated pairs are merged, test pairs that train has are dropped, users and items that are in test alone are
+    kept: each is counted in a warning. Raises L2QError for what cannot be read and for a set without interactions.
     """
     path = Path(path)
-    if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+    if path.suffix.lower() in TABLES:
         user_names, users, item_names, items = _read_events(path)
         every = Interactions.from_pairs(users, items, len(user_names), len(item_names))
         _warn(path, len(users) - len(every), "repeated pairs are counted once")
         train, test = holdout(every, 0.2, split_seed)
+        _warn_of_cold(path, train, test)
         return Dataset(name, train, test, user_names, item_names)
 
     pairs = [read_lightgcn(path / file) for file in ("train.txt", "test.txt")]
@@ -188,8 +190,7 @@ def read_dataset(path: str | Path, name: str, split_seed: int = 0) -> Dataset:
     known = np.isin(test.keys, train.keys, assume_unique=True)
     _warn(path, int(known.sum()), "test pairs are in train too and leave test")
     test = test.select(~known)
-    cold = int(((train.user_degrees == 0) & (test.user_degrees > 0)).sum())
-    _warn(path, cold, "users have test items but no train items")
+    _warn_of_cold(path, train, test)
     return Dataset(name, train, test, *names)
 
 
@@ -280,7 +281,8 @@ def _read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
             columns = _two(path, parquet.read_schema(path).names)
             table = parquet.read_table(path, columns=columns)
         else:
-            parse = csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+            parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)  # of other columns' texts
             with csv.open_csv(path, parse_options=parse) as reader:
                 columns = _two(path, reader.schema.names)
             if all(re.fullmatch(r"\s*-?\d+(\.\d+)?\s*", column) for column in columns):
@@ -290,6 +292,13 @@ def _read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
                 )
             text = csv.ConvertOptions(include_columns=columns, column_types={c: pa.string() for c in columns})
             table = csv.read_csv(path, parse_options=parse, convert_options=text)
+            with path.open("rb") as file:
+                lines = sum(not line.isspace() for line in file)
+            _warn(
+                path,
+                max(lines - 1 - len(table), 0),
+                "lines lie inside quotes: texts of several lines, or a stray quote",
+            )
         sides = [column.cast(pa.string()) for column in table.columns]
     except (OSError, pa.ArrowException) as error:
         raise L2QError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
@@ -322,3 +331,10 @@ def _two(path: Path, columns: list[str]) -> list[str]:
 def _warn(path: Path, count: int, what: str) -> None:
     if count:
         warnings.warn(f"{path}: {count:,} {what}", stacklevel=3)
+
+
+def _warn_of_cold(path: Path, train: Interactions, test: Interactions) -> None:
+    for side, others in (("user", "items"), ("item", "users")):
+        known, asked = (getattr(part, f"{side}_degrees") for part in (train, test))
+        cold = int(((known == 0) & (asked > 0)).sum())
+        _warn(path, cold, f"{side}s have test {others} but no train {others}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from l2q.data.interactions import Dataset, Interactions, name_array, read_dataset
+from l2q.data.interactions import TABLES, Dataset, Interactions, name_array, read_dataset
 from l2q.errors import L2QError
 
 FILES = ("train.txt", "test.txt")
@@ -100,6 +100,13 @@ class Source:
 
     def _fetch(self, place: Path) -> list[Path]:
         """The files that had to be fetched."""
+        is_table = place.suffix.lower() in TABLES
+        if is_table != place.is_file():
+            what = "is not a file" if is_table else "is no table of events"
+            raise L2QError(
+                f"{self.name}: {place} {what}; dataset.dir takes one of {', '.join(TABLES)} or a folder with "
+                f"{' and '.join(FILES)}"
+            )
         missing = [file for file in FILES if not (place / file).is_file()]
         if not missing or place.is_file():
             return []

@@ -127,12 +127,12 @@ class Validation(Callback):
 class TimeSplit(Callback):
     """Logs where the seconds of an epoch go, ``time/*``:
 
-        sample      waiting for the batch, and what stands between two steps
+        sample      waiting for the batch, and what stands between two steps, such as the annealing
         propagate   the encoder, forward and backward: hops, rotations, quantizer
         loss        the objective, forward and backward
         optimizer   Adam and the learning rate
         evaluate    validation and code statistics
-        other       the rest: distinct nodes, annealing, checkpoint and history of the epoch before
+        other       the rest: distinct nodes, checkpoint and history of the epoch before
 
     Every mark charges the time since the last one to a part, so the parts add up to the whole. Comes right after
     ``Validation`` in the list of callbacks. On a GPU the marks are events in its stream, read once per epoch.
@@ -294,6 +294,10 @@ class PatienceAfterAnnealing(EarlyStopping):
     def __init__(self, annealing: AnnealingCallback, validation: Validation, **arguments: Any) -> None:
         super().__init__(check_on_train_epoch_end=True, **arguments)
         self.annealing, self.validation = annealing, validation
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        if self.wait_count >= self.patience:  # the run that is gone on with had stopped here
+            trainer.should_stop = True
 
     def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
         if self.validation.measured and self.annealing.finished(trainer.lightning_module):

@@ -49,8 +49,11 @@ class Recommender(pl.LightningModule):
 
     def progress(self, horizon_epochs: float) -> float:
         """Position on a curve that is ``horizon_epochs`` long; may pass 1."""
-        steps = horizon_epochs * self.trainer.num_training_batches
+        steps = horizon_epochs * self._epoch_steps()
         return self.global_step / steps if steps else 1.0
+
+    def _epoch_steps(self) -> int:
+        return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
 
     def on_train_epoch_start(self) -> None:
         loader: Any = self.trainer.train_dataloader
@@ -88,7 +91,7 @@ class Recommender(pl.LightningModule):
 
         def factor(step: int) -> float:
             # at step 0 Lightning does not know yet how many batches there are
-            steps = self.horizon_epochs * self.trainer.num_training_batches if step else 0
+            steps = self.horizon_epochs * self._epoch_steps() if step else 0
             progress = min(step / steps, 1.0) if steps else 0.0
             return 1.0 if self.schedule == "constant" else (1 + math.cos(math.pi * progress)) / 2
 

@@ -49,6 +49,22 @@ for noise in (
     warnings.filterwarnings("ignore", noise)
 
 
+def describe(config: dict[str, Any], data: InteractionsModule) -> None:
+    """Says what runs, under which protocol, on what, before anything long starts."""
+    assert data.dataset is not None
+    train, test, protocol = data.dataset.train, data.dataset.test, config["protocol"]
+    how = "final (all of train, nothing monitored)"
+    if data.val is not None:
+        chooses = "chooses the epoch" if config["epochs"] else "is measured; protocol=final fits it too"
+        how = f"holdout ({protocol['split']} {protocol['fraction']:.0%} of train {chooses})"
+    log.info(
+        f"{config['model']['name']} on {data.dataset.name}: {train.num_users:,} users x {train.num_items:,} items, "
+        f"{len(train):,} train and {len(test):,} test interactions, "
+        f"{'verified' if config['dataset'].get('verify', True) else 'not verified'}; protocol {how}; "
+        f"test is {'read once, at the end' if config['test'] else 'not read'}"
+    )
+
+
 class Run:
     """Calling it fits ``recommender`` (unless ``fit`` is false or there are no epochs), takes the epoch that
     the protocol says, and leaves in ``folder``:
@@ -86,7 +102,7 @@ class Run:
     def __call__(self) -> dict[str, Any]:
         started = time.perf_counter()
         results.write_json(self.folder / "config.json", self.config | {"config_hash": self.config_hash})
-        self._describe()
+        self._warn_of_idle_annealing()
         epochs = self._fit() if self.config["fit"] else self._load(Path(self.config["ckpt_path"] or ""))
         fitted = time.perf_counter()
 
@@ -123,7 +139,8 @@ class Run:
             metrics |= {f"test/packed/{key}": value for key, value in packed.items()}
         metrics |= {
             "start_seconds": self.start_seconds,  # of the initialization: all there is for closed-form models
-            "fit_seconds": fitted - started,
+            # of all epochs, where this is the last part of a run
+            "fit_seconds": max(fitted - started, sum(self.time_split.values())),
             "total_seconds": time.perf_counter() - started,
             **self.time_split,
             "config_hash": self.config_hash,
@@ -153,22 +170,8 @@ class Run:
         found = evaluate(index, part, self.ks, exclude, self.memory_mb).metrics
         return {f"{name}/teacher/{key}": value for key, value in found.items()}
 
-    def _describe(self) -> None:
-        """Says what runs, under which protocol, on what, before anything long starts."""
-        config, train = self.config, self.dataset.train
-        protocol = config["protocol"]
-        how = (
-            f"holdout ({protocol['split']} {protocol['fraction']:.0%} of train chooses the epoch)"
-            if self.data.val is not None
-            else "final (all of train, nothing monitored)"
-        )
-        log.info(
-            f"{config['model']['name']} on {self.dataset.name}: {train.num_users:,} users x "
-            f"{train.num_items:,} items, "
-            f"{len(train):,} train and {len(self.dataset.test):,} test interactions, "
-            f"{'verified' if config['dataset'].get('verify', True) else 'not verified'}; protocol {how}; "
-            f"test is {'read once, at the end' if config['test'] else 'not read'}"
-        )
+    def _warn_of_idle_annealing(self) -> None:
+        config = self.config
         curve = self.annealing.annealing.curve
         if curve != "constant" and not hasattr(self.recommender.encoder.quantizer, "strength"):
             warnings.warn(

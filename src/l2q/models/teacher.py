@@ -52,6 +52,8 @@ class CosineEmbeddings:
         for name in ("temperature", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise L2QError(f"embeddings.{name}={getattr(self, name)} must be above 0")
+        if self.temperature < 0.02:  # the softmax's float32 exponentials of 1 / temperature would overflow
+            raise L2QError(f"embeddings.temperature={self.temperature} must be at least 0.02")
 
     def __call__(
         self, train: Interactions, seed: int, progress: Progress | None = None
