@@ -5,6 +5,7 @@
 
 import hashlib
 import os
+import re
 import shlex
 import sys
 import time
@@ -142,7 +143,10 @@ def main(config: DictConfig) -> None:
     memory.keep_freed_memory()
     job = HydraConfig.get()
     sweep = job.mode == RunMode.MULTIRUN
-    name = job.job.override_dirname or f"{config.model.name} {config.dataset.name}"
+    name = re.sub(
+        r"(?<=dataset\.dir=)[^,]*/", "", job.job.override_dirname
+    )  # where a set lies is too long to show
+    name = name or f"{config.model.name} {config.dataset.name}"
     # where files lie is not what gives a figure, nor is a resume, which ends where one run would have ended
     resumes = config.fit and (config.trainer.max_epochs or not config.epochs)
     left_out = ("dataset.dir=", "logger=", *(("ckpt_path=",) if resumes else ()))
