@@ -143,9 +143,8 @@ def main(config: DictConfig) -> None:
     memory.keep_freed_memory()
     job = HydraConfig.get()
     sweep = job.mode == RunMode.MULTIRUN
-    name = re.sub(
-        r"(?<=dataset\.dir=)[^,]*/", "", job.job.override_dirname
-    )  # where a set lies is too long to show
+    # where a set lies is too long to show
+    name = re.sub(r"(?<=dataset\.dir=)[^,]*/", "", job.job.override_dirname)
     name = name or f"{config.model.name} {config.dataset.name}"
     # where files lie is not what gives a figure, nor is a resume, which ends where one run would have ended
     resumes = config.fit and (config.trainer.max_epochs or not config.epochs)
