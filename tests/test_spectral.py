@@ -125,6 +125,26 @@ def test_products_with_all_interactions_pay_in_dense_data(density, pays):
     assert SpectralFilter(rank=12)(graph(600, 300, density), seed=0)._whole_products_pay is pays
 
 
+@pytest.mark.parametrize("added", [False, True])
+def test_users_of_whom_the_base_knows_nothing_keep_their_targets(added):
+    """Two components, a base of rank 1: it is the larger one's, and the tail alone scores the smaller one."""
+    rng = np.random.default_rng(0)
+    blocks = rng.random((40, 20)) < 0.7, rng.random((20, 10)) < 0.7
+    users, items = np.nonzero(np.block([[blocks[0], np.zeros((40, 10))], [np.zeros((20, 20)), blocks[1]]]))
+    train = Interactions.from_pairs(users, items, 60, 30)
+    scores = SpectralFilter(rank=1, tail=0.4)(train, seed=0)
+    add = (lambda S, norms, block: S / norms[:, None]) if added else None
+    (X, Y), lists = scores.lists(train, 3, add=add)
+    small = np.arange(40, 60)
+    np.testing.assert_allclose(X[small] @ Y.T, 0, atol=1e-6)
+    S = scores.scores(small)
+    S /= np.linalg.norm(S, axis=1, keepdims=True)
+    for user, row in zip(small, S, strict=True):
+        listed = slice(*lists.indptr[user : user + 2])
+        np.testing.assert_allclose(lists.data[listed], 0.1 * row[lists.indices[listed]], rtol=1e-4, atol=1e-7)
+        assert lists.data[listed][0] > 0.01
+
+
 def test_a_user_without_items_is_scored_as_the_mean_of_the_others():
     whole = graph()
     train = whole.select(whole.users != 5)

@@ -63,7 +63,6 @@ def test_the_chosen_filter_is_the_best_on_validation(train, monkeypatch, split):
     # two lines of two values each: the whole path can be followed by hand
     grid = tuple({"rank": rank} for rank in (3, 40)), tuple({"popularity": p} for p in (0.0, 0.5))
     monkeypatch.setattr(tuning, "FILTERS", grid)
-    monkeypatch.setattr(tuning, "FEW", ())
     fit_part, val = tuning.split_validation(train, split, 0.15 if split == "cluster" else 0.1, 0)
 
     def quality(rank: int, popularity: float) -> float:

@@ -23,7 +23,8 @@ from l2q.representations import Rows
 log = logging.getLogger("l2q")
 
 FILTERS: tuple[tuple[dict[str, float], ...], ...] = (
-    tuple({"rank": rank} for rank in (32, 64, 128, 256, 512, 768)),
+    # a few are all that a popularity without communities has, or a small catalogue
+    tuple({"rank": rank} for rank in (4, 8, 16, 32, 64, 128, 256, 512, 768)),
     # what an item's degree weighs in all, popularity - gamma_item, is 0, -.15 or -.3
     tuple(
         {"gamma_item": gamma, "popularity": round(gamma - less, 2)}
@@ -33,11 +34,6 @@ FILTERS: tuple[tuple[dict[str, float], ...], ...] = (
     tuple({"tail": tail} for tail in (0.0, 0.2, 0.4, 0.8, 1.6)),
     tuple({"gamma_user": gamma} for gamma in (0.3, 0.5)),
 )
-FEW: tuple[dict[str, float], ...] = (
-    {"rank": 4},
-    {"rank": 8},
-    {"rank": 16},
-)  # of less than 128 users or items, too
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)  # of the embeddings
 GAIN = 1.01  # that embeddings must bring to be trained: less is within the noise of a small validation part
 ROUNDS = 2  # in the second, every line is tried beside the best of the others
@@ -137,9 +133,7 @@ def choose_teacher(
                 )
             return tried[candidate] if candidate.embeddings.weight else GAIN * tried[candidate]
 
-        lines = [] if filter is not None else list(FILTERS)
-        if lines and most < 128:
-            lines[0] = (*FEW, *lines[0])
+        lines = FILTERS if filter is None else ()
         grid: list[Callable[[Teacher], list[Teacher]]] = [partial(_filters, line, most) for line in lines]
         if weight is None:
             grid.append(_weights)

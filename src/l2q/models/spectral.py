@@ -21,6 +21,7 @@ from l2q.models.sparse import multiply
 from l2q.models.top_lists import Progress, top_lists
 
 _ROWS, _COLUMNS = 4096, 64  # users of a range, and users of a block, in products with all of R_hat
+LEAST = 0.1  # that a user's targets are multiplied by: see FilterScores.lists
 SVD = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -180,8 +181,10 @@ class FilterScores:
     ) -> tuple[tuple[np.ndarray, np.ndarray], sparse.csr_array]:
         """What codes are fitted to: the base X = U diag(h) / norm, (M, rank), and Y = D_i^popularity V,
         (N, rank), and the ``length`` best unseen items of each user with their scores S, times the factor
-        <x_u Y^T, t> / <t, t> that makes a user's targets t agree with the base. ``add(S, norms, users)`` may
-        bring other scores to a block's S before its best items are taken."""
+        <x_u Y^T, t> / <t, t> that makes a user's targets t agree with the base. A base of too low a rank knows
+        nothing of some users, whose targets it would set to zero: the factor of scores of unit norm is at least
+        ``LEAST``. ``add(S, norms, users)`` may bring other scores to a block's S / norms before its best items
+        are taken."""
         num_users, num_items = len(self.U), len(self.Y)
         norms = np.empty(num_users, np.float32)
 
@@ -201,7 +204,8 @@ class FilterScores:
         ).numpy()
         along = np.bincount(users, base * top.data, num_users)
         square = np.bincount(users, top.data**2, num_users)
-        top.data *= (along / np.maximum(square, 1e-30)).astype(np.float32)[users]
+        least = LEAST / norms if add is None else LEAST
+        top.data *= np.maximum(along / np.maximum(square, 1e-30), least).astype(np.float32)[users]
         return (X, self.Y), top
 
 
