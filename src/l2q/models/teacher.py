@@ -162,18 +162,18 @@ class TeacherScores:
     def scores(self, users: slice | np.ndarray) -> np.ndarray:
         """S of some users up to a factor of each, (users, N) float32."""
         S = self.filter.scores(users)
-        return self._add(S, _norms(S), users)
+        return S if self.X is None else self._add(S, _norms(S), users)
 
     def lists(
         self, exclude: Interactions, length: int, progress: Progress | None = None
     ) -> tuple[tuple[np.ndarray, np.ndarray], sparse.csr_array]:
         """As ``FilterScores.lists``: the base is the filter's, the lists are S's."""
-        return self.filter.lists(exclude, length, progress, self._add)
+        return self.filter.lists(exclude, length, progress, None if self.X is None else self._add)
 
     def _add(self, S: np.ndarray, norms: np.ndarray, users: slice | np.ndarray) -> np.ndarray:
-        """S / norms + weight E / |E|, in S; without embeddings S, whose ranking is the same."""
-        if self.X is None or self.Y is None:
-            return S
+        """S / norms + weight E / |E|, in S."""
+        assert self.X is not None
+        assert self.Y is not None
         sums = torch.from_numpy(S)
         # cosines are at most 1: the exponential of what is below the bound cannot overflow, whatever the temperature
         E = torch.from_numpy(self.X[users] @ self.Y.T)
