@@ -273,6 +273,15 @@ def test_holdout_sizes_are_rounded_half_up_and_leave_one():
             holdout(train, fraction, 0)
 
 
+def test_of_users_with_few_items_only_some_give_one():
+    """Two items each: one of each would be half of train, five times a tenth of it."""
+    train = Interactions.from_pairs(np.repeat(np.arange(100), 2), np.arange(200) % 150, 100, 150)
+    fit, val = holdout(train, 0.1, seed=0)
+    assert np.flatnonzero(val.user_degrees).tolist() == list(range(0, 100, 5))
+    assert val.user_degrees.max() == 1
+    assert sorted([*fit.keys, *val.keys]) == train.keys.tolist()
+
+
 def test_holdout_is_seeded_and_even():
     train = graph(*[range(10)] * 2000)
     val = holdout(train, 0.2, seed=3)[1]

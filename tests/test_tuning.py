@@ -80,6 +80,23 @@ def test_the_chosen_filter_is_the_best_on_validation(train, monkeypatch, split):
     assert (chosen.rank, chosen.popularity) == (rank, popularity)
 
 
+def test_what_users_who_are_not_asked_would_give_is_fitted(train, monkeypatch):
+    parts = []
+
+    def spy(index, val, ks, fit, **options):
+        parts.append((fit, val))
+        return evaluate(index, val, ks, fit, **options)
+
+    monkeypatch.setattr(tuning, "evaluate", spy)
+    monkeypatch.setattr(tuning, "FILTERS", (({"rank": 6}, {"rank": 9}),))
+    choose_teacher(train, embeddings=ALONE, sample=20)
+    whole = tuning.split_validation(train, "random", 0.1, 0)[1]
+    asked = np.flatnonzero(whole.user_degrees)[::4]
+    fit_part, val = parts[0]
+    assert val.keys.tolist() == whole.select(np.isin(whole.users, asked)).keys.tolist()
+    assert sorted([*fit_part.keys, *val.keys]) == train.keys.tolist()
+
+
 @pytest.mark.parametrize("gain", [0.5, 2])
 def test_the_weight_of_the_embeddings_is_chosen_too(train, monkeypatch, caplog, gain):
     """The line of weights alone, beside a filter that is given, and a given weight beside a chosen filter; where

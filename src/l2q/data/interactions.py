@@ -218,7 +218,8 @@ def holdout(train: Interactions, fraction: float, seed: int) -> tuple[Interactio
     """A random part of every user's items for validation, made from train alone: (fit, validation).
 
     A user with n >= 2 items gives ``fraction`` * n of them (halves rounded up, at least 1, and one stays);
-    a user with 1 item gives none.
+    a user with 1 item gives none. Where users have so few items that this is more than one and a half times
+    ``fraction`` of train, every second giver gives, every third from two and a half times on, and so forth.
     """
     order = np.random.default_rng(seed).random(len(train))
     return _hold_out(train, fraction, order, least=2)
@@ -256,6 +257,9 @@ def _hold_out(
     # the small term mends products such as .29 * 50 = 14.4999...
     sizes = np.clip(np.floor(fraction * degrees + 0.5 + 1e-9).astype(np.int64), 1, degrees - 1)
     sizes[degrees < least] = 0
+    givers = np.flatnonzero(sizes)
+    every = max(round(sizes.sum() / max(fraction * len(train), 1)), 1)
+    sizes[np.setdiff1d(givers, givers[::every])] = 0
     by_order = np.lexsort((order, train.users))
     rank = np.arange(len(train)) - np.repeat(train.indptr[:-1], degrees)
     held = np.empty(len(train), dtype=bool)

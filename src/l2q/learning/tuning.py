@@ -106,8 +106,12 @@ def choose_teacher(
             f"no user has enough items for a {split} validation part that would choose the filter: the default one"
         )
         return best
+    # what users who are not asked would give stays in the graph, which should be like the one that codes are fitted to
     chosen = np.isin(val.users, users[:: max(len(users) // sample, 1)])
-    val = val.select(chosen)
+    rest, val = val.select(~chosen), val.select(chosen)
+    users = np.concatenate([fit.users, rest.users])
+    items = np.concatenate([fit.items, rest.items])
+    fit = Interactions.from_pairs(users, items, train.num_users, train.num_items)
 
     most = min(train.num_users, train.num_items)
     svds: dict[tuple[float, float], SVD] = {}
