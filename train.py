@@ -51,7 +51,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
     from hydra.utils import instantiate
 
     from l2q.learning.datamodule import InteractionsModule
-    from l2q.learning.options import TRAINING, check_against, check_options, flat
+    from l2q.learning.options import TRAINING, check_against, check_options, flat, settled_protocol
     from l2q.learning.recommender import Recommender, read_checkpoint
     from l2q.learning.run import Run, describe
     from l2q.models.encoder import Encoder
@@ -62,13 +62,13 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
         raise L2QError(f"{' and '.join(sorted(missing))} has no default: give {sorted(missing)[0]}=VALUE")
     plain: Any = OmegaConf.to_container(config, resolve=True)
     check_options(plain)
-    holdout = config.protocol.name == "holdout"
+    protocol = plain["protocol"] = settled_protocol(plain)
     source = dict(plain["dataset"])
     for key in ("batch_size", "learning_rate", "temperature", "l2", "epochs"):  # of training, not of the set
         source.pop(key, None)
     split = (
-        {key: config.protocol[key] for key in ("split", "fraction", "split_seed")}
-        if holdout
+        {key: protocol[key] for key in ("split", "fraction", "split_seed")}
+        if protocol["name"] == "holdout"
         else {"split": None}
     )
     data = InteractionsModule(source, batch_size=config.batch_size, seed=config.seed, **split)

@@ -26,7 +26,7 @@ from l2q.data.sources import load_dataset
 from l2q.errors import L2QError
 from l2q.evaluation import evaluate
 from l2q.learning.datamodule import split_validation
-from l2q.learning.options import check_options
+from l2q.learning.options import check_options, settled_protocol
 from l2q.learning.run import Run
 from l2q.learning.tuning import TeacherIndex, choose_teacher
 from l2q.retrieval.fold_in import FoldIn, HalfRound
@@ -256,11 +256,36 @@ def test_the_teacher_behind_codes_is_measured_beside_them(tmp_path, plus, test):
     values = json.loads(path.read_text())
     dataset = load_dataset("table", dir=tmp_path / "events.csv", verify=False)
     fit, val = split_validation(dataset.train, "random", 0.1, 0)
-    index = TeacherIndex(choose_teacher(fit)(fit, 0))
-    name, part, exclude = ("test", dataset.test, dataset.train) if test else ("val", val, fit)
-    expected = evaluate(index, part, [5, 20], exclude).metrics
+    # what a table's run without epochs is fitted to: all of train, unless it measures the held-out part
+    name, part, fitted = ("test", dataset.test, dataset.train) if test else ("val", val, fit)
+    assert (values["protocol"], "val/recall_20" in values) == (
+        ("final", False) if test else ("holdout", True)
+    )
+    expected = evaluate(TeacherIndex(choose_teacher(fitted)(fitted, 0)), part, [5, 20], fitted).metrics
     assert {key: values[f"{name}/teacher/{key}"] for key in expected} == pytest.approx(expected, abs=1e-9)
     assert len([key for key in values if "/teacher/" in key]) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "settled"),
+    [
+        ("model=l2q_plus dataset=table", "final"),
+        ("model=popularity dataset=table", "final"),
+        ("model=l2q_plus dataset=table test=false", "holdout"),
+        ("model=l2q_plus dataset=table protocol=holdout", "holdout"),
+        ("model=lightgcn dataset=table", "holdout"),
+        ("model=lightgcn dataset=table protocol=final", "final"),
+        ("model=l2q_plus dataset=gowalla", "holdout"),
+        ("experiment=gowalla_l2q_plus", "final"),
+    ],
+)
+def test_the_protocol_that_a_run_settles_for(words, settled):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", [*words.split(), "dataset.dir=events.csv"])
+    settings = {"protocol": dict(config.protocol), "test": config.test, "epochs": config.epochs}
+    protocol = settled_protocol(settings)
+    assert protocol["name"] == settled
+    assert ("fraction" in protocol) == (settled == "holdout")
 
 
 def test_an_index_of_fitted_codes_keeps_the_filter_for_new_users(tmp_path, plus):

@@ -52,6 +52,16 @@ def check_options(config: dict[str, Any]) -> None:
         raise L2QError("fit=false evaluates a checkpoint: name it with ckpt_path=FILE")
 
 
+def settled_protocol(config: dict[str, Any]) -> dict[str, Any]:
+    """What ``protocol=auto`` comes to. A part of train that is held out chooses epochs, and is measured where test is
+    not: a run without epochs that reads test would only lose it."""
+    protocol = config["protocol"]
+    if protocol["name"] != "auto":
+        return protocol
+    needless = config["test"] and not config["epochs"]
+    return {"name": "final"} if needless else protocol | {"name": "holdout"}
+
+
 # beside the model's, the options on which it depends what training does
 TRAINING = ("seed", "batch_size", "learning_rate", "schedule", "epochs", "objective", "annealing", "protocol")
 
