@@ -118,6 +118,17 @@ def test_similar_items(folder, capsys):
     assert found == [("damson", 12), ("apricot", 2)]
 
 
+@pytest.mark.parametrize("pairs", [([0, 1], [1, 2]), ([], [])])
+def test_an_item_that_no_user_of_train_has_is_told(folder, tmp_path, recwarn, pairs):
+    stored, cold = load_index(folder), str(tmp_path / "cold")
+    save_index(cold, stored.representations, Interactions.from_pairs(*pairs, 3, 5), item_names=ITEMS)
+    for words in (["similar", "--item", "apple"], ["recommend", "--items", "apricot,apple"]):
+        assert main([*words, "--index", cold]) == 0
+    told = [str(warning.message) for warning in recwarn]
+    # without train items nothing is known of who has what
+    assert told == 2 * ["no user of train has 'apple': a ranking by it means nothing"] * bool(pairs[0])
+
+
 def test_batch_writes_every_user(folder, tmp_path, capsys, monkeypatch):
     pq = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr("l2q.cli.BATCH_USERS", 2)

@@ -55,7 +55,7 @@ def recommend(
         scores, found = stored.search(np.array([row]), k, stored.exclude)
         title = f"for {user}"
     else:
-        owned = [_row(name, stored.item_names, "item") for name in names]
+        owned = [_item(stored, name) for name in names]
         exclude = Interactions.from_pairs([0] * len(owned), owned, 1, stored.num_items)
         scores, found = stored.search(stored.fold_in([owned]), k, exclude)
         title = f"for a user with {', '.join(names)}"
@@ -69,7 +69,7 @@ def similar(index: str, item: str, k: int, as_json: bool) -> None:
     from l2q.retrieval.storage import load_index
 
     stored = load_index(index)
-    row = _row(item, stored.item_names, "item")
+    row = _item(stored, item)
     scores, found = similar_items(stored.index, row, min(k, stored.num_items))
     _show(stored, f"like {item}", {"item": item}, scores, found, as_json)
 
@@ -365,6 +365,13 @@ def _row(name: str, names: Sequence[str], what: str) -> int:
         raise L2QError(f"no {what} is named {name!r} among {len(names):,}{hint}") from None
     if (count := names.count(name)) > 1:
         warnings.warn(f"{count} {what}s are named {name!r}; the first, row {row}, is taken", stacklevel=2)
+    return row
+
+
+def _item(stored: StoredIndex, name: str) -> int:
+    row, degrees = _row(name, stored.item_names, "item"), stored.arrays["items.degrees"]
+    if degrees.any() and not degrees[row]:
+        warnings.warn(f"no user of train has {name!r}: a ranking by it means nothing", stacklevel=2)
     return row
 
 
