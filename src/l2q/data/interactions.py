@@ -250,7 +250,8 @@ def cluster_holdout(
 def _hold_out(
     train: Interactions, fraction: float, order: np.ndarray, least: int
 ) -> tuple[Interactions, Interactions]:
-    """Per user with at least ``least`` items, the ``fraction`` with the smallest ``order`` (nnz,) goes."""
+    """Per user with at least ``least`` items, the ``fraction`` with the smallest ``order`` (nnz,) goes; of every
+    second such user and so forth, where all of them would give much more than ``fraction`` of train."""
     if not 0 < fraction < 1:
         raise L2QError(f"fraction={fraction} must lie between 0 and 1")
     degrees = train.user_degrees
