@@ -51,7 +51,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
     from hydra.utils import instantiate
 
     from l2q.learning.datamodule import InteractionsModule
-    from l2q.learning.options import TRAINING, check_against, check_options, flat, settled_protocol
+    from l2q.learning.options import TRAINING, check_against, check_options, flat, settle
     from l2q.learning.recommender import Recommender, read_checkpoint
     from l2q.learning.run import Run, describe
     from l2q.models.encoder import Encoder
@@ -62,7 +62,8 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
         raise L2QError(f"{' and '.join(sorted(missing))} has no default: give {sorted(missing)[0]}=VALUE")
     plain: Any = OmegaConf.to_container(config, resolve=True)
     check_options(plain)
-    protocol = plain["protocol"] = settled_protocol(plain)
+    settle(plain)
+    protocol = plain["protocol"]
     source = dict(plain["dataset"])
     for key in ("batch_size", "learning_rate", "temperature", "l2", "epochs"):  # of training, not of the set
         source.pop(key, None)

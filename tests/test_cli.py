@@ -188,14 +188,18 @@ def test_export_to_faiss(folder, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["recommend", "--user", "bem"], "no user is named 'bem' among 3; near it: ben"),
-        (["recommend", "--items", "apple,aprico"], "no item is named 'aprico' among 5; near it: apricot"),
+        (
+            ["recommend", "--items", "apple,aprico"],
+            "no item is named 'aprico' among 5; near it: apricot; for names with commas: --item",
+        ),
         (["recommend", "--items", ","], "needs at least one item"),
         (["similar", "--item", "xyz"], "no item is named 'xyz' among 5"),
         (["recommend", "--user", "ada", "-k", "0"], "k is 0"),
         (["batch", "--out", "/nowhere/top.parquet"], "--out /nowhere/top.parquet cannot be written"),
         (["batch", "--out", __file__ + "/top.parquet"], "test_cli.py is no folder"),
-        (["batch", "--out", ""], "--out '' is a folder; give FILE.parquet"),
-        (["batch", "--out", "/"], "--out '/' is a folder; give FILE.parquet"),
+        (["batch", "--out", ""], "--out '' is no regular file; give FILE.parquet"),
+        (["batch", "--out", "/"], "--out '/' is no regular file; give FILE.parquet"),
+        (["batch", "--out", "/dev/null"], "--out '/dev/null' is no regular file"),
     ],
 )
 def test_one_line_for_what_cannot_be_used(folder, capsys, arguments, message):
@@ -211,6 +215,11 @@ def test_one_line_for_what_cannot_be_used(folder, capsys, arguments, message):
 def test_a_folder_that_is_no_index(tmp_path, capsys):
     assert main(["info", "--index", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_folder_of_a_run_is_told_its_index(folder, tmp_path, capsys):
+    assert main(["info", "--index", str(tmp_path)]) == 2
+    assert f"(No such file or directory); {folder} is one" in capsys.readouterr().err
 
 
 def test_as_a_program(folder):
@@ -249,11 +258,11 @@ def test_quantize(embeddings, capsys):
         scores[[user % 90, (user + 1) % 90]] = -np.inf
         shares.append(len(set(np.argsort(-scores)[:20]) & set(found[user])) / 20)
     assert stored.manifest["metrics"]["float/recall_20"] == pytest.approx(np.mean(shares), abs=1e-12)
-    assert f"against the float ranking: {np.mean(shares):.4f} (150 users)" in out
+    assert f"against the ranking of the arrays: {np.mean(shares):.4f} (150 users)" in out
     assert np.mean(shares) > 0.7  # by chance 20 / 90
 
 
-def test_quantize_an_index_of_layers(tmp_path):
+def test_quantize_an_index_of_layers(tmp_path, capsys):
     """Values, scales of both sides and weights of two layers, and what users have and are named."""
     rng = np.random.default_rng(2)
     sides = []
@@ -279,6 +288,14 @@ def test_quantize_an_index_of_layers(tmp_path):
     share = np.mean([len(set(a) & set(b)) / 20 for a, b in zip(best, found, strict=True)])
     assert stored.manifest["metrics"]["float/recall_20"] == pytest.approx(share, abs=1e-12)
     assert share > 0.7  # by chance 20 / 80
+    # 3 bytes of codes and 8 of scales a row and the files' headers, against what was quantized
+    layers_bytes, codes_bytes = 11 + 2 * 128 / 80, 8 + 2 + 2 * 128 / 80
+    printed = capsys.readouterr().out
+    assert f"{codes_bytes:.1f} bytes an item instead of {layers_bytes:.1f}" in printed
+    assert f"against the ranking of the index: {share:.4f}" in printed
+    assert main(["quantize", "--index", str(out), "--bits", "8", "--out", f"{out}/."]) == 2
+    assert "is the index that is quantized; give another folder" in capsys.readouterr().err
+    assert load_index(out).dims == (64,)
 
 
 def test_quantize_measures_users_who_lack_items(embeddings, capsys):
@@ -321,6 +338,11 @@ def test_quantize_wants_an_index_or_arrays(tmp_path, capsys, arguments, message)
         ({"users": np.ones(6)}, "expected an array (rows, d) of numbers, got float64 (6,)"),
         ({"users": np.array([["a", "b"]])}, "expected an array (rows, d) of numbers"),
         ({"users": np.full((3, 6), np.nan)}, "row 0 holds NaN"),
+        ({"users": np.full((3, 6), 1e300)}, "row 0 holds NaN, infinity or values beyond float32"),
+        (
+            {"option": ("--train", "0 3 99\n")},
+            "names.txt: item id 99 is outside 0 .. 89, the rows of --users",
+        ),
         ({"users": None}, "cannot be read: No such file"),
         ({"users": b"no array"}, "cannot be read: no .npy file of numbers"),
         ({"users": b"PK\x03\x04 no archive"}, "cannot be read: no .npy file of numbers"),

@@ -23,12 +23,15 @@ def test_quantize_page(tmp_path, monkeypatch, capsys):
         if importlib.util.find_spec(library) is None:
             pytest.skip(f"{library} absent")
     blocks = re.findall(r"```(python|bash)\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    assert [language for language, _ in blocks] == ["python", "bash", "bash", "bash"]
+    assert [language for language, _ in blocks] == ["python", "bash", "bash", "python", "bash"]
     monkeypatch.chdir(tmp_path)
     # implicit and faiss bring an OpenMP runtime each: they get a process of their own
     subprocess.run([sys.executable, "-c", blocks[0][1]], check=True, capture_output=True)
     printed = []
-    for command in "".join(block for _, block in blocks[1:]).replace("\\\n", " ").splitlines():
+    commands, (python,) = (
+        [block for found, block in blocks[1:] if found == language] for language in ("bash", "python")
+    )
+    for command in "".join(commands).replace("\\\n", " ").splitlines():
         words = shlex.split(command.replace("--bits 768", "--bits 96"), comments=True)  # a fit of seconds
         if words[1] == "train.py":  # one epoch of a few columns
             short = ["trainer.max_epochs=1", "model.embedding_dim=8", "logger=none"]
@@ -51,6 +54,8 @@ def test_quantize_page(tmp_path, monkeypatch, capsys):
     )
     assert stored.manifest["metrics"]["float/recall_20"] > 0.3
     assert f"{stored.manifest['metrics']['float/recall_20']:.4f}" in printed[0]
+    exec(python, {})
+    assert "libav" in capsys.readouterr().out
     ffmpeg = stored.user_names.index("ffmpeg")
     for row in stored.search([ffmpeg], 5, stored.exclude)[1][0]:
         assert stored.item_names[row] in printed[1]

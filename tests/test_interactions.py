@@ -200,7 +200,7 @@ def test_texts_of_several_lines_are_no_events_and_a_stray_quote_is_told(tmp_path
     lines = ["who\twhat\ttitle", 'ann\ttea\t"Heroes', "bob\ttea\tx", 'cy\ttea\t"Untitled', "", "dan\ttea\tx"]
     (tmp_path / "events.tsv").write_text("\n".join(lines))
     with pytest.warns(UserWarning, match="events.tsv: 2 lines lie inside quotes: .* or a stray quote"):
-        assert read_dataset(tmp_path / "events.tsv", "shop").train.num_users == 2
+        assert read_dataset(tmp_path / "events.tsv", "shop", test_fraction=0).train.num_users == 2
 
 
 def test_events_keep_numbers_as_strings_and_split_by_seed(tmp_path):
@@ -218,13 +218,17 @@ def test_events_keep_numbers_as_strings_and_split_by_seed(tmp_path):
     ("text", "message"),
     [
         ("", "cannot read .*Empty CSV"),
-        ("user\nann\n", "has 1 column"),
+        ("user\nann\n", "has 1 column; .* commas between them in a .csv"),
         ("user,item\n", "has no interactions"),
         ("id,id\nann,tea\n", "the first two columns are both named 'id'; name them apart"),
         ("7,10.5\n7,12\n", "the first line, 7, 10.5, is numbers where .* put a header above it"),
-        ("user,item\nann,tea\n,tea\n", "row 2 has no one-line user"),
-        ('user,item\nann,tea\nann,"te\ra"\n', "row 2 has no one-line item"),
+        ("user,item\nann,tea\n,tea\n", "row 2 below the header has no user"),
+        ('user,item\nann,tea\nann,"te\ra"\n', "row 2 below the header has a line break in item"),
         ("user,item\nann,tea\nbob,tea,5\n", "cannot read .*Expected 2 columns, got 3"),
+        (
+            ",user,item\n0,ann,tea\n1,ann,milk\n",
+            "no user, column '', has two items, column 'user'.* these the col",
+        ),
     ],
 )
 def test_bad_events_are_named(tmp_path, text, message):
@@ -232,6 +236,23 @@ def test_bad_events_are_named(tmp_path, text, message):
     with pytest.raises(L2QError, match=message) as caught:
         read_dataset(tmp_path / "events.csv", "shop")
     assert "\n" not in str(caught.value)
+
+
+def test_other_encodings_are_named(tmp_path):
+    (tmp_path / "events.csv").write_bytes("user,item\nann,thé\nann,café\n".encode("latin-1"))
+    with pytest.raises(L2QError, match="invalid UTF8 data; save it as UTF-8"):
+        read_dataset(tmp_path / "events.csv", "shop")
+
+
+def test_of_a_table_nothing_may_be_left_out(tmp_path):
+    (tmp_path / "events.csv").write_text("user,item\nann,tea\nann,milk\nbob,tea\n")
+    data = read_dataset(tmp_path / "events.csv", "shop", test_fraction=0)
+    assert pairs(data.train) == {(0, 0), (0, 1), (1, 1)}
+    assert (len(data.test), data.test.num_users, data.test.num_items) == (0, 2, 2)
+    with pytest.raises(
+        L2QError, match=r"test_fraction is of a table; of a folder, test\.txt is the test part"
+    ):
+        read_dataset(folder(tmp_path, "0 1\n", "0 2\n"), "tiny", test_fraction=0)
 
 
 def test_a_long_name_makes_no_other_longer(tmp_path):
@@ -249,7 +270,7 @@ def test_numbers_are_missing_as_strings_are(tmp_path):
     """In a table with missing values pandas turns numbers to floats, and their gaps to NaN."""
     path = tmp_path / "events.parquet"
     pa.parquet.write_table(pa.table({"0": [7.0, 8.0, float("nan")], "1": [1, 2, 3]}), path)
-    with pytest.raises(L2QError, match="row 3 has no one-line 0"):
+    with pytest.raises(L2QError, match="row 3 below the header has no 0"):
         read_dataset(path, "shop")
     pa.parquet.write_table(pa.table({"0": [7.0, 8.0, 8.0], "1": [1, 2, 3]}), path)
     assert read_dataset(path, "shop").user_names.tolist() == ["7", "8"]

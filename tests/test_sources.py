@@ -161,7 +161,7 @@ def test_without_address_the_files_are_asked_for(cache, tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("none.csv", "is not a file"),
+        ("none.csv", "does not exist"),
         ("a.json", "is no table of events"),
         ("b.csv.gz", "is no table of events"),
     ],

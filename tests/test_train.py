@@ -26,7 +26,7 @@ from l2q.data.sources import load_dataset
 from l2q.errors import L2QError
 from l2q.evaluation import evaluate
 from l2q.learning.datamodule import split_validation
-from l2q.learning.options import check_options, settled_protocol
+from l2q.learning.options import check_options, settle
 from l2q.learning.run import Run
 from l2q.learning.tuning import TeacherIndex, choose_teacher
 from l2q.retrieval.fold_in import FoldIn, HalfRound
@@ -277,15 +277,33 @@ def test_the_teacher_behind_codes_is_measured_beside_them(tmp_path, plus, test):
         ("model=lightgcn dataset=table protocol=final", "final"),
         ("model=l2q_plus dataset=gowalla", "holdout"),
         ("experiment=gowalla_l2q_plus", "final"),
+        ("model=l2q_plus dataset=table dataset.test_fraction=0", "final"),
+        ("model=l2q_plus dataset=table dataset.test_fraction=0 test=false", "final"),
+        ("model=lightgcn dataset=table dataset.test_fraction=0", "holdout"),
+        ("model=lightgcn dataset=table dataset.test_fraction=0 protocol=final", "final"),
     ],
 )
 def test_the_protocol_that_a_run_settles_for(words, settled):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", [*words.split(), "dataset.dir=events.csv"])
-    settings = {"protocol": dict(config.protocol), "test": config.test, "epochs": config.epochs}
-    protocol = settled_protocol(settings)
-    assert protocol["name"] == settled
-    assert ("fraction" in protocol) == (settled == "holdout")
+    names = ("dataset", "protocol", "test", "epochs")
+    settings = OmegaConf.to_container(OmegaConf.masked_copy(config, names), resolve=False)
+    settings["epochs"] = config.epochs
+    settle(settings)
+    assert settings["protocol"]["name"] == settled
+    assert ("fraction" in settings["protocol"]) == (settled == "holdout")
+    assert settings["test"] == ("test_fraction=0" not in words and "test=false" not in words)
+
+
+def test_a_model_of_every_event_is_fitted_and_exported_without_figures(tmp_path, plus):
+    done = train(*plus, "model.embedding_dim=32", "dataset.test_fraction=0", cwd=tmp_path)
+    (folder,) = tmp_path.glob("outputs/*/*/*/index")
+    text = (tmp_path / "events.csv").read_text().split()[1:]
+    assert len(load_index(folder).exclude) == len(set(text))
+    metrics = json.loads((folder.parent / "metrics.json").read_text())
+    assert not [key for key in metrics if key.startswith(("test/", "val/"))]
+    assert "nothing was measured" in done.stdout
+    assert "metric" not in done.stdout
 
 
 def test_an_index_of_fitted_codes_keeps_the_filter_for_new_users(tmp_path, plus):
@@ -713,4 +731,4 @@ def test_every_public_set_runs_through_the_entry_point(tmp_path, shared_data, na
     options = "model=popularity", "protocol=final", "test=false", "logger=none", verify
     done = train(f"dataset={name}", f"dataset.dir={folder}", *options, cwd=tmp_path)
     assert metrics_of(only(tmp_path, f"outputs/{name}/popularity/*"))["dataset"] == name
-    assert ("not verified" in done.stdout) == (name == "amazon_book")
+    assert (", verified;" in done.stdout) == (name != "amazon_book")

@@ -55,7 +55,10 @@ def recommend(
         scores, found = stored.search(np.array([row]), k, stored.exclude)
         title = f"for {user}"
     else:
-        owned = [_item(stored, name) for name in names]
+        if not names:
+            raise L2QError("--items names none; a new user needs at least one item")
+        hint = "; for names with commas: --item NAME --item NAME" if items and "," in items else ""
+        owned = [_item(stored, name, hint) for name in names]
         exclude = Interactions.from_pairs([0] * len(owned), owned, 1, stored.num_items)
         scores, found = stored.search(stored.fold_in([owned]), k, exclude)
         title = f"for a user with {', '.join(names)}"
@@ -88,8 +91,8 @@ def batch(index: str, out: str, k: int) -> None:
     from l2q.retrieval.storage import load_index
 
     target = Path(out)
-    if target.is_dir():  # "" is this one
-        raise L2QError(f"--out {out!r} is a folder; give FILE.parquet")
+    if target.exists() and not target.is_file():  # "" is this folder; a device would be replaced
+        raise L2QError(f"--out {out!r} is no regular file; give FILE.parquet")
     if not target.parent.is_dir():
         raise L2QError(f"--out {out} cannot be written: {target.parent} is no folder")
     stored = load_index(index)
@@ -232,6 +235,9 @@ def quantize(
         stored = load_index(index)
         X, Y = stored.representations.factors()
         names, exclude = [stored.names("users"), stored.names("items")], stored.exclude
+        before = compression(stored.manifest)["item_bytes"]
+        if Path(out).resolve() == stored.folder.resolve():
+            raise L2QError(f"--out {out} is the index that is quantized; give another folder")
     elif users is None or items is None:
         raise L2QError("give --index DIR of a run, or --users U.npy and --items V.npy of another program")
     else:
@@ -245,7 +251,11 @@ def quantize(
             _names(item_names, len(Y), "--item-names", "--items"),
         ]
         owners, owned = read_lightgcn(train) if train else ((), ())
-        exclude = Interactions.from_pairs(owners, owned, len(X), len(Y))
+        try:
+            exclude = Interactions.from_pairs(owners, owned, len(X), len(Y))
+        except L2QError as error:
+            raise L2QError(f"--train {train}: {error}, the rows of --users and --items") from error
+        before = 4 * X.shape[1]
     (num_users, width), num_items = X.shape, len(Y)
     open_users = np.flatnonzero(exclude.user_degrees < num_items)
     if not len(open_users):
@@ -271,12 +281,12 @@ def quantize(
     folder = save_index(out, codes, exclude, user_names=names[0], item_names=names[1])
     recall = evaluate(load_index(folder).index, truth, (k,), exclude).metrics[f"recall_{k}"]
     update_metrics(folder, {f"float/recall_{k}": recall})
-    item_bytes, float_bytes = compression(folder)["item_bytes"], 4 * width
+    item_bytes = compression(folder)["item_bytes"]
     print(f"{num_users:,} users and {num_items:,} items x {bits} bits in {folder}")
+    print(f"{item_bytes:.1f} bytes an item instead of {before:.1f} ({before / item_bytes:.1f} x smaller)")
     print(
-        f"{item_bytes:.1f} bytes an item instead of {float_bytes} ({float_bytes / item_bytes:.1f} x smaller)"
+        f"Recall@{k} against the ranking of the {'index' if index else 'arrays'}: {recall:.4f} ({len(sample):,} users)"
     )
-    print(f"Recall@{k} against the float ranking: {recall:.4f} ({len(sample):,} users)")
 
 
 def _embeddings(path: str, option: str) -> np.ndarray:
@@ -297,10 +307,11 @@ def _embeddings(path: str, option: str) -> np.ndarray:
         or 0 in values.shape
     ):
         raise L2QError(f"{option} {path}: expected an array (rows, d) of numbers, got {_shape(values)}")
-    values = np.ascontiguousarray(values, np.float32)
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(values, np.float32)
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
-        raise L2QError(f"{option} {path}: row {row} holds NaN or infinity")
+        raise L2QError(f"{option} {path}: row {row} holds NaN, infinity or values beyond float32")
     return values
 
 
@@ -342,7 +353,7 @@ def _show(
         return
     table = Table("rank", "item", "score", title=title)
     for rank, (name, score) in enumerate(ranked, 1):
-        table.add_row(str(rank), name, f"{score:.4g}")
+        table.add_row(str(rank), name, f"{score:,.0f}" if abs(score) >= 1000 else f"{score:.4g}")
     _console().print(table)
 
 
@@ -356,20 +367,20 @@ def _split(names: str | None) -> list[str]:
     return [name.strip() for name in (names or "").split(",") if name.strip()]
 
 
-def _row(name: str, names: Sequence[str], what: str) -> int:
+def _row(name: str, names: Sequence[str], what: str, advice: str = "") -> int:
     try:
         row = names.index(name)
     except ValueError:
         near = difflib.get_close_matches(name, names[:MOST_NAMES_COMPARED], n=3)
         hint = f"; near it: {', '.join(near)}" if near else ""
-        raise L2QError(f"no {what} is named {name!r} among {len(names):,}{hint}") from None
+        raise L2QError(f"no {what} is named {name!r} among {len(names):,}{hint}{advice}") from None
     if (count := names.count(name)) > 1:
         warnings.warn(f"{count} {what}s are named {name!r}; the first, row {row}, is taken", stacklevel=2)
     return row
 
 
-def _item(stored: StoredIndex, name: str) -> int:
-    row, degrees = _row(name, stored.item_names, "item"), stored.arrays["items.degrees"]
+def _item(stored: StoredIndex, name: str, advice: str = "") -> int:
+    row, degrees = _row(name, stored.item_names, "item", advice), stored.arrays["items.degrees"]
     if degrees.any() and not degrees[row]:
         warnings.warn(f"no user of train has {name!r}: a ranking by it means nothing", stacklevel=2)
     return row

@@ -151,26 +151,35 @@ def read_lightgcn(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(ids[first], sizes), ids[is_item]
 
 
-def read_dataset(path: str | Path, name: str, split_seed: int = 0) -> Dataset:
+def read_dataset(path: str | Path, name: str, split_seed: int = 0, test_fraction: float = 0.2) -> Dataset:
     """A dataset from a folder or from one table of events.
 
     A folder holds ``train.txt`` and ``test.txt`` (see ``read_lightgcn``), ids counted from 0, and may hold
     ``users.txt`` and ``items.txt``, one name per line. A ``.csv``, ``.tsv`` or ``.parquet`` file has a header
-    whose first two columns are user and item, any strings: ids follow the sorted names, and a fifth of each
-    user's items, drawn with ``split_seed``, is the test part (see ``holdout``).
+    whose first two columns are user and item, any strings: ids follow the sorted names, and ``test_fraction`` of
+    each user's items, drawn with ``split_seed``, is the test part (see ``holdout``); with 0 there is none.
 
     Repeated pairs are merged, test pairs that train has are dropped, users and items that are in test alone are
     kept: each is counted in a warning. Raises L2QError for what cannot be read and for a set without interactions.
     """
     path = Path(path)
     if path.suffix.lower() in TABLES:
-        user_names, users, item_names, items = _read_events(path)
+        columns, user_names, users, item_names, items = _read_events(path)
         every = Interactions.from_pairs(users, items, len(user_names), len(item_names))
         _warn(path, len(users) - len(every), "repeated pairs are counted once")
-        train, test = holdout(every, 0.2, split_seed)
+        if not test_fraction:
+            return Dataset(name, every, every.select(np.zeros(len(every), bool)), user_names, item_names)
+        train, test = holdout(every, test_fraction, split_seed)
+        if not len(test):
+            raise L2QError(
+                f"{path}: no user, column {columns[0]!r}, has two items, column {columns[1]!r}, so there is none to "
+                "test with; are these the columns of users and items? dataset.test_fraction=0 takes all for train"
+            )
         _warn_of_cold(path, train, test)
         return Dataset(name, train, test, user_names, item_names)
 
+    if not test_fraction:
+        raise L2QError(f"{path}: dataset.test_fraction is of a table; of a folder, test.txt is the test part")
     pairs = [read_lightgcn(path / file) for file in ("train.txt", "test.txt")]
     files = [path / file for file in ("users.txt", "items.txt")]
     names = [read_names(file) if file.exists() else None for file in files]
@@ -275,8 +284,8 @@ def _read(path: str | Path) -> bytes:
         raise L2QError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """User names, user of each event, item names, item of each event."""
+def _read_events(path: Path) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The two columns, user names, user of each event, item names, item of each event."""
     import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import csv, parquet
@@ -306,28 +315,33 @@ def _read_events(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
             )
         sides = [column.cast(pa.string()) for column in table.columns]
     except (OSError, pa.ArrowException) as error:
-        raise L2QError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+        advice = "; save it as UTF-8" if "invalid UTF8" in str(error) else ""
+        raise L2QError(f"cannot read {path}: {str(error).splitlines()[0]}{advice}") from error
     if not table.num_rows:
         raise L2QError(f"{path} has no interactions")
 
     found: list[np.ndarray] = []
     for column, given, side in zip(columns, table.columns, sides, strict=True):
-        broken = pc.or_kleene(pc.equal(side, ""), pc.match_substring_regex(side, LINE_BREAK))
-        bad = pc.or_kleene(pc.is_null(given, nan_is_null=True), broken)
-        if pc.any(bad).as_py():
-            raise L2QError(f"{path}: row {pc.index(bad, True).as_py() + 1} has no one-line {column}")
+        missing = pc.or_kleene(pc.is_null(given, nan_is_null=True), pc.equal(side, ""))
+        for bad, what in ((missing, "no"), (pc.match_substring_regex(side, LINE_BREAK), "a line break in")):
+            if pc.any(bad).as_py():
+                row = pc.index(bad, True).as_py() + 1
+                raise L2QError(f"{path}: row {row} below the header has {what} {column}")
         encoded = side.combine_chunks().dictionary_encode()
         names = name_array(encoded.dictionary.to_pylist())
         order = np.argsort(names)
         rank = np.empty(len(order), dtype=np.int64)
         rank[order] = np.arange(len(order))
         found += [names[order], rank[encoded.indices.to_numpy()]]
-    return found[0], found[1], found[2], found[3]
+    return columns, found[0], found[1], found[2], found[3]
 
 
 def _two(path: Path, columns: list[str]) -> list[str]:
     if len(columns) < 2:
-        raise L2QError(f"{path} has {len(columns)} column; the first two are user and item")
+        raise L2QError(
+            f"{path} has {len(columns)} column; the first two are user and item, with commas between them in a "
+            ".csv, tabs in a .tsv"
+        )
     if columns[0] == columns[1]:
         raise L2QError(f"{path}: the first two columns are both named {columns[0]!r}; name them apart")
     return columns[:2]

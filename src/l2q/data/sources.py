@@ -54,7 +54,7 @@ def load_embedded(path: str | Path, name: str) -> Dataset:
 class Source:
     """Where a set is found, in this order, and how it is recognised; plain values of ``conf/dataset``.
 
-    ``dir``: a folder or a table of events (see ``read_dataset``; ``split_seed`` is its). Else, without
+    ``dir``: a folder or a table of events (see ``read_dataset``; ``split_seed`` and ``test_fraction`` are its). Else, without
     ``url``, a file of that name in this package. Else ``train.txt`` and ``test.txt`` in ``cache_dir/name``,
     fetched from the folder ``url`` when they are not there. ``cache_dir``: else $L2Q_CACHE, else the user's.
 
@@ -71,6 +71,7 @@ class Source:
     verify: bool = True
     cache_dir: str | None = None
     split_seed: int = 0
+    test_fraction: float = 0.2
 
     def load(self) -> Dataset:
         embedded = Path(__file__).with_name(f"{self.name}.npz")
@@ -102,7 +103,7 @@ class Source:
         """The files that had to be fetched."""
         is_table = place.suffix.lower() in TABLES
         if is_table != place.is_file():
-            what = "is not a file" if is_table else "is no table of events"
+            what = "is no table of events" if place.is_file() else "does not exist or is no file"
             raise L2QError(
                 f"{self.name}: {place} {what}; dataset.dir takes one of {', '.join(TABLES)} or a folder with "
                 f"{' and '.join(FILES)}"
@@ -135,13 +136,15 @@ class Source:
         files = [place] if place.is_file() else [place / file for file in (*FILES, "users.txt", "items.txt")]
         stats = [file.stat() if file.exists() else None for file in files]
         stamp = np.array([(stat.st_size, stat.st_mtime_ns) if stat else (-1, -1) for stat in stats])
-        key = hashlib.sha256(f"{place.resolve()} {self.split_seed} format 2".encode()).hexdigest()[:12]
+        key = hashlib.sha256(
+            f"{place.resolve()} {self.split_seed} {self.test_fraction} format 2".encode()
+        ).hexdigest()[:12]
         cached = self._cache / f"{self.name}-{key}.npz"
         dataset = _read_cached(cached, self.name, stamp)
         if dataset is not None:
             self._check(dataset, place)
             return dataset
-        dataset = read_dataset(place, self.name, self.split_seed)
+        dataset = read_dataset(place, self.name, self.split_seed, self.test_fraction)
         self._check(dataset, place)
         _write(cached, dataset, stamp)
         return dataset

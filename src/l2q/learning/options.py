@@ -22,7 +22,14 @@ WHOLE = {
     "protocol.patience": 0,
     "protocol.split_seed": 0,
 }
-NUMBERS = ("learning_rate", "objective.l2", "objective.temperature", "protocol.fraction")
+NUMBERS = (
+    "dataset.test_fraction",
+    "learning_rate",
+    "objective.l2",
+    "objective.temperature",
+    "protocol.fraction",
+)
+DEFAULT_KS = [10, 20, 50]  # as conf/config.yaml has them
 SWITCHES = ("fit", "test", "new_users", "dataset.verify")
 
 
@@ -52,14 +59,15 @@ def check_options(config: dict[str, Any]) -> None:
         raise L2QError("fit=false evaluates a checkpoint: name it with ckpt_path=FILE")
 
 
-def settled_protocol(config: dict[str, Any]) -> dict[str, Any]:
-    """What ``protocol=auto`` comes to. A part of train that is held out chooses epochs, and is measured where test is
-    not: a run without epochs that reads test would only lose it."""
-    protocol = config["protocol"]
-    if protocol["name"] != "auto":
-        return protocol
-    needless = config["test"] and not config["epochs"]
-    return {"name": "final"} if needless else protocol | {"name": "holdout"}
+def settle(config: dict[str, Any]) -> None:
+    """What ``test`` and ``protocol=auto`` come to. Where all events are train there is no test. A part of train that
+    is held out chooses epochs, and is measured where test is left unread: a run without epochs that reads test, or is
+    to be fitted to all there is, would only lose it."""
+    everything, protocol = config["dataset"].get("test_fraction") == 0, config["protocol"]
+    if protocol["name"] == "auto":
+        needless = (config["test"] or everything) and not config["epochs"]
+        config["protocol"] = {"name": "final"} if needless else protocol | {"name": "holdout"}
+    config["test"] &= not everything
 
 
 # beside the model's, the options on which it depends what training does
@@ -79,13 +87,16 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
 
 def check_against(config: dict[str, Any], dataset: Dataset) -> None:
     """Raises L2QError for what this set cannot give. Cut-offs beyond its catalogue leave ``eval.ks``, with a
-    warning, where others remain."""
+    warning; where none of the defaults remains, the whole catalogue is one."""
     ks, num_items = config["eval"]["ks"], dataset.train.num_items
     whole = isinstance(ks, list) and all(type(k) is int for k in ks)
     kept = [k for k in ks if k <= num_items] if whole else []
+    if not kept and ks == DEFAULT_KS:  # nobody asked for what a catalogue of fewer than ten items cannot give
+        kept = [num_items]
     if not kept or min(kept) < 1:
         raise L2QError(
-            f"eval.ks={ks}: give a list of cut-offs from 1 to {num_items}, the size of the catalogue"
+            f"eval.ks={ks}: give a list of cut-offs from 1 to {num_items}, the size of the catalogue, such as "
+            f"eval.ks=[{min(10, num_items)}]"
         )
     if kept != ks:
         config["eval"]["ks"] = kept

@@ -154,12 +154,15 @@ def show(metrics: dict[str, Any], ks: list[int], folder: Path) -> None:
     console = Console(markup=False, emoji=False)  # names of sets and folders are no markup
     title = f"{metrics['model']} on {metrics['dataset']}, protocol {metrics['protocol']}"
     columns, rows = summary_rows(metrics, ks)
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "metric" else "right")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    if rows:
+        table = Table(title=title, title_justify="left")
+        for column in columns:
+            table.add_column(column, justify="left" if column == "metric" else "right")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    else:
+        console.print(f"{title}: nothing was measured, since test is not read and no part of train held out")
     console.print(
         f"{metrics['item_bytes']:.1f} bytes per item, {metrics['user_bytes']:.1f} per user; "
         f"the whole index {metrics['index_bytes'] / 2**20:.1f} MB"

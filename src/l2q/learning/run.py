@@ -59,8 +59,8 @@ def describe(config: dict[str, Any], data: InteractionsModule) -> None:
         how = f"holdout ({protocol['split']} {protocol['fraction']:.0%} of train {chooses})"
     log.info(
         f"{config['model']['name']} on {data.dataset.name}: {train.num_users:,} users x {train.num_items:,} items, "
-        f"{len(train):,} train and {len(test):,} test interactions, "
-        f"{'verified' if config['dataset'].get('verify', True) else 'not verified'}; protocol {how}; "
+        f"{len(train):,} train and {len(test):,} test interactions"
+        f"{', verified' if config['dataset'].get('verify', True) else ''}; protocol {how}; "
         f"test is {'read once, at the end' if config['test'] else 'not read'}"
     )
 

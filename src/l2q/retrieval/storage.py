@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,8 +149,8 @@ class StoredIndex:
     """An index read from files, memory-mapped; itself an ``Index``."""
 
     folder: Path
-    manifest: dict[str, Any]
-    arrays: dict[str, np.ndarray]
+    manifest: dict[str, Any] = field(repr=False)
+    arrays: dict[str, np.ndarray] = field(repr=False)
 
     @property
     def num_users(self) -> int:
@@ -335,7 +335,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
                 f"index {folder} was being replaced when that was broken off; the one before is whole: "
                 f"rename {_aside(folder)} to {folder}, or save the new one again"
             ) from error
-        raise L2QError(f"{folder} is no index: {path} cannot be read ({error.strerror or error})") from error
+        advice = f"; {folder / 'index'} is one" if (folder / "index" / MANIFEST).is_file() else ""
+        raise L2QError(
+            f"{folder} is no index: {path} cannot be read ({error.strerror or error}){advice}"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise L2QError(f"{folder} is no index, or a damaged one: {path} cannot be used ({error})") from error
     if kind != FORMAT:
