@@ -54,9 +54,9 @@ def load_embedded(path: str | Path, name: str) -> Dataset:
 class Source:
     """Where a set is found, in this order, and how it is recognised; plain values of ``conf/dataset``.
 
-    ``dir``: a folder or a table of events (see ``read_dataset``; ``split_seed`` and ``test_fraction`` are its). Else, without
-    ``url``, a file of that name in this package. Else ``train.txt`` and ``test.txt`` in ``cache_dir/name``,
-    fetched from the folder ``url`` when they are not there. ``cache_dir``: else $L2Q_CACHE, else the user's.
+    ``dir``: a folder or a table of events (see ``read_dataset``; ``split_seed`` and ``test_fraction`` are its).
+    Else, without ``url``, a file of that name in this package. Else ``train.txt`` and ``test.txt`` in
+    ``cache_dir/name``, fetched from the folder ``url`` when they are not there. ``cache_dir``: else $L2Q_CACHE, else the user's.
 
     ``verify`` compares the ``counts`` (users, items, train, test) and the ``fingerprints`` of train and test
     (``Interactions.fingerprint``), or without them the ``md5`` of both files. A download must have its md5.
