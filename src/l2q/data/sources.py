@@ -56,7 +56,8 @@ class Source:
 
     ``dir``: a folder or a table of events (see ``read_dataset``; ``split_seed`` and ``test_fraction`` are its).
     Else, without ``url``, a file of that name in this package. Else ``train.txt`` and ``test.txt`` in
-    ``cache_dir/name``, fetched from the folder ``url`` when they are not there. ``cache_dir``: else $L2Q_CACHE, else the user's.
+    ``cache_dir/name``, fetched from the folder ``url`` when they are not there. ``cache_dir``: else $L2Q_CACHE,
+    else the user's.
 
     ``verify`` compares the ``counts`` (users, items, train, test) and the ``fingerprints`` of train and test
     (``Interactions.fingerprint``), or without them the ``md5`` of both files. A download must have its md5.
