@@ -51,6 +51,8 @@ def check_options(config: dict[str, Any]) -> None:
     for name, value in given(*SWITCHES):
         if not isinstance(value, bool):  # "no" is a word to Hydra, and true to Python: test would be read
             raise L2QError(f"{name}={value} must be true or false")
+    if not 0 <= (fraction := config["dataset"].get("test_fraction", 0)) < 1:
+        raise L2QError(f"dataset.test_fraction={fraction} must be at least 0 and below 1")
     if config["seed"] >= 2**32:
         raise L2QError(f"seed={config['seed']} must be below 2^32")
     if not isinstance(config["ckpt_path"], str | None):

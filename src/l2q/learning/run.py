@@ -53,14 +53,16 @@ def describe(config: dict[str, Any], data: InteractionsModule) -> None:
     """Says what runs, under which protocol, on what, before anything long starts."""
     assert data.dataset is not None
     train, test, protocol = data.dataset.train, data.dataset.test, config["protocol"]
+    known, source = "", config["dataset"]
+    if any(source.get(key) for key in ("counts", "fingerprints", "md5")):  # a table has nothing to be held to
+        known = ", verified" if source.get("verify", True) else ", not verified"
     how = "final (all of train, nothing monitored)"
     if data.val is not None:
         chooses = "chooses the epoch" if config["epochs"] else "is measured; protocol=final fits it too"
         how = f"holdout ({protocol['split']} {protocol['fraction']:.0%} of train {chooses})"
     log.info(
         f"{config['model']['name']} on {data.dataset.name}: {train.num_users:,} users x {train.num_items:,} items, "
-        f"{len(train):,} train and {len(test):,} test interactions"
-        f"{', verified' if config['dataset'].get('verify', True) else ''}; protocol {how}; "
+        f"{len(train):,} train and {len(test):,} test interactions{known}; protocol {how}; "
         f"test is {'read once, at the end' if config['test'] else 'not read'}"
     )
 
