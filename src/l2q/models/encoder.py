@@ -100,7 +100,9 @@ class Encoder(nn.Module):
             linear.weight = nn.Parameter(
                 torch.from_numpy(rotation.T.astype(np.float32).copy()), name == "learned"
             )
-            linears.append(parametrizations.orthogonal(linear) if name == "learned" else linear)
+            if name == "learned":  # Cayley: the matrix exponential costs up to twice the time of a step
+                linear = parametrizations.orthogonal(linear, orthogonal_map="cayley")
+            linears.append(linear)
         return linears
 
     @property
