@@ -101,7 +101,7 @@ class Encoder(nn.Module):
                 torch.from_numpy(rotation.T.astype(np.float32).copy()), name == "learned"
             )
             if name == "learned":  # Cayley: the matrix exponential costs up to twice the time of a step
-                linear = parametrizations.orthogonal(linear, orthogonal_map="cayley")
+                parametrizations.orthogonal(linear, orthogonal_map="cayley")
             linears.append(linear)
         return linears
 
