@@ -115,7 +115,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
         objective,
         learning_rate=config.learning_rate,
         schedule=config.schedule,
-        horizon_epochs=config.epochs,
+        epochs=config.epochs,
         seed=config.seed,
         identity=identity,
         training=training,

@@ -27,8 +27,7 @@ EXPECTED = {
 
 
 def option(name, **changes):
-    config = OmegaConf.create({"epochs": 40, "annealing": OmegaConf.load(CONF / f"{name}.yaml")})
-    resolved = OmegaConf.to_container(config, resolve=True)["annealing"]
+    resolved = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"), resolve=True)
     assert resolved.pop("_target_") == "l2q.models.annealing.Annealing"
     return Annealing(**(resolved | changes))
 
@@ -43,7 +42,7 @@ def test_strength_at_five_points(name):
     annealing = option(name)
     assert annealing.name == name
     assert annealing.relaxation == relaxation
-    assert annealing.horizon_epochs == 40
+    assert annealing.end == 1
     assert [annealing.strength(p) for p in PROGRESS] == pytest.approx(strengths, abs=1e-9)
 
 
@@ -68,6 +67,13 @@ def test_outputs_are_the_floats_at_strength_zero_and_the_codes_at_the_end(name):
         assert torch.equal(quantizer(x), expected)
 
 
+def test_the_end_stretches_the_curve():
+    assert [option("linear", end=0.6).strength(p) for p in (0, 0.5, 1)] == [0, 0.3, 0.6]
+    assert [option("linear", end=2.0).strength(p) for p in (0.25, 0.5, 1)] == [0.5, 1, 1]
+    assert [option("linear", end=end).finished(0.5) for end in (1.9, 2.0)] == [False, True]
+    assert option("none").finished(0)
+
+
 def test_parameters_move_their_curves():
     assert option("geometric", hold=0.5).strength(0.5) == 0
     assert option("geometric", hold=0.0, minimum=0.0625).strength(0.5) == 0.75
@@ -81,7 +87,7 @@ def test_parameters_move_their_curves():
     [
         ("curve", "quadratic"),
         ("relaxation", "soft"),
-        ("horizon_epochs", -1),
+        ("end", 0),
         ("hold", 1.0),
         ("minimum", 0.0),
         ("stages", 0),

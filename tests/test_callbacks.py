@@ -45,7 +45,7 @@ def module_at(progress: float) -> SimpleNamespace:
     quantizer = SimpleNamespace(strength=0.0)
     logged: dict[str, float] = {}
     return SimpleNamespace(
-        progress=lambda horizon: progress,
+        progress=lambda: progress,
         encoder=SimpleNamespace(quantizer=quantizer),
         log=lambda key, value, **_: logged.__setitem__(key, value),
         logged=logged,
@@ -77,13 +77,13 @@ def test_the_last_checkpoint_takes_a_twentieth_of_the_time_but_is_there_when_it_
 @pytest.mark.parametrize(("progress", "strength"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0), (1.5, 1.0)])
 def test_the_strength_follows_progress_and_stays_hard_after_its_end(progress, strength):
     module = module_at(progress)
-    AnnealingCallback(Annealing("linear", "linear", "tanh", 4)).on_train_batch_start(None, module, None, 0)
+    AnnealingCallback(Annealing("linear", "linear", "tanh")).on_train_batch_start(None, module, None, 0)
     assert module.encoder.quantizer.strength == strength
     assert module.logged == {"anneal/strength": strength}
 
 
 def test_patience_counts_from_the_end_of_annealing_and_measured_epochs_only():
-    annealing = AnnealingCallback(Annealing("linear", "linear", "tanh", 4))
+    annealing = AnnealingCallback(Annealing("linear", "linear", "tanh"))
     validation = SimpleNamespace(measured={"val/recall_20": 0.5})
     stopping = PatienceAfterAnnealing(annealing, validation, monitor="val/recall_20", mode="max", patience=2)
     trainer = SimpleNamespace(

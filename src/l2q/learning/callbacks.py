@@ -42,10 +42,10 @@ class AnnealingCallback(Callback):
         self.annealing = annealing
 
     def finished(self, module: Any) -> bool:
-        return module.progress(self.annealing.horizon_epochs) >= 1 or self.annealing.curve == "constant"
+        return self.annealing.finished(module.progress())
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_index: int) -> None:
-        strength = self.annealing.strength(min(module.progress(self.annealing.horizon_epochs), 1.0))
+        strength = self.annealing.strength(module.progress())
         if hasattr(module.encoder.quantizer, "strength"):
             module.encoder.quantizer.strength = strength
             module.log("anneal/strength", strength, on_step=False, on_epoch=True, batch_size=1)

@@ -19,9 +19,9 @@ class Recommender(pl.LightningModule):
 
     ``identity`` names what a checkpoint belongs to (dataset, its fingerprint, the model and its options): one of
     something else is refused. ``training`` are the options that a run must share to go on with it.
-    ``horizon_epochs`` is the length of the learning-rate curve:
+    ``epochs`` is the length of the curves of learning rate and annealing, however many are run:
 
-        constant: r,    cosine: r (1 + cos(pi p)) / 2,    p = min(global_step / (horizon_epochs * steps), 1)
+        constant: r,    cosine: r (1 + cos(pi p)) / 2,    p = min(global_step / (epochs * steps), 1)
 
     a function of progress alone, as annealing is.
     """
@@ -33,7 +33,7 @@ class Recommender(pl.LightningModule):
         *,
         learning_rate: float,
         schedule: str = "constant",
-        horizon_epochs: float = 1,
+        epochs: float = 1,
         seed: int = 0,
         identity: dict[str, Any] | None = None,
         training: dict[str, Any] | None = None,
@@ -44,12 +44,12 @@ class Recommender(pl.LightningModule):
         if not learning_rate > 0:
             raise L2QError(f"learning_rate={learning_rate} must be above 0")
         self.encoder, self.objective = encoder, objective
-        self.learning_rate, self.schedule, self.horizon_epochs = learning_rate, schedule, horizon_epochs
+        self.learning_rate, self.schedule, self.epochs = learning_rate, schedule, epochs
         self.seed, self.identity, self.training_options = seed, identity or {}, training or {}
 
-    def progress(self, horizon_epochs: float) -> float:
-        """Position on a curve that is ``horizon_epochs`` long; may pass 1."""
-        steps = horizon_epochs * self._epoch_steps()
+    def progress(self) -> float:
+        """The share of ``epochs`` that is done; may pass 1."""
+        steps = self.epochs * self._epoch_steps()
         return self.global_step / steps if steps else 1.0
 
     def _epoch_steps(self) -> int:
@@ -91,7 +91,7 @@ class Recommender(pl.LightningModule):
 
         def factor(step: int) -> float:
             # at step 0 Lightning does not know yet how many batches there are
-            steps = self.horizon_epochs * self._epoch_steps() if step else 0
+            steps = self.epochs * self._epoch_steps() if step else 0
             progress = min(step / steps, 1.0) if steps else 0.0
             return 1.0 if self.schedule == "constant" else (1 + math.cos(math.pi * progress)) / 2
 

@@ -1,5 +1,8 @@
 """Annealing: curves from progress p in [0, 1] to strength t in [0, 1], float at 0 and hard codes at 1.
 
+p = ``end`` times the share of the epochs that are done: with an end below 1 the trained model stays soft, with
+one above 1 its codes are hard from the share 1 / end on. What is measured and exported is hard at any time.
+
 How a strength softens the codes is the relaxation, in ``quantizers``. Under tanh the slope is
 beta = t / (1 - t), so a linear curve raises beta slowly at first and without bound at the end.
 """
@@ -63,8 +66,8 @@ CURVES: dict[str, tuple[Callable[..., float], tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Annealing:
-    """A curve x a relaxation. Progress 1 is reached after ``horizon_epochs`` epochs. ``hold`` and
-    ``minimum`` belong to geometric, ``stages`` to hashnet, ``switch`` to step.
+    """A curve x a relaxation, from p = 0 to p = ``end`` over all epochs. ``hold`` and ``minimum`` belong to
+    geometric, ``stages`` to hashnet, ``switch`` to step.
 
     Raises L2QError for an unknown curve or relaxation, or a parameter outside its range.
     """
@@ -72,7 +75,7 @@ class Annealing:
     name: str
     curve: str
     relaxation: str
-    horizon_epochs: float
+    end: float = 1.0
     hold: float = 0.25
     minimum: float = 0.01
     stages: int = 10
@@ -82,7 +85,7 @@ class Annealing:
         for option, fine, rule in (
             ("curve", self.curve in CURVES, f"one of {', '.join(CURVES)}"),
             ("relaxation", self.relaxation in RELAXATIONS, f"one of {', '.join(RELAXATIONS)}"),
-            ("horizon_epochs", self.horizon_epochs >= 0, "at least 0"),
+            ("end", self.end > 0, "above 0"),
             ("hold", 0 <= self.hold < 1, "at least 0 and below 1"),
             ("minimum", 0 < self.minimum < 1, "between 0 and 1"),
             ("stages", self.stages >= 1, "at least 1"),
@@ -91,9 +94,13 @@ class Annealing:
             if not fine:
                 raise L2QError(f"annealing.{option}={getattr(self, option)} must be {rule}")
 
-    def strength(self, progress: float) -> float:
-        """t at ``progress`` >= 0; exactly 1 from progress 1 on."""
-        if progress >= 1:
+    def finished(self, share: float) -> bool:
+        """Whether nothing changes any more once ``share`` of the epochs are done."""
+        return self.end * share >= 1 or self.curve == "constant"
+
+    def strength(self, share: float) -> float:
+        """t after ``share`` >= 0 of the epochs; exactly 1 from p = 1 on."""
+        if self.finished(share):
             return 1.0
         curve, parameters = CURVES[self.curve]
-        return curve(progress, **{name: getattr(self, name) for name in parameters})
+        return curve(self.end * share, **{name: getattr(self, name) for name in parameters})
