@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 import l2q.models.spectral
 from l2q.data.interactions import Interactions
@@ -16,7 +17,7 @@ from l2q.models.spectral import (
     truncated_svd,
 )
 from l2q.models.teacher import TeacherScores
-from l2q.models.top_lists import top_items, top_lists, user_blocks
+from l2q.models.top_lists import heads, top_items, top_lists, user_blocks
 
 
 def graph(num_users=60, num_items=45, density=0.2, seed=0) -> Interactions:
@@ -105,6 +106,13 @@ def test_filter_scores_equal_the_dense_formula(monkeypatch, tail, whole):
         assert lists.indices[row].tolist() == best.tolist()
         target, base = S[user, best], (X @ Y.T)[user, best]
         np.testing.assert_allclose(lists.data[row], target * (base @ target) / (target @ target), rtol=2e-4)
+
+    (_, _), longer = model(train, seed=0).lists(train, length=7, measured=9)
+    assert np.diff(longer.indptr).max() == 9
+    first = heads(longer, 7)
+    np.testing.assert_array_equal(first.indptr, lists.indptr)
+    np.testing.assert_array_equal(first.indices, lists.indices)
+    np.testing.assert_array_equal(first.data, lists.data)
 
 
 @pytest.mark.parametrize("rank", [30, 768])
@@ -221,3 +229,15 @@ def test_itq_samples_many_rows():
     assert R.dtype == np.float32
     np.testing.assert_array_equal(R, itq(X, rng=np.random.default_rng(1), samples=100))
     np.testing.assert_allclose(R.T @ R, np.eye(8), atol=1e-5)
+
+
+def test_heads_are_the_first_entries_of_every_row():
+    lists = sparse.csr_array(
+        (np.arange(7.0), np.array([4, 1, 3, 0, 2, 4, 1]), np.array([0, 3, 3, 4, 7])), shape=(4, 5)
+    )
+    first = heads(lists, 2)
+    assert first.indptr.tolist() == [0, 2, 2, 3, 5]
+    assert first.indices.tolist() == [4, 1, 0, 2, 4]
+    assert first.data.tolist() == [0, 1, 3, 4, 5]
+    assert first.shape == (4, 5)
+    assert heads(lists, 9).indices.tolist() == lists.indices.tolist()

@@ -23,7 +23,7 @@ from l2q.models.coordinate_descent import CoordinateDescent, fit
 from l2q.models.new_users import FilterSide
 from l2q.models.spectral import spectral
 from l2q.models.teacher import Teacher, TeacherScores
-from l2q.models.top_lists import LENGTH
+from l2q.models.top_lists import LENGTH, MEASURED, heads
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Spectral:
 
 
 class Start(tuple[np.ndarray, np.ndarray]):
-    """Both sides of E^(0); the teacher's scores and every user's best items by them, which the codes were fitted
-    to; and what an index keeps of the teacher's filter for users who come later."""
+    """Both sides of E^(0); the teacher's scores and every user's best items by them, whose first the codes were
+    fitted to; and what an index keeps of the teacher's filter for users who come later."""
 
     scores: TeacherScores
     lists: sparse.csr_array
@@ -92,12 +92,13 @@ class FittedCodes:
     def __call__(self, train: Interactions, dim: int, seed: int) -> Start:
         with steps() as progress:
             scores = self.teacher(train, seed, progress)
-            base, lists = scores.lists(train, self.length, progress)
+            base, ranking = scores.lists(train, self.length, progress, MEASURED)
+            lists = heads(ranking, self.length)
             codes = fit(base, lists, replace(self.descent, bits=dim), seed, train, progress)
         assert codes.items.scales is not None
         start = Start((codes.users.values.astype(np.float32), codes.items.values * codes.items.scales))
         weight = self.descent.list_weight(lists)
-        start.scores, start.lists = scores, lists
+        start.scores, start.lists = scores, ranking
         start.filter_side = FilterSide.of(self.teacher.filter, scores.filter, weight, self.length)
         return start
 

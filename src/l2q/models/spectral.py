@@ -18,7 +18,7 @@ from l2q.data.interactions import Interactions
 from l2q.errors import L2QError, check_whole
 from l2q.models.pairs import pair_scores
 from l2q.models.sparse import multiply
-from l2q.models.top_lists import Progress, top_lists
+from l2q.models.top_lists import Progress, heads, top_lists
 
 _ROWS, _COLUMNS = 4096, 64  # users of a range, and users of a block, in products with all of R_hat
 LEAST = 0.1  # that a user's targets are multiplied by: see FilterScores.lists
@@ -178,13 +178,14 @@ class FilterScores:
         length: int,
         progress: Progress | None = None,
         add: Callable[[np.ndarray, np.ndarray, slice], np.ndarray] | None = None,
+        measured: int = 0,
     ) -> tuple[tuple[np.ndarray, np.ndarray], sparse.csr_array]:
         """What codes are fitted to: the base X = U diag(h) / norm, (M, rank), and Y = D_i^popularity V,
         (N, rank), and the ``length`` best unseen items of each user with their scores S, times the factor
         <x_u Y^T, t> / <t, t> that makes a user's targets t agree with the base. A base of too low a rank knows
         nothing of some users, whose targets it would set to zero: the factor of scores of unit norm is at least
         ``LEAST``. ``add(S, norms, users)`` may bring other scores to a block's S / norms before its best items
-        are taken."""
+        are taken. Lists are ``measured`` long where that is more; the factor is that of the first ``length``."""
         num_users, num_items = len(self.U), len(self.Y)
         norms = np.empty(num_users, np.float32)
 
@@ -193,19 +194,21 @@ class FilterScores:
             norms[users] = np.maximum(np.sqrt(np.vecdot(S, S)), 1e-12)
             return S if add is None else add(S, norms[users], users)
 
-        top = top_lists(score, num_users, num_items, length, exclude, progress)
+        top = top_lists(score, num_users, num_items, max(length, measured), exclude, progress)
+        targets = heads(top, length)
         X = self.U * self.h / norms[:, None]
-        users = np.repeat(np.arange(num_users), np.diff(top.indptr))
+        users = np.repeat(np.arange(num_users), np.diff(targets.indptr))
         base = pair_scores(
             torch.from_numpy(X),
             torch.from_numpy(self.Y),
             torch.from_numpy(users),
-            torch.from_numpy(top.indices),
+            torch.from_numpy(targets.indices),
         ).numpy()
-        along = np.bincount(users, base * top.data, num_users)
-        square = np.bincount(users, top.data**2, num_users)
+        along = np.bincount(users, base * targets.data, num_users)
+        square = np.bincount(users, targets.data**2, num_users)
         least = LEAST / norms if add is None else LEAST
-        top.data *= np.maximum(along / np.maximum(square, 1e-30), least).astype(np.float32)[users]
+        factors = np.maximum(along / np.maximum(square, 1e-30), least).astype(np.float32)
+        top.data *= np.repeat(factors, np.diff(top.indptr))
         return (X, self.Y), top
 
 

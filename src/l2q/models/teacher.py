@@ -165,10 +165,10 @@ class TeacherScores:
         return S if self.X is None else self._add(S, _norms(S), users)
 
     def lists(
-        self, exclude: Interactions, length: int, progress: Progress | None = None
+        self, exclude: Interactions, length: int, progress: Progress | None = None, measured: int = 0
     ) -> tuple[tuple[np.ndarray, np.ndarray], sparse.csr_array]:
         """As ``FilterScores.lists``: the base is the filter's, the lists are S's."""
-        return self.filter.lists(exclude, length, progress, None if self.X is None else self._add)
+        return self.filter.lists(exclude, length, progress, None if self.X is None else self._add, measured)
 
     def _add(self, S: np.ndarray, norms: np.ndarray, users: slice | np.ndarray) -> np.ndarray:
         """S / norms + weight E / |E|, in S."""

@@ -11,6 +11,7 @@ from scipy import sparse
 from l2q.data.interactions import Interactions
 
 LENGTH = 40  # of the lists that codes are fitted to; conf/model/l2q_plus.yaml says it too (docs/results.md)
+MEASURED = 64  # of the lists that the teacher is measured by: the cut-offs, and what validation items leave
 USERS_PER_BLOCK = 1024
 SCORES_PER_BLOCK = 2**26  # 256 MiB of float32
 
@@ -55,6 +56,14 @@ def top_lists(
     kept = best > -np.inf
     indptr = np.concatenate(([0], np.cumsum(kept.sum(axis=1)))).astype(np.int32)
     return sparse.csr_array((best[kept], top[kept], indptr), shape=(num_users, num_items))
+
+
+def heads(lists: sparse.csr_array, length: int) -> sparse.csr_array:
+    """The first ``length`` entries of every row."""
+    lengths = np.minimum(np.diff(lists.indptr), length)
+    indptr = np.concatenate(([0], np.cumsum(lengths))).astype(lists.indptr.dtype)
+    kept = np.arange(indptr[-1]) + np.repeat(lists.indptr[:-1] - indptr[:-1], lengths)
+    return sparse.csr_array((lists.data[kept], lists.indices[kept], indptr), shape=lists.shape)
 
 
 def top_items(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
