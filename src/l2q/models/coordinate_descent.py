@@ -373,13 +373,14 @@ def _descend(
                 own_kappa += squares[other]
                 pulls[j] = weight * targets[first + j] * other_scales[other]
             factors[length:padded], pulls[length:padded], dots[:padded] = 0, 0, 0
+            total = pulls[:padded].sum()
             for block in range(blocks):
                 start = block * LANES
                 width = min(LANES, bits - start)
-                _sum_signed(listed[block], pulls, padded, lanes)
+                _sum_masked(listed[block], pulls, padded, lanes)
                 word = np.uint16(0)
                 for lane in range(width):
-                    b[start + lane] += lanes[lane]
+                    b[start + lane] += 2 * lanes[lane] - total
                     word |= np.uint16(np.uint16(q[start + lane] > 0) << np.uint16(lane))
                 for j in range(length):
                     dots[j] += width - 2 * np.int32(_popcount(np.uint16(listed[block, j] ^ word)))
@@ -401,15 +402,15 @@ def _descend(
                 scale = along / square if square > 0 else G.dtype.type(0)
                 if sweep == sweeps or scale == 0:
                     break
-                flipped = False
+                total, flipped = pulls[:padded].sum(), False
                 for block in range(blocks):
                     start = block * LANES
                     stop = min(start + LANES, bits)
                     k = start
-                    _sum_signed(listed[block], pulls, padded, lanes)
+                    _sum_masked(listed[block], pulls, padded, lanes)
                     while k < stop:
                         old = q[k]
-                        gamma = g[k] + lanes[k - start]
+                        gamma = g[k] + 2 * lanes[k - start] - total
                         if scale * (G[k, k] + own_kappa - old * gamma) + b[k] * old < 0:
                             flipped = True
                             q[k] = -old
@@ -420,7 +421,8 @@ def _descend(
                                 sign = np.int32((listed[block, j] >> shift) & 1) * 2 - 1
                                 dots[j] -= 2 * old * sign
                                 pulls[j] = factors[j] * dots[j]
-                            _sum_signed(listed[block], pulls, padded, lanes)
+                            total = pulls[:padded].sum()
+                            _sum_masked(listed[block], pulls, padded, lanes)
                         k += 1
                 if not flipped:
                     break
@@ -479,10 +481,11 @@ def _popcount(typing_context, word):
 
 
 @intrinsic
-def _sum_signed(typing_context, words, values, count, out):
-    """out[l] = sum over j < count of values[j] with the sign of bit l of words[j], + for 1; count in fours.
+def _sum_masked(typing_context, words, values, count, out):
+    """out[l] = sum over j < count of the values[j] whose words[j] has bit l; count in fours. Less the others,
+    which is what the descent asks for, they sum to 2 out[l] - sum_j values[j].
 
-    One bit mask and two additions of a whole vector for each word, in four independent sums.
+    One masked addition of a whole vector for each word, in four independent sums.
     """
 
     def emit(context, builder, signature, arguments):
@@ -511,11 +514,8 @@ def _sum_signed(typing_context, words, values, count, out):
                 value = builder.insert_element(undefined, value, ir.Constant(integer, 0))
                 value = builder.shuffle_vector(value, undefined, spread)
                 before = builder.load(total)
-                added, taken = (
-                    builder.fadd(before, value, flags=flags),
-                    builder.fsub(before, value, flags=flags),
-                )
-                builder.store(builder.select(mask, added, taken), total)
+                added = builder.fadd(before, value, flags=flags)
+                builder.store(builder.select(mask, added, before), total)
         first, second, third, fourth = map(builder.load, sums)
         halves = builder.fadd(first, second, flags=flags), builder.fadd(third, fourth, flags=flags)
         target = builder.bitcast(out_data, vector.as_pointer())
