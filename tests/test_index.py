@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import l2q.retrieval.index
 from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
 from l2q.representations import Representations, Rows
@@ -180,6 +181,23 @@ def test_chunks_do_not_change_the_result():
     whole, tiny = DenseIndex(representations), DenseIndex(representations, memory_mb=0.001)
     for one, other in zip(whole.search(np.arange(50), 20), tiny.search(np.arange(50), 20), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_tiles_do_not_change_the_result(monkeypatch):
+    rng = np.random.default_rng(4)
+
+    def side(rows):
+        codes = rng.choice(np.array([-1, 1], np.int8), (rows, 14))
+        return Rows(codes, rng.choice(np.array([0.5, 1, 2], np.float32), (rows, 2)))
+
+    representations = Representations(side(30), side(70), (8, 6), np.array([1, 0.25], np.float32))
+    excluded = Interactions.from_pairs(*np.nonzero(rng.random((30, 70)) < 0.4), 30, 70)
+    users = np.array([7, 3, 3, 29, 0])
+    whole = DenseIndex(representations).search(users, 50, excluded)
+    monkeypatch.setattr(l2q.retrieval.index, "_TILE", 16)  # does not divide 70
+    for one, other in zip(whole, DenseIndex(representations).search(users, 50, excluded), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (whole[1] == -1).any()  # some users have fewer than 50 items left
 
 
 def test_chunk_is_halved_when_memory_runs_out(monkeypatch):

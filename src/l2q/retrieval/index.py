@@ -18,6 +18,9 @@ from l2q.errors import L2QError
 from l2q.representations import Representations, Rows
 from l2q.retrieval import kernels, packing
 
+_TILE = 4096  # items of a tile
+_CACHE_BYTES = 2**25  # of the products of a chunk and a tile
+
 
 class Index(Protocol):
     """``search`` takes user ids or query rows. Row u of ``exclude`` belongs to user id u, or to query u.
@@ -41,7 +44,8 @@ class Index(Protocol):
 class DenseIndex:
     """Float values, or codes as float32 matrix products of -1 and +1, which are exact integers.
 
-    Works through the queries in chunks whose products fit ``memory_mb``, halved when memory runs out.
+    Works through chunks of queries and tiles of items, whose products are ranked while they are in the cache. A
+    chunk's fit ``memory_mb``; it is halved when memory runs out.
     """
 
     def __init__(self, representations: Representations, memory_mb: float = 256):
@@ -55,8 +59,8 @@ class DenseIndex:
         values = representations.items.values
         self._items = [np.ascontiguousarray(values[:, segment], np.float32) for segment in self._segments]
         self._item_scales = np.ascontiguousarray(_scales(representations.items, len(self._segments)).T)
-        row_bytes = 4 * max(self.num_items, 1) * len(self._segments)
-        self._chunk = max(int(memory_mb * 2**20) // row_bytes, 1)
+        row_bytes = 4 * min(self.num_items, _TILE) * len(self._segments)
+        self._chunk = max(min(int(memory_mb * 2**20), _CACHE_BYTES) // max(row_bytes, 1), 1)
 
     def item_rows(self, items: np.ndarray) -> Rows:
         return _take(self.representations.items, items)
@@ -65,14 +69,13 @@ class DenseIndex:
         self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         side, rows, excluded = _queries(self, self.representations.users, users, k, exclude)
-        scores = np.full((len(rows), k), -np.inf, np.float32)
-        items = np.full((len(rows), k), -1, np.int32)
+        scores, items = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int32)
         start, chunk = 0, min(self._chunk, max(len(rows), 1))
         products = None
         while start < len(rows):
             try:
                 if products is None:
-                    products = np.empty((len(self._segments), chunk, self.num_items), np.float32)
+                    products = np.empty(len(self._segments) * chunk * min(self.num_items, _TILE), np.float32)
                 part = slice(start, start + chunk)
                 self._search(side, rows[part], excluded, products, scores[part], items[part])
             except MemoryError:
@@ -85,19 +88,30 @@ class DenseIndex:
 
     def _search(self, side, rows, excluded, products, scores, items) -> None:
         queries = _take(side, rows)
-        products = products[:, : len(rows)]  # (segments, queries, items)
-        for product, segment, values in zip(products, self._segments, self._items, strict=True):
-            np.matmul(queries.values[:, segment].astype(np.float32, copy=False), values.T, out=product)
+        sides = [queries.values[:, segment].astype(np.float32, copy=False) for segment in self._segments]
         factors = self.representations.weights * _scales(queries, len(self._segments))
         scaled = len(self._segments) > 1 or not (np.all(factors == 1) and np.all(self._item_scales == 1))
-        _rank(
-            products, scaled, factors, self._item_scales, rows, excluded.indptr, excluded.items, scores, items
-        )
+        scores[:], items[:] = -np.inf, -1
+        next_excluded = excluded.indptr[rows]
+        for first in range(0, self.num_items, _TILE):
+            tile = slice(first, min(first + _TILE, self.num_items))
+            shape = len(sides), len(rows), tile.stop - first
+            some = products[: np.prod(shape)].reshape(shape)
+            for product, side_, values in zip(some, sides, self._items, strict=True):
+                np.matmul(side_, values[tile].T, out=product)
+            _rank(
+                some, scaled, factors, self._item_scales[:, tile], first, next_excluded,
+                excluded.indptr[rows + 1], excluded.items, scores, items,
+            )  # fmt: skip
 
 
 @numba.njit(parallel=True, cache=True)
-def _rank(products, scaled, factors, item_scales, rows, indptr, excluded, scores, items):
-    """The k best of each row of ``products`` into ``scores`` and ``items``, which hold -inf and -1.
+def _rank(
+    products, scaled, factors, item_scales, first_item, next_excluded, excluded_ends, excluded, scores, items
+):
+    """The k best of each row of ``products``, a tile of items from ``first_item`` on, into ``scores`` and ``items``,
+    which hold the best of the tiles before it, at first -inf and -1. ``next_excluded`` is where the excluded items
+    of each query go on, and is moved.
 
     Items come in ascending order and replace only a strictly smaller score: the lower id wins a tie.
     """
@@ -113,8 +127,11 @@ def _rank(products, scaled, factors, item_scales, rows, indptr, excluded, scores
                 total[item] += (
                     factors[query, segment] * products[segment, query, item] * item_scales[segment, item]
                 )
-        for item in excluded[indptr[rows[query]] : indptr[rows[query] + 1]]:
-            total[item] = -np.inf
+        place = next_excluded[query]
+        while place < excluded_ends[query] and excluded[place] < first_item + num_items:
+            total[excluded[place] - first_item] = -np.inf
+            place += 1
+        next_excluded[query] = place
         for first in range(0, num_items, 64):
             block, worst = total[first : first + 64], scores[query, k - 1]
             if len(block) == 64:  # a fixed length for the vector units: few blocks hold a better score
@@ -132,7 +149,7 @@ def _rank(products, scaled, factors, item_scales, rows, indptr, excluded, scores
                         items[query, place] = items[query, place - 1]
                         place -= 1
                     scores[query, place] = score
-                    items[query, place] = item
+                    items[query, place] = first_item + item
 
 
 class PackedIndex:
