@@ -36,8 +36,7 @@ def sign(x: Tensor) -> Tensor:
 
 def row_scale(x: Tensor, scale_dtype: torch.dtype = torch.float32) -> Tensor:
     """a = ||x||_1 / d of every row, (rows, 1) in the dtype of x, rounded to ``scale_dtype``; a constant."""
-    norm = torch.linalg.vector_norm(x.detach(), ord=1, dim=1, keepdim=True)
-    return (norm / x.shape[1]).to(scale_dtype).to(x.dtype)
+    return x.detach().abs().mean(dim=1, keepdim=True).to(scale_dtype).to(x.dtype)
 
 
 # Surrogate derivatives of sign at z. Each returns a fresh tensor: floats, booleans for zero or one, or
@@ -200,8 +199,8 @@ class Quantizer(nn.Module):
 
     def _tanh(self, x: Tensor, beta: float) -> tuple[Tensor, Tensor]:
         scale = self._scale(x) if self.scales == "row" else torch.ones_like(x[:1, :1])
-        value = x.div(_positive(scale / beta)).tanh_()
-        derivative = value.square().neg_().add_(1).mul_(beta / math.tanh(beta))
+        value, slope = x.div(_positive(scale / beta)).tanh_(), beta / math.tanh(beta)
+        derivative = torch.addcmul(x.new_full((), slope), value, value, value=-slope)  # slope (1 - tanh^2)
         return value.mul_(scale / math.tanh(beta)), derivative
 
 
