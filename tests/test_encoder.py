@@ -54,12 +54,18 @@ def test_mean_and_concat_are_the_dense_layers(train):
     # the score carries the weight of both sides
     np.testing.assert_allclose(concat.encode().weights, [1, 0.25, 0.0625])
 
+    carried = encoder_of(train, layer_weights=[1.0, 0.5, 0.25], residual=0.3)
+    first = layers[1] + 0.3 * e
+    expected = torch.cat([e, 0.5 * first, 0.25 * (layers[2] + 0.3 * first)], dim=1)
+    torch.testing.assert_close(carried().detach(), expected)
+    with pytest.raises(L2QError, match=r"model\.residual=0\.3 needs model\.combination=concat"):
+        encoder_of(train, combination="mean", residual=0.3)
 
-@pytest.mark.parametrize("combination", ["mean", "concat"])
-def test_the_rows_of_a_batch_give_the_same_values_and_gradients(train, combination):
-    encoder = encoder_of(
-        train, Quantizer("clipped", normalize=True, clip=2.5, scales="row"), combination=combination
-    )
+
+@pytest.mark.parametrize(("combination", "residual"), [("mean", 0), ("concat", 0), ("concat", 0.5)])
+def test_the_rows_of_a_batch_give_the_same_values_and_gradients(train, combination, residual):
+    quantizer = Quantizer("clipped", normalize=True, clip=2.5, scales="row")
+    encoder = encoder_of(train, quantizer, combination=combination, residual=residual)
     encoder.quantizer.strength = 0.5
     nodes = torch.tensor([0, 3, 7, 21, 30])
     target = torch.randn(len(nodes), encoder().shape[1], generator=torch.Generator().manual_seed(0))

@@ -25,9 +25,12 @@ class Encoder(nn.Module):
 
         E^(l+1) = A_hat E^(l),   l = 0 .. num_layers - 1
         mean:    X = sum_l w_l E^(l)          one segment   (LightGCN; last-layer quantization)
-        concat:  X = [w_l E^(l)]_l            one segment per layer   (L2Q-GCN, L2Q-GCN-anl)
+        concat:  X = [w_l X^(l)]_l            one segment per layer   (L2Q-GCN, L2Q-GCN-anl)
+                 X^(0) = E^(0),    X^(l) = E^(l) + residual X^(l-1)
         values:  w_s quantizer(X_s W_s)
 
+    The scores of a sum over layers lack the products of one layer with another, which those of a mean have; with
+    a ``residual`` above 0 every layer brings its products with the earlier ones along.
     A_hat is the normalised adjacency without self loops; float values are propagated, never codes.
     W_s is the identity, a fixed random rotation per segment, a learned orthogonal matrix, or the ITQ rotation
     of the start; without quantizer a rotation leaves every score unchanged. Layer 0 has its own too: its start
@@ -51,6 +54,7 @@ class Encoder(nn.Module):
         num_layers: int = 2,
         combination: str = "concat",
         layer_weights: Sequence[float] | None = None,
+        residual: float = 0.0,
         transform: str = "identity",
         seed: int = 0,
     ) -> None:
@@ -67,12 +71,14 @@ class Encoder(nn.Module):
                 f"model.layer_weights has {len(layer_weights)} values; "
                 f"num_layers={num_layers} needs {num_layers + 1}"
             )
+        if residual and combination == "mean":
+            raise L2QError(f"model.residual={residual} needs model.combination=concat")
         users, items = start = initialization(train, embedding_dim, seed)
         self.start = (
             start if isinstance(start, Start) else None
         )  # the teacher that codes were fitted to, and its lists
         self.num_users, self.num_items = train.num_users, train.num_items
-        self.num_layers, self.combination = num_layers, combination
+        self.num_layers, self.combination, self.residual = num_layers, combination, residual
         self.embeddings = nn.Parameter(torch.from_numpy(np.concatenate([users, items]).astype(np.float32)))
         self.propagation = propagation
         self.quantizer = quantizer
@@ -121,6 +127,9 @@ class Encoder(nn.Module):
             for weight, row in zip(self.layer_weights[1:], rows[1:], strict=True):
                 total = total.add(row, alpha=weight)
             rows = [total]
+        elif self.residual:
+            for layer in range(1, len(rows)):
+                rows[layer] = rows[layer].add(rows[layer - 1], alpha=self.residual)
         return [self.transforms[s](row) for s, row in enumerate(rows)] if self.transforms else rows
 
     def forward(self, nodes: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
