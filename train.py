@@ -140,6 +140,7 @@ warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # a 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> None:
     from l2q.learning import memory, tracking
+    from l2q.learning.options import check_added
 
     memory.keep_freed_memory()
     job = HydraConfig.get()
@@ -154,6 +155,8 @@ def main(config: DictConfig) -> None:
     command = f"python train.py {shlex.join(said)}".rstrip()
     failed = True
     try:
+        plain: Any = OmegaConf.to_container(config)
+        check_added(job.overrides.task, plain)
         group = Path(job.sweep.dir).name if sweep else None
         build(config, Path(job.runtime.output_dir), name, group, command)()
         failed = False

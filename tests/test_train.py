@@ -27,7 +27,7 @@ from l2q.data.sources import load_dataset
 from l2q.errors import L2QError
 from l2q.evaluation import evaluate
 from l2q.learning.datamodule import split_validation
-from l2q.learning.options import check_against, check_options, settle
+from l2q.learning.options import check_added, check_against, check_options, settle
 from l2q.learning.run import Run
 from l2q.learning.tuning import TeacherIndex, choose_teacher
 from l2q.retrieval.fold_in import FoldIn, HalfRound
@@ -459,6 +459,24 @@ def test_options_of_the_wrong_kind_are_refused_before_anything_runs(override, wo
         plain = OmegaConf.to_container(compose("config", [override]), resolve=True)
     with pytest.raises(L2QError, match=re.escape(f"{override} {words}")):
         check_options(plain)
+
+
+def test_an_option_that_nothing_reads_is_refused():
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for override, words in (
+            ("+epoch=3", "there is no option epoch; did you mean epochs?"),
+            (
+                "+protocol.patiense=8",
+                "there is no option protocol.patiense; did you mean protocol.patience?",
+            ),
+            ("+colour=red", "there is no option colour; python train.py --help lists them"),
+        ):
+            plain = OmegaConf.to_container(compose("config", [override]), resolve=True)
+            with pytest.raises(L2QError, match=re.escape(f"{override}: {words}")):
+                check_added(["seed=1", override], plain)
+    check_added(
+        ["epochs=1", "+trainer.limit_train_batches=2", "+annealing.hold=0.5", "++epochs=3", "~experiment"], {}
+    )
 
 
 def test_a_checkpoint_of_another_model_or_shape_is_refused(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any
 
 from l2q.data.interactions import Dataset
@@ -29,8 +30,20 @@ NUMBERS = (
     "objective.temperature",
     "protocol.fraction",
 )
+CONSTRUCTED = ("model", "annealing", "objective", "trainer", "logger", "hydra")
 DEFAULT_KS = [10, 20, 50]  # as conf/config.yaml has them
 SWITCHES = ("fit", "test", "new_users", "dataset.verify")
+
+
+def check_added(overrides: list[str], config: dict[str, Any]) -> None:
+    """Raises L2QError for ``+key=value``, which Hydra proposes for a name that it does not know, where nothing would
+    read it. What is a class's argument may be added: the class knows its own."""
+    for override in overrides:
+        key = override.partition("=")[0].removeprefix("+")
+        if override.startswith("+") and not key.startswith("+") and key.partition(".")[0] not in CONSTRUCTED:
+            known = get_close_matches(key, [name for name in flat(config) if name != key], 1, 0.8)
+            meant = f"did you mean {known[0]}?" if known else "python train.py --help lists them"
+            raise L2QError(f"{override}: there is no option {key}; {meant}")
 
 
 def check_options(config: dict[str, Any]) -> None:
