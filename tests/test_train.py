@@ -401,6 +401,7 @@ def test_every_named_set_is_configured():
     [
         (["model=lightgnc"], "l2q_anl"),  # Hydra's message names the candidates
         (["model.embeding_dim=3"], "embeding_dim"),
+        (["+epoch=3"], "there is no option epoch; did you mean epochs?"),
         (["dataset=gowalla", "dataset.dir=/nowhere"], "/nowhere"),
         (["eval.ks=[9999999]"], "eval.ks"),
         (
@@ -451,6 +452,8 @@ def test_bad_input_is_one_clear_line(tmp_path, overrides, words):
         ("protocol.fraction=abc", "must be a number"),
         ("learning_rate=abc", "must be a number"),
         ("objective.l2=abc", "must be a number"),
+        ("annealing.end=abc", "must be a number"),
+        ("model.residual=abc", "must be a number"),
         ("ckpt_path=5", "must be the name of a file"),
     ],
 )
@@ -475,7 +478,7 @@ def test_an_option_that_nothing_reads_is_refused():
             with pytest.raises(L2QError, match=re.escape(f"{override}: {words}")):
                 check_added(["seed=1", override], plain)
     check_added(
-        ["epochs=1", "+trainer.limit_train_batches=2", "+annealing.hold=0.5", "++epochs=3", "~experiment"], {}
+        ["epochs=1", "+trainer.limit_train_batches=2", "+dataset.l2.l2q=0", "++epochs=3", "~experiment"], {}
     )
 
 

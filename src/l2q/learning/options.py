@@ -24,13 +24,15 @@ WHOLE = {
     "protocol.split_seed": 0,
 }
 NUMBERS = (
+    "annealing.end",
     "dataset.test_fraction",
     "learning_rate",
+    "model.residual",
     "objective.l2",
     "objective.temperature",
     "protocol.fraction",
 )
-CONSTRUCTED = ("model", "annealing", "objective", "trainer", "logger", "hydra")
+CONSTRUCTED = ("dataset", "model", "annealing", "objective", "trainer", "logger")
 DEFAULT_KS = [10, 20, 50]  # as conf/config.yaml has them
 SWITCHES = ("fit", "test", "new_users", "dataset.verify")
 

@@ -1,7 +1,8 @@
 """Annealing: curves from progress p in [0, 1] to strength t in [0, 1], float at 0 and hard codes at 1.
 
-p = ``end`` times the share of the epochs that are done: with an end below 1 the trained model stays soft, with
-one above 1 its codes are hard from the share 1 / end on. What is measured and exported is hard at any time.
+p = ``end`` times the share of the epochs that are done: with an end below 1 the trained model stays soft
+(by most curves), with one above 1 its codes are hard from the share 1 / end on. What is measured and exported is
+hard at any time.
 
 How a strength softens the codes is the relaxation, in ``quantizers``. Under tanh the slope is
 beta = t / (1 - t), so a linear curve raises beta slowly at first and without bound at the end.
@@ -85,7 +86,7 @@ class Annealing:
         for option, fine, rule in (
             ("curve", self.curve in CURVES, f"one of {', '.join(CURVES)}"),
             ("relaxation", self.relaxation in RELAXATIONS, f"one of {', '.join(RELAXATIONS)}"),
-            ("end", self.end > 0, "above 0"),
+            ("end", 0 < self.end < math.inf, "above 0"),
             ("hold", 0 <= self.hold < 1, "at least 0 and below 1"),
             ("minimum", 0 < self.minimum < 1, "between 0 and 1"),
             ("stages", self.stages >= 1, "at least 1"),

@@ -100,7 +100,7 @@ class DenseIndex:
             for product, side_, values in zip(some, sides, self._items, strict=True):
                 np.matmul(side_, values[tile].T, out=product)
             _rank(
-                some, scaled, factors, self._item_scales[:, tile], first, next_excluded,
+                some, scaled, factors, np.ascontiguousarray(self._item_scales[:, tile]), first, next_excluded,
                 excluded.indptr[rows + 1], excluded.items, scores, items,
             )  # fmt: skip
 
