@@ -19,7 +19,7 @@ from l2q.representations import Representations, Rows
 from l2q.retrieval import kernels, packing
 
 _TILE = 4096  # items of a tile
-_CACHE_BYTES = 2**25  # of the products of a chunk and a tile
+_CACHE_BYTES = 2**24  # of the products of a chunk and a tile
 
 
 class Index(Protocol):
