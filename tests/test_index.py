@@ -217,6 +217,24 @@ def test_chunk_is_halved_when_memory_runs_out(monkeypatch):
     assert sizes == [5, 2, 2, 1]
 
 
+def test_a_chunk_that_ran_out_of_memory_between_two_tiles_is_ranked_anew(monkeypatch):
+    users, rank, calls = np.array([0, 1, 0]), l2q.retrieval.index._rank, []
+    exclude = Interactions.from_pairs([0, 1, 1], [3, 0, 4], 2, 5)
+    expected = DenseIndex(literal()).search(users, 4, exclude)
+
+    def scarce(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise MemoryError
+        rank(*arguments)
+
+    monkeypatch.setattr(l2q.retrieval.index, "_TILE", 2)
+    monkeypatch.setattr(l2q.retrieval.index, "_rank", scarce)
+    for one, other in zip(DenseIndex(literal()).search(users, 4, exclude), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(calls) == 2 + 3 * 3  # a tile, the failure, three tiles of one user after the other
+
+
 def test_no_users(build):
     scores, items = build(literal()).search(np.array([], np.int64), 3)
     assert scores.shape == items.shape == (0, 3)

@@ -13,9 +13,7 @@ from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
 from l2q.metrics import per_user_metrics
 
-BYTES_PER_SCORE = (
-    8  # what scoring the whole catalogue holds for one user and item: a float32, and as much again
-)
+BYTES_PER_SCORE = 8  # for one user and item where the whole catalogue is scored: a float32, and as much again
 
 
 def deciding_cutoff(num_items: int) -> int:
