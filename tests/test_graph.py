@@ -56,15 +56,21 @@ def test_graph_of_a_path_has_its_hand_worked_weights():
         np.testing.assert_allclose(Propagation(graph, backend)(torch.eye(5)), expected, 1e-6)
 
 
-@pytest.mark.parametrize("num_items", [1, 256, 257, 1000, 70_000])
+@pytest.mark.parametrize("num_items", [1, 256, 1024, 1025, 4000, 70_000])
 def test_items_see_their_users_in_ascending_order_whatever_the_number_of_ranges(num_items):
     interactions = random_interactions(num_users=90, num_items=num_items + 3, num_pairs=4000)
     graph, expected = Graph.from_interactions(interactions), interactions.to_csr(np.int8).tocsc()
     assert np.array_equal(graph.indptr[90:], len(interactions) + expected.indptr)
     assert np.array_equal(graph.indices[len(interactions) :], expected.indices)
     ends = np.repeat(np.arange(graph.num_nodes), np.diff(graph.indptr)), graph.indices
-    degrees = np.diff(graph.indptr).astype(float)
-    assert np.array_equal(graph.values, np.prod([degrees[e] ** -0.5 for e in ends], axis=0).astype("f4"))
+    roots = (np.maximum(np.diff(graph.indptr), 1) ** -0.5).astype("f4")
+    assert np.array_equal(graph.values, np.prod([roots[e] for e in ends], axis=0))
+
+
+def test_products_start_at_a_line_of_the_cache():
+    propagation = Propagation(Graph.from_interactions(random_interactions()), "numba")
+    products = [propagation(embeddings(54, 64)) for _ in range(5)]  # all kept: each has memory of its own
+    assert {product.data_ptr() % 64 for product in products} == {0}
 
 
 @pytest.mark.parametrize(("backend", "device"), PLACES)

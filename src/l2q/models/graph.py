@@ -39,14 +39,12 @@ class Graph:
     @classmethod
     def from_interactions(cls, interactions: Interactions) -> Graph:
         """O(edges): the rows of R, shifted by M, above the rows of R^T."""
-        num_users, num_items = interactions.num_users, interactions.num_items
-        indptr, users = _transpose(interactions.indptr, interactions.items, num_items)
-        return cls(
-            indptr=np.concatenate([interactions.indptr, len(interactions) + indptr[1:]]),
-            indices=np.concatenate([interactions.items + np.int32(num_users), users]),
-            num_users=num_users,
-            num_items=num_items,
-        )
+        num_users, num_items, num_pairs = interactions.num_users, interactions.num_items, len(interactions)
+        indices = np.empty(2 * num_pairs, np.int32)
+        np.add(interactions.items, np.int32(num_users), out=indices[:num_pairs])
+        pointers = _transpose(interactions.indptr, interactions.items, num_items, indices[num_pairs:])
+        indptr = np.concatenate([interactions.indptr, num_pairs + pointers[1:]])
+        return cls(indptr, indices, num_users, num_items)
 
     @property
     def num_nodes(self) -> int:
@@ -56,8 +54,11 @@ class Graph:
     def values(self) -> np.ndarray:
         """D_v^-1/2 D_w^-1/2 of every edge, float32, beside ``indices``."""
         values = np.empty(len(self.indices), np.float32)
+        roots = (np.maximum(np.diff(self.indptr), 1) ** -0.5).astype(
+            np.float32
+        )  # read at random: half the room
         use_threads_of_torch()
-        _edge_values(self.indptr, self.indices, np.maximum(np.diff(self.indptr), 1) ** -0.5, values)
+        _edge_values(self.indptr, self.indices, roots, values)
         return values
 
     def to_torch(self, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -72,21 +73,22 @@ class Graph:
             )
 
 
-def _transpose(indptr, items, num_items):
-    """Compressed rows of R^T, users ascending: a counting sort by ranges of items, then one within each range.
+def _transpose(indptr, items, num_items, users):
+    """Puts the compressed rows of R^T, users ascending, into ``users`` and returns where they start: a counting
+    sort by ranges of items, then one within each range.
 
-    Sorted at once by item, every edge would miss the cache as soon as the items outgrow it; 256 ranges do so
+    Sorted at once by item, every edge would miss the cache as soon as the items outgrow it; 1,024 ranges do so
     later. Both passes use all cores.
     """
-    shift, chunks = max(int(num_items - 1).bit_length() - 8, 0), 32
+    shift, chunks = max(int(num_items - 1).bit_length() - 10, 0), 32
     bounds = np.searchsorted(indptr, np.arange(chunks + 1) * len(items) // chunks)
     bounds[chunks] = len(indptr) - 1
     # NumPy asks for huge pages, memory from within a kernel has small ones
-    pairs, users = np.empty((len(items), 2), np.int32), np.empty(len(items), np.int32)
+    pairs = np.empty((len(items), 2), np.int32)
     pointers = np.full(num_items + 1, len(items))
     use_threads_of_torch()
     _sort_by_item(indptr, items, shift, bounds, pairs, pointers, users)
-    return pointers, users
+    return pointers
 
 
 @njit(parallel=True, cache=True)
@@ -127,13 +129,13 @@ def _sort_by_item(indptr, items, shift, bounds, pairs, pointers, users):
 
 
 @njit(parallel=True, cache=True)
-def _edge_values(indptr, indices, scales, values):
-    """values[e] = scales[v] scales[w] of edge e = (v, w)."""
+def _edge_values(indptr, indices, roots, values):
+    """values[e] = roots[v] roots[w] of edge e = (v, w)."""
     for chunk in prange(64):
-        first, last = chunk * len(scales) // 64, (chunk + 1) * len(scales) // 64
+        first, last = chunk * len(roots) // 64, (chunk + 1) * len(roots) // 64
         for node in range(first, last):
             for e in range(indptr[node], indptr[node + 1]):
-                values[e] = scales[node] * scales[indices[e]]
+                values[e] = roots[node] * roots[indices[e]]
 
 
 class Propagation:
