@@ -1,7 +1,10 @@
 """The search protocol: literal rankings, ties, exclusions; dense and packed give the same bits."""
 
+import sys
+
 import numpy as np
 import pytest
+import torch
 
 import l2q.retrieval.index
 from l2q.data.interactions import Interactions
@@ -158,7 +161,9 @@ def test_back_ends_agree_at_every_width(kind):
         assert (packed[1][4] == -1).all()
 
 
-def test_float_values_rank_as_in_float64():
+@pytest.mark.parametrize("library", [torch, None], ids=["torch", "numpy"])
+def test_float_values_rank_as_in_float64(monkeypatch, library):
+    monkeypatch.setitem(sys.modules, "torch", library)
     rng = np.random.default_rng(3)
     users, items = rng.standard_normal((40, 12)), rng.standard_normal((300, 12))
     representations = Representations(
