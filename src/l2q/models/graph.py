@@ -54,11 +54,11 @@ class Graph:
     def values(self) -> np.ndarray:
         """D_v^-1/2 D_w^-1/2 of every edge, float32, beside ``indices``."""
         values = np.empty(len(self.indices), np.float32)
-        roots = (np.maximum(np.diff(self.indptr), 1) ** -0.5).astype(
-            np.float32
-        )  # read at random: half the room
+        roots = np.maximum(np.diff(self.indptr), 1) ** -0.5
         use_threads_of_torch()
-        _edge_values(self.indptr, self.indices, roots, values)
+        _edge_values(
+            self.indptr, self.indices, roots.astype(np.float32), values
+        )  # read at random: half the room
         return values
 
     def to_torch(self, device: torch.device, dtype: torch.dtype) -> Tensor:
