@@ -145,19 +145,15 @@ def _sum_block(typing_context, width, columns, later, values, X, j, y):
 
         total = cgutils.alloca_once_value(builder, ir.Constant(vector, None))
         with cgutils.for_range(builder, count) as loop:
-            if lanes > 1:
-                wanted = block_of_X(later_data, loop.index, byte)
-                for offset in range(
-                    0, lanes * align, LINE
-                ):  # to read (0), into the second level (2), data (1)
-                    line = builder.gep(wanted, [number(offset)])
-                    builder.call(prefetch, [line, number(0), number(2), number(1)])
+            for offset in range(0, lanes * align, LINE) if lanes > 1 else ():
+                line = builder.gep(block_of_X(later_data, loop.index, byte), [number(offset)])
+                # 0: to read; 2: into the second level, whose queue is longer than the first's; 1: data
+                builder.call(prefetch, [line, number(0), number(2), number(1)])
             value = builder.load(builder.gep(value_data, [loop.index]))
             undefined = ir.Constant(ir.VectorType(element, 1), ir.Undefined)
             single = builder.insert_element(undefined, value, number(0))
-            factor = builder.shuffle_vector(
-                single, undefined, ir.Constant(ir.VectorType(number, lanes), None)
-            )
+            everywhere = ir.Constant(ir.VectorType(number, lanes), None)
+            factor = builder.shuffle_vector(single, undefined, everywhere)
             row = builder.load(block_of_X(column_data, loop.index), align=align)
             product = builder.fmul(factor, row, flags=["contract"])
             builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)
