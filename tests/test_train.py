@@ -96,6 +96,7 @@ def test_a_run_leaves_what_it_promises(tmp_path):
     assert "Recall@20" in done.stdout
     assert "holdout" in done.stdout
     assert "expects to take" in done.stdout
+    assert "epoch 1 of 2, " in done.stdout  # no terminal: lines instead of the bar
     rows = list(csv.DictReader((folder / "history.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[-1]["val/recall_20"]) > 0

@@ -335,7 +335,9 @@ class FiniteLoss(Callback):
 
 
 class EpochProgress(Callback):
-    """One bar over the whole training with the time left; says at the start how long it expects to take."""
+    """One bar over the whole training with the time left; says at the start how long it expects to take.
+
+    Where the output is no terminal, which shows the bar at the end alone, ten lines tell of the training."""
 
     def __init__(self) -> None:
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
@@ -344,7 +346,7 @@ class EpochProgress(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         self.start = trainer.current_epoch
-        self.timed: list[float] = []  # when the first batches ended; the very first one compiles kernels
+        self.timed: list[float] = []  # when the first batches ended; the first two compile kernels
         self.bar.start()
         self.task = self.bar.add_task(
             "training", total=trainer.max_epochs, completed=trainer.current_epoch, values=""
@@ -353,11 +355,11 @@ class EpochProgress(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_index: int
     ) -> None:
-        if len(self.timed) < 4:
+        if len(self.timed) < 6:
             self.timed.append(time.perf_counter())
-            if len(self.timed) == 4:
+            if len(self.timed) == 6:
                 steps = ((trainer.max_epochs or 1) - self.start) * trainer.num_training_batches
-                minutes = (self.timed[3] - self.timed[0]) / 3 * steps / 60
+                minutes = float(np.median(np.diff(self.timed))) * steps / 60
                 self.bar.console.print(f"expects to take {minutes:.1f} minutes and what evaluation costs")
         self.bar.update(
             self.task, completed=trainer.current_epoch + (batch_index + 1) / trainer.num_training_batches
@@ -367,7 +369,14 @@ class EpochProgress(Callback):
         shown = {"train/loss": "loss", "val/recall_20": "val recall@20"}
         found = {label: trainer.callback_metrics.get(key) for key, label in shown.items()}
         text = "  ".join(f"{label} {float(value):.4f}" for label, value in found.items() if value is not None)
-        self.bar.update(self.task, completed=trainer.current_epoch + 1, values=text)
+        done, total = trainer.current_epoch + 1, trainer.max_epochs or 1
+        self.bar.update(self.task, completed=done, values=text)
+        tenth = done * 10 // total > (done - 1) * 10 // total
+        if tenth and done < total and not self.bar.console.is_terminal:
+            steps = trainer.num_training_batches
+            a_step = (time.perf_counter() - self.timed[0]) / max((done - self.start) * steps - 1, 1)
+            left = a_step * steps * (total - done) / 60
+            self.bar.console.print(f"epoch {done} of {total}, {left:.1f} minutes left  {text}")
 
     def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
         self.bar.stop()
