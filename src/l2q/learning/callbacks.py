@@ -337,12 +337,13 @@ class FiniteLoss(Callback):
 class EpochProgress(Callback):
     """One bar over the whole training with the time left; says at the start how long it expects to take.
 
-    Where the output is no terminal, which shows the bar at the end alone, ten lines tell of the training."""
+    Ten lines instead of the bar where the output is no terminal."""
 
     def __init__(self) -> None:
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False))
         self.bar = Progress(*columns, *times, TextColumn("{task.fields[values]}"))
+        self.bar.disable = not self.bar.console.is_terminal
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         self.start = trainer.current_epoch
@@ -372,7 +373,7 @@ class EpochProgress(Callback):
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 1
         self.bar.update(self.task, completed=done, values=text)
         tenth = done * 10 // total > (done - 1) * 10 // total
-        if tenth and done < total and not self.bar.console.is_terminal:
+        if tenth and self.bar.disable:
             steps = trainer.num_training_batches
             a_step = (time.perf_counter() - self.timed[0]) / max((done - self.start) * steps - 1, 1)
             left = a_step * steps * (total - done) / 60
