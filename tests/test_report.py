@@ -7,7 +7,7 @@ import pytest
 
 from l2q.cli import main
 from l2q.learning.results import show
-from l2q.report import markdown, read
+from l2q.report import markdown, overview, read
 
 
 def metrics(model: str, recall: float, seed: int, item_bytes: float = 1024.0) -> dict:
@@ -61,6 +61,22 @@ def test_a_lightgcn_that_falls_short_of_the_published_one_is_no_reference(ours, 
     assert f" {0.19 / reference:.1%} / " in lines[-1]
     runs = [run | {"dataset": "gowalla", "protocol": "holdout"} for run in runs]
     assert "published" not in markdown(runs)  # trained on less than what the published figures were
+
+
+def test_one_line_for_each_set_with_the_best_codes_of_every_model():
+    runs = [metrics("lightgcn", 0.4, 0), metrics("l2q_anl", 0.2, 0, 48.0), metrics("l2q_anl", 0.3, 0, 108.0)]
+    assert overview(runs) == ""  # its table says it all
+    other = [metrics("lightgcn", 0.3, 0), metrics("l2q", 0.1, 0, 96.0), metrics("spectral", 0.2, 0)]
+    no_reference = metrics("l2q", 0.1, 0) | {"dataset": "alone"}
+    unread = {"val/recall_20": 0.1, "val/ndcg_20": 0.1}
+    unread = {key: value for key, value in (runs[0] | unread).items() if not key.startswith("test/")}
+    runs += [run | {"dataset": "gowalla", "protocol": "final"} for run in other] + [no_reference, unread]
+    assert overview(runs).splitlines() == [
+        "| Recall@20 / NDCG@20 | `lightgcn` | `l2q` | `l2q_anl` |",
+        "|---|---:|---:|---:|",
+        "| gowalla | 0.3000 / 0.1500, 8,192 bits | 33.3% / 33.3%, 768 bits |  |",
+        "| toy | 0.4000 / 0.2000, 8,192 bits |  | 75.0% / 75.0%, 864 bits |",
+    ]
 
 
 def test_runs_of_other_options_are_rows_of_their_own():
@@ -205,5 +221,7 @@ def test_the_table_of_a_run_shows_names_as_they_are(capsys):
 
 
 def test_every_stored_result_can_be_read():
-    table = markdown(read(Path(__file__).parents[1] / "outputs" / "results"))
-    assert table in (Path(__file__).parents[1] / "README.md").read_text()  # the README's table is theirs
+    runs = read(Path(__file__).parents[1] / "outputs" / "results")
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert overview(runs) in readme  # the README's tables are theirs
+    assert markdown(runs) in readme

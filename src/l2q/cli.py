@@ -391,7 +391,7 @@ def report(folder: str, figure: str | None) -> None:
     import l2q.report
 
     runs = l2q.report.read(folder)
-    print(l2q.report.markdown(runs))
+    print("\n\n".join(filter(None, (l2q.report.overview(runs), l2q.report.markdown(runs)))))
     if figure:
         l2q.report.figure(runs, figure)
 

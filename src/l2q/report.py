@@ -71,6 +71,32 @@ def _lacks(run: Any) -> str:
     return ""
 
 
+Rows = dict[tuple[str, int, frozenset[str]], list[dict[str, Any]]]
+
+
+def overview(runs: list[dict[str, Any]]) -> str:
+    """One line per dataset: what part of LightGCN's Recall@20 and NDCG@20 on test the best row of every 1-bit model
+    has, with bits per item. Empty where fewer than two datasets have a LightGCN to be compared with."""
+    tables = [(here, _rows(here), *_lightgcn(here)) for _, here in _blocks(runs) if _part(here[0]) == "test"]
+    tables = [table for table in tables if table[2]]
+    if len(tables) < 2:
+        return ""
+    codes = [model for model in _models(runs) if model not in FLOAT]
+    codes = [model for model in codes if any(run["model"] == model for run in runs)]
+    lines = [
+        "| Recall@20 / NDCG@20 | `lightgcn` | " + " | ".join(f"`{model}`" for model in codes) + " |",
+        "|---|" + "---:|" * (1 + len(codes)),
+    ]
+    for here, rows, reference, bits in tables:
+        cells = ["{:.4f} / {:.4f}, {:,} bits".format(*reference, bits)]
+        for model in codes:
+            groups = [group for group in rows.values() if group[0]["model"] == model]
+            best = max(groups, key=_means, default=None)
+            cells.append(f"{_shares(best, reference)}, {_bits(best[0]):,} bits" if best else "")
+        lines.append(f"| {here[0]['dataset']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def markdown(runs: list[dict[str, Any]]) -> str:
     """One table per dataset and protocol: mean +- standard deviation over seeds of Recall@20 and NDCG@20, what
     part of the best LightGCN row's that is and of the best float row's (by Recall@20), bits per item row, training
@@ -80,18 +106,11 @@ def markdown(runs: list[dict[str, Any]]) -> str:
     published figures."""
     blocks = []
     for title, here in _blocks(runs):
-        here = here + _teachers(here)
-        rows: dict[tuple[str, float, frozenset[str]], list[dict[str, Any]]] = {}
-        for run in here:
-            rows.setdefault((_name(run, here), _bits(run), _settings(run)), []).append(run)
+        rows = _rows(here)
         floats = [_means(group) for group in rows.values() if group[0]["model"] in FLOAT]
-        lightgcn = max(
-            (_means(group) for group in rows.values() if group[0]["model"] == "lightgcn"), default=()
-        )
-        published = PUBLISHED.get(here[0]["dataset"]) if "`final`" in title else None
-        if published and (not lightgcn or lightgcn[0] < 0.97 * published[0]):
-            lightgcn = published
-            title += "; of LightGCN as published, {:.4f} / {:.4f} with 2,048 bits".format(*published)
+        lightgcn, bits = _lightgcn(here)
+        if lightgcn and lightgcn == _published(here):
+            title += "; of LightGCN as published, {:.4f} / {:.4f} with {:,} bits".format(*lightgcn, bits)
         references = [lightgcn, max(floats, default=())]
         lines = [
             title,
@@ -104,12 +123,7 @@ def markdown(runs: list[dict[str, Any]]) -> str:
             rows.items(), key=lambda row: (place[row[1][0]["model"]], row[0][:2])
         ):
             found = {key: [_value(run, key) for run in group] for key in ("recall", "ndcg")}
-            shares = (
-                " / ".join(_share(own, other) for own, other in zip(_means(group), reference, strict=True))
-                if reference
-                else ""
-                for reference in references
-            )
+            shares = (_shares(group, reference) if reference else "" for reference in references)
             epochs = sorted({run["epochs"] for run in group})
             seconds = statistics.mean(run["fit_seconds"] + run.get("start_seconds", 0) for run in group)
             trained = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]}-{epochs[-1]}"
@@ -171,8 +185,10 @@ def spread(values: list[float]) -> str:
     return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.4f}"
 
 
-def _share(own: float, other: float) -> str:
-    return f"{own / other:.1%}" if other else "–"
+def _shares(group: list[dict[str, Any]], reference: tuple[float, ...]) -> str:
+    """What part of a reference's Recall@20 and NDCG@20 a row has."""
+    pairs = zip(_means(group), reference, strict=True)
+    return " / ".join(f"{own / other:.1%}" if other else "–" for own, other in pairs)
 
 
 def _part(run: dict[str, Any]) -> str:
@@ -220,6 +236,32 @@ def _blocks(runs: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]
         title = f"**{run['dataset']}**, protocol `{run['protocol']}`{part}"
         blocks.setdefault(title, []).append(run)
     return sorted(blocks.items())
+
+
+def _rows(here: list[dict[str, Any]]) -> Rows:
+    """The rows of a table, teachers included: by name, bits and settings, the runs of every seed."""
+    rows: Rows = {}
+    here = here + _teachers(here)
+    for run in here:
+        rows.setdefault((_name(run, here), _bits(run), _settings(run)), []).append(run)
+    return rows
+
+
+def _published(here: list[dict[str, Any]]) -> tuple[float, ...]:
+    """What was published for a table's split; runs that did not train on all of train are not compared with it."""
+    ours = here[0]["protocol"] == "final" and _part(here[0]) == "test"
+    return PUBLISHED.get(here[0]["dataset"], ()) if ours else ()
+
+
+def _lightgcn(here: list[dict[str, Any]]) -> tuple[tuple[float, ...], int]:
+    """The reference of a table and its bits per item: our best LightGCN, or the published one where ours is missing
+    or below 97 % of its Recall@20; nothing where there is neither."""
+    rows = [group for group in _rows(here).values() if group[0]["model"] == "lightgcn"]
+    best = max(rows, key=_means, default=None)
+    published = _published(here)
+    if published and (not best or _means(best)[0] < 0.97 * published[0]):
+        return published, 32 * 64
+    return (_means(best), _bits(best[0])) if best else ((), 0)
 
 
 def _words(run: dict[str, Any]) -> list[str]:
