@@ -82,7 +82,10 @@ def main() -> None:
 
     records = []
     for name in arguments.sets:
-        dataset = load_dataset(name, dir=None if name == "debian" else arguments.data / name)
+        folder = arguments.data / name
+        if not folder.is_dir():  # where not all of a set is at hand
+            folder = arguments.data / f"{name}_partial"
+        dataset = load_dataset(name, dir=None if name == "debian" else folder)
         train, part = dataset.train, dataset.test
         if arguments.part == "val":
             train, part = holdout(dataset.train, 0.1, 0)

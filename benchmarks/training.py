@@ -630,7 +630,8 @@ def main() -> None:
 
     repeats, full = options.repeats, options.full
     busy = os.getloadavg()[0] > 0.5
-    console.print(machine())
+    where = machine()
+    console.print(where)
     if busy:
         console.print("[bold red]The machine is busy: these figures are no measurement to quote.[/]")
     gowalla = read_dataset(options.data / "gowalla", "gowalla")
@@ -661,7 +662,8 @@ def main() -> None:
                 result = benchmark()
             records += result if isinstance(result, list) else [result]
             if options.json:
-                options.json.write_text(json.dumps([asdict(r) for r in records], indent=1) + "\n")
+                written = [asdict(record) | {"machine": where} for record in records]
+                options.json.write_text(json.dumps(written, indent=1) + "\n")
 
     table = Table("what", "ours", "peer", "ratio", "unit", "note (spread: best to third quartile, ms)")
     for r in records:

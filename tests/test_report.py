@@ -28,7 +28,7 @@ def metrics(model: str, recall: float, seed: int, item_bytes: float = 1024.0) ->
 def test_means_spreads_and_shares_of_lightgcn():
     runs = [metrics("l2q_anl", 0.28, 0, 108.0), metrics("lightgcn", 0.3, 0), metrics("lightgcn", 0.4, 1)]
     lines = markdown(runs).splitlines()
-    assert lines[0] == "**toy**, protocol `holdout`"
+    assert lines[0] == "**toy**, protocol `holdout` (random split)"
     assert lines[4] == (
         "| `lightgcn` | 8,192 | 0.3500 ± 0.0707 | 0.1750 ± 0.0354 | 100.0% / 100.0% | 100.0% / 100.0% | 2 "
         "| 10-11 | 4 s |"
@@ -92,6 +92,19 @@ def test_runs_of_other_options_are_rows_of_their_own():
         ["| `lightgcn`", "0.3500 ± 0.0707", "100.0% / 100.0%", "2"],
         ["| `lightgcn` `learning_rate=0.1`", "0.2000", "57.1% / 57.1%", "1"],
         ["| `lightgcn` `learning_rate=0.1` `epochs=5`", "0.1000", "28.6% / 28.6%", "1"],
+    ]
+
+
+def test_ways_to_draw_the_validation_part_are_tables_of_their_own():
+    files = [
+        {"split": "cluster"},
+        {"command": "python train.py protocol.split=cluster"},
+        {"split": "random"},
+        {},
+    ]
+    titles = [markdown([metrics("l2q", 0.2, 0) | said]).splitlines()[0] for said in files]
+    assert titles == [
+        f"**toy**, protocol `holdout` ({split} split)" for split in ["cluster"] * 2 + ["random"] * 2
     ]
 
 
@@ -175,7 +188,7 @@ def test_settings_that_left_test_unread_stand_by_what_few_commands_say(option):
         words = f"model=l2q_plus model.embedding_dim={bits} test=false seed=0 {option.format(weight)}"
         runs.append(run | {"command": f"python train.py {words}"})
     lines = markdown(runs).splitlines()
-    assert lines[0] == "**toy**, protocol `holdout`, validation"
+    assert lines[0] == "**toy**, protocol `holdout` (random split), validation"
     assert [line.split(" |")[:3] for line in lines[4:]] == [
         ["| `l2q_plus`", " 64", " 0.1000"],
         ["| `l2q_plus`", " 256", " 0.2200"],

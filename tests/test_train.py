@@ -84,7 +84,7 @@ def test_a_run_leaves_what_it_promises(tmp_path):
         "wandb_id.txt",
     }
     assert metrics["model"] == "l2q_anl"
-    assert metrics["protocol"] == "holdout"
+    assert (metrics["protocol"], metrics["split"]) == ("holdout", "random")
     # what is measured is what ships
     for key in ("recall_20", "ndcg_20"):
         assert 0 < metrics[f"test/{key}"] == metrics[f"test/packed/{key}"]
@@ -347,6 +347,7 @@ def test_a_catalogue_smaller_than_the_cut_offs(tmp_path, plus):
     values = metrics_of(only(tmp_path, "outputs/table_events/l2q_plus/*"))
     assert values["test/recall_20"] > 0
     assert "test/recall_50" not in values
+    assert values["teacher"]["filter"]["rank"] in (4, 8, 16, 32, 45)  # what the run chose is no secret
 
 
 @pytest.mark.parametrize(("ks", "kept"), [([], [7]), (["eval.ks=[3,20]"], [3]), (["eval.ks=[20]"], None)])

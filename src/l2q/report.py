@@ -233,7 +233,7 @@ def _blocks(runs: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]
     blocks: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         part = "" if _part(run) == "test" else ", validation"
-        title = f"**{run['dataset']}**, protocol `{run['protocol']}`{part}"
+        title = f"**{run['dataset']}**, protocol `{run['protocol']}`{_split(run)}{part}"
         blocks.setdefault(title, []).append(run)
     return sorted(blocks.items())
 
@@ -262,6 +262,13 @@ def _lightgcn(here: list[dict[str, Any]]) -> tuple[tuple[float, ...], int]:
     if published and (not best or _means(best)[0] < 0.97 * published[0]):
         return published, 32 * 64
     return (_means(best), _bits(best[0])) if best else ((), 0)
+
+
+def _split(run: dict[str, Any]) -> str:
+    """How the validation part of a run was drawn; of files from before it stood there, by the command."""
+    if run["protocol"] != "holdout":
+        return ""
+    return f" ({run.get('split', 'cluster' if 'protocol.split=cluster' in run.get('command', '') else 'random')} split)"
 
 
 def _words(run: dict[str, Any]) -> list[str]:

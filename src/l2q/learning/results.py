@@ -153,6 +153,8 @@ def show(metrics: dict[str, Any], ks: list[int], folder: Path) -> None:
     """The short table at the end of a run."""
     console = Console(markup=False, emoji=False)  # names of sets and folders are no markup
     title = f"{metrics['model']} on {metrics['dataset']}, protocol {metrics['protocol']}"
+    if "split" in metrics:
+        title += f" ({metrics['split']} split)"
     columns, rows = summary_rows(metrics, ks)
     if rows:
         table = Table(title=title, title_justify="left")

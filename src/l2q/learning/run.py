@@ -8,6 +8,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ class Run:
             "dataset": self.dataset.name,
             "seed": self.config["seed"],
             "protocol": self.config["protocol"]["name"],
+            **({} if self.data.val is None else {"split": self.config["protocol"]["split"]}),
             "epochs": epochs,
             "embedding_dim": self.config["model"]["embedding_dim"],
         }
@@ -129,6 +131,7 @@ class Run:
             np.savez_compressed(self.folder / "per_user.npz", allow_pickle=False, **per_user)
         # training takes the codes away from the teacher that they were fitted to
         start = None if epochs else self.recommender.encoder.start
+        chosen = {} if start is None else {"teacher": asdict(start.teacher)}
         if start is not None:
             metrics |= self._measure_teacher(TeacherIndex(start.scores, start.lists))
         index = self.folder / "index"
@@ -145,6 +148,7 @@ class Run:
             "fit_seconds": max(fitted - started, sum(self.time_split.values())),
             "total_seconds": time.perf_counter() - started,
             **self.time_split,
+            **chosen,
             "config_hash": self.config_hash,
             **results.environment(),
         }

@@ -66,9 +66,10 @@ class Spectral:
 
 
 class Start(tuple[np.ndarray, np.ndarray]):
-    """Both sides of E^(0); the teacher's scores and every user's best items by them, whose first the codes were
+    """Both sides of E^(0); the teacher, its scores and every user's best items by them, whose first the codes were
     fitted to; and what an index keeps of the teacher's filter for users who come later."""
 
+    teacher: Teacher
     scores: TeacherScores
     lists: sparse.csr_array
     filter_side: FilterSide
@@ -98,7 +99,7 @@ class FittedCodes:
         assert codes.items.scales is not None
         start = Start((codes.users.values.astype(np.float32), codes.items.values * codes.items.scales))
         weight = self.descent.list_weight(lists)
-        start.scores, start.lists = scores, ranking
+        start.teacher, start.scores, start.lists = self.teacher, scores, ranking
         start.filter_side = FilterSide.of(self.teacher.filter, scores.filter, weight, self.length)
         return start
 
