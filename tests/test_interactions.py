@@ -218,10 +218,11 @@ def test_events_keep_numbers_as_strings_and_split_by_seed(tmp_path):
     ("text", "message"),
     [
         ("", "cannot read .*Empty CSV"),
-        ("user\nann\n", "has 1 column; .* commas between them in a .csv"),
+        ("user\nann\n", "has one column, 'user'; .* commas between them in a .csv"),
         ("user,item\n", "has no interactions"),
         ("id,id\nann,tea\n", "the first two columns are both named 'id'; name them apart"),
-        ("7,10.5\n7,12\n", "the first line, 7, 10.5, is numbers where .* put a header above it"),
+        ("ann,12\nann,13\n", "the first line, ann, 12, has a number where"),
+        ("7,10.5\n7,12\n", "the first line, 7, 10.5, has a number where .* put a header above it"),
         ("user,item\nann,tea\n,tea\n", "row 2 below the header has no user"),
         ('user,item\nann,tea\nann,"te\ra"\n', "row 2 below the header has a line break in item"),
         ("user,item\nann,tea\nbob,tea,5\n", "cannot read .*Expected 2 columns, got 3"),
@@ -238,9 +239,20 @@ def test_bad_events_are_named(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
+def test_columns_that_hardly_anyone_has_twice_are_asked_about(tmp_path):
+    lines = [f"{second},u{second % 40},i{second % 30}" for second in (*range(300), 0)]
+    lines[-1] = "0,u7,i7"  # one moment has two events
+    (tmp_path / "events.csv").write_text("\n".join(["time,user,item", *lines]))
+    with pytest.warns(
+        UserWarning, match=r"1 of 301 events are test.* column 'time', .* 'user'; are these the"
+    ):
+        data = read_dataset(tmp_path / "events.csv", "shop")
+    assert data.columns == ("time", "user")
+
+
 def test_other_encodings_are_named(tmp_path):
     (tmp_path / "events.csv").write_bytes("user,item\nann,thé\nann,café\n".encode("latin-1"))
-    with pytest.raises(L2QError, match="invalid UTF8 data; save it as UTF-8"):
+    with pytest.raises(L2QError, match="column 'item' is not UTF-8 text; save the file as UTF-8"):
         read_dataset(tmp_path / "events.csv", "shop")
 
 

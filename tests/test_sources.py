@@ -156,6 +156,9 @@ def test_without_address_the_files_are_asked_for(cache, tmp_path):
     (tmp_path / "half" / "train.txt").write_text(TRAIN)
     with pytest.raises(L2QError, match=r"tiny: no test\.txt in .*half"):
         load_dataset("tiny", url="http://127.0.0.1:9/never-asked", dir=str(tmp_path / "half"))
+    (tmp_path / "half" / "events.csv").touch()
+    with pytest.raises(L2QError, match=r"no test\.txt .* or a table in it: dataset\.dir=.*half/events\.csv"):
+        load_dataset("tiny", dir=str(tmp_path / "half"))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +166,7 @@ def test_without_address_the_files_are_asked_for(cache, tmp_path):
     [
         ("none.csv", "does not exist"),
         ("a.json", "is no table of events"),
-        ("b.csv.gz", "is no table of events"),
+        ("b.csv.gz", "is packed; unpack it"),
     ],
 )
 def test_what_is_no_table_is_named(tmp_path, name, words):

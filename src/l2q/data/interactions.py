@@ -101,13 +101,14 @@ class Interactions:
 @dataclass(frozen=True)
 class Dataset:
     """A set split into train and test, with equal shapes. Names are (num_users,) and (num_items,) arrays
-    of strings (see ``name_array``); None: the ids are the names."""
+    of strings (see ``name_array``); None: the ids are the names. ``columns`` of users and items, of a table."""
 
     name: str
     train: Interactions
     test: Interactions
     user_names: np.ndarray | None = None
     item_names: np.ndarray | None = None
+    columns: tuple[str, ...] = ()
 
 
 def read_lightgcn(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -168,15 +169,23 @@ def read_dataset(path: str | Path, name: str, split_seed: int = 0, test_fraction
         every = Interactions.from_pairs(users, items, len(user_names), len(item_names))
         _warn(path, len(users) - len(every), "repeated pairs are counted once")
         if not test_fraction:
-            return Dataset(name, every, every.select(np.zeros(len(every), bool)), user_names, item_names)
+            nothing = every.select(np.zeros(len(every), bool))
+            return Dataset(name, every, nothing, user_names, item_names, tuple(columns))
         train, test = holdout(every, test_fraction, split_seed)
         if not len(test):
             raise L2QError(
                 f"{path}: no user, column {columns[0]!r}, has two items, column {columns[1]!r}, so there is none to "
                 "test with; are these the columns of users and items? dataset.test_fraction=0 takes all for train"
             )
+        if len(test) < test_fraction * len(every) / 10:
+            _warn(
+                path,
+                len(test),
+                f"of {len(every):,} events are test, since few users, column {columns[0]!r}, have two items, column "
+                f"{columns[1]!r}; are these the columns of users and items?",
+            )
         _warn_of_cold(path, train, test)
-        return Dataset(name, train, test, user_names, item_names)
+        return Dataset(name, train, test, user_names, item_names, tuple(columns))
 
     if not test_fraction:
         raise L2QError(f"{path}: dataset.test_fraction is of a table; of a folder, test.txt is the test part")
@@ -200,7 +209,7 @@ def read_dataset(path: str | Path, name: str, split_seed: int = 0, test_fraction
     _warn(path, int(known.sum()), "test pairs are in train too and leave test")
     test = test.select(~known)
     _warn_of_cold(path, train, test)
-    return Dataset(name, train, test, *names)
+    return Dataset(name, train, test, names[0], names[1])
 
 
 def read_names(path: str | Path) -> np.ndarray:
@@ -290,6 +299,7 @@ def _read_events(path: Path) -> tuple[list[str], np.ndarray, np.ndarray, np.ndar
     import pyarrow.compute as pc
     from pyarrow import csv, parquet
 
+    columns: list[str] = []
     try:
         if path.suffix.lower() == ".parquet":
             columns = _two(path, parquet.read_schema(path).names)
@@ -299,9 +309,9 @@ def _read_events(path: Path) -> tuple[list[str], np.ndarray, np.ndarray, np.ndar
             parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)  # of other columns' texts
             with csv.open_csv(path, parse_options=parse) as reader:
                 columns = _two(path, reader.schema.names)
-            if all(re.fullmatch(r"\s*-?\d+(\.\d+)?\s*", column) for column in columns):
+            if any(re.fullmatch(r"\s*-?\d+(\.\d+)?\s*", column) for column in columns):
                 raise L2QError(
-                    f"{path}: the first line, {', '.join(columns)}, is numbers where names of columns are "
+                    f"{path}: the first line, {', '.join(columns)}, has a number where names of columns are "
                     "expected; put a header above it, or name the columns, such as user,item"
                 )
             text = csv.ConvertOptions(include_columns=columns, column_types={c: pa.string() for c in columns})
@@ -315,8 +325,10 @@ def _read_events(path: Path) -> tuple[list[str], np.ndarray, np.ndarray, np.ndar
             )
         sides = [column.cast(pa.string()) for column in table.columns]
     except (OSError, pa.ArrowException) as error:
-        advice = "; save it as UTF-8" if "invalid UTF8" in str(error) else ""
-        raise L2QError(f"cannot read {path}: {str(error).splitlines()[0]}{advice}") from error
+        reason = str(error).splitlines()[0]
+        if columns and (wrong := re.search(r"CSV column #([01]): .*invalid UTF8", reason)):
+            reason = f"column {columns[int(wrong[1])]!r} is not UTF-8 text; save the file as UTF-8"
+        raise L2QError(f"cannot read {path}: {reason}") from error
     if not table.num_rows:
         raise L2QError(f"{path} has no interactions")
 
@@ -339,8 +351,8 @@ def _read_events(path: Path) -> tuple[list[str], np.ndarray, np.ndarray, np.ndar
 def _two(path: Path, columns: list[str]) -> list[str]:
     if len(columns) < 2:
         raise L2QError(
-            f"{path} has {len(columns)} column; the first two are user and item, with commas between them in a "
-            ".csv, tabs in a .tsv"
+            f"{path} has one column, {', '.join(columns)!r}; the first two are user and item, with commas between "
+            "them in a .csv, tabs in a .tsv"
         )
     if columns[0] == columns[1]:
         raise L2QError(f"{path}: the first two columns are both named {columns[0]!r}; name them apart")

@@ -34,7 +34,7 @@ def prepare(name: str, **values: Any) -> None:
 
 def load_embedded(path: str | Path, name: str) -> Dataset:
     """The set in an ``.npz`` of ``train_indptr, train_items, test_indptr, test_items, num_items`` and, where
-    there are names, ``user_names, item_names``: UTF-8 bytes, one name per line."""
+    there are names, ``user_names, item_names``: UTF-8 bytes, one name per line; likewise ``columns``."""
     with np.load(path, allow_pickle=False) as arrays:
         num_items = int(arrays["num_items"])
         train, test = (
@@ -43,11 +43,11 @@ def load_embedded(path: str | Path, name: str) -> Dataset:
             )
             for part in ("train", "test")
         )
-        user_names, item_names = (
-            name_array(arrays[side].tobytes().decode().split("\n")) if side in arrays else None
-            for side in ("user_names", "item_names")
+        user_names, item_names, columns = (
+            name_array(arrays[what].tobytes().decode().split("\n")) if what in arrays else None
+            for what in ("user_names", "item_names", "columns")
         )
-    return Dataset(name, train, test, user_names, item_names)
+    return Dataset(name, train, test, user_names, item_names, () if columns is None else tuple(columns))
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,8 @@ class Source:
         is_table = place.suffix.lower() in TABLES
         if is_table != place.is_file():
             what = "is no table of events" if place.is_file() else "does not exist or is no file"
+            if place.is_file() and place.suffix.lower() in (".gz", ".zip", ".bz2", ".xz"):
+                what = "is packed; unpack it"
             raise L2QError(
                 f"{self.name}: {place} {what}; dataset.dir takes one of {', '.join(TABLES)} or a folder with "
                 f"{' and '.join(FILES)}"
@@ -113,6 +115,8 @@ class Source:
         if not missing or place.is_file():
             return []
         advice = f"put train.txt and test.txt into {place}, or name a folder that has them: dataset.dir=PATH"
+        if self.dir and (tables := sorted(file for file in place.glob("*") if file.suffix.lower() in TABLES)):
+            advice += f", or a table in it: dataset.dir={tables[0]}"
         if self.dir or not self.url:
             raise L2QError(f"{self.name}: no {' and no '.join(missing)} in {place}; {advice}")
 
@@ -138,7 +142,7 @@ class Source:
         stats = [file.stat() if file.exists() else None for file in files]
         stamp = np.array([(stat.st_size, stat.st_mtime_ns) if stat else (-1, -1) for stat in stats])
         key = hashlib.sha256(
-            f"{place.resolve()} {self.split_seed} {self.test_fraction} format 2".encode()
+            f"{place.resolve()} {self.split_seed} {self.test_fraction} format 3".encode()
         ).hexdigest()[:12]
         cached = self._cache / f"{self.name}-{key}.npz"
         dataset = _read_cached(cached, self.name, stamp)
@@ -194,9 +198,10 @@ def _write(path: Path, dataset: Dataset, stamp: np.ndarray) -> None:
     arrays: dict[str, Any] = {"stamp": stamp, "num_items": np.array(dataset.train.num_items)}
     for part, pairs in (("train", dataset.train), ("test", dataset.test)):
         arrays |= {f"{part}_indptr": pairs.indptr, f"{part}_items": pairs.items}
-    for side, names in (("user_names", dataset.user_names), ("item_names", dataset.item_names)):
+    lines = {"user_names": dataset.user_names, "item_names": dataset.item_names}
+    for what, names in (lines | {"columns": dataset.columns or None}).items():
         if names is not None:
-            arrays[side] = np.frombuffer("\n".join(names).encode(), np.uint8)
+            arrays[what] = np.frombuffer("\n".join(names).encode(), np.uint8)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:

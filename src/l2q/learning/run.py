@@ -61,8 +61,14 @@ def describe(config: dict[str, Any], data: InteractionsModule) -> None:
     if data.val is not None:
         chooses = "chooses the epoch" if config["epochs"] else "is measured; protocol=final fits it too"
         how = f"holdout ({protocol['split']} {protocol['fraction']:.0%} of train {chooses})"
+    users, items = "users", "items"
+    if data.dataset.columns:
+        users, items = (
+            f"{side} (column {column!r})"
+            for side, column in zip((users, items), data.dataset.columns, strict=True)
+        )
     log.info(
-        f"{config['model']['name']} on {data.dataset.name}: {train.num_users:,} users x {train.num_items:,} items, "
+        f"{config['model']['name']} on {data.dataset.name}: {train.num_users:,} {users} x {train.num_items:,} {items}, "
         f"{len(train):,} train and {len(test):,} test interactions{known}; protocol {how}; "
         f"test is {'read once, at the end' if config['test'] else 'not read'}"
     )
