@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import logging
 import os
 import re
 import shlex
@@ -133,8 +134,22 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
     )
 
 
+def quoted(word: str) -> str:
+    """A path as Hydra's grammar takes it, whatever signs it has: ``events (1).csv``, or a sweep's folder."""
+    key, _, value = word.partition("=")
+    plain = re.fullmatch(r"[\w./~-]*", value, re.ASCII)
+    if key not in ("dataset.dir", "ckpt_path") or plain or not Path(value).expanduser().exists():
+        return word
+    return f"{key}='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
 FAILURES: list[str] = []
-warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # a line for people
+
+
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A line for people, in train.log too."""
+    print(f"warning: {message}", file=sys.stderr)
+    logging.getLogger("l2q.file").warning(message)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -143,6 +158,7 @@ def main(config: DictConfig) -> None:
     from l2q.learning.options import check_added
 
     memory.keep_freed_memory()
+    warnings.showwarning = show_warning
     job = HydraConfig.get()
     sweep = job.mode == RunMode.MULTIRUN
     # where a set lies is too long to show
@@ -152,6 +168,8 @@ def main(config: DictConfig) -> None:
     resumes = config.fit and (config.trainer.max_epochs or not config.epochs)
     left_out = ("dataset.dir=", "logger=", *(("ckpt_path=",) if resumes else ()))
     said = [word for word in job.overrides.task if not word.startswith(left_out)]
+    if config.dataset.dir and Path(config.dataset.dir).expanduser().is_file():  # which table it was does
+        said.append(f"dataset.dir={Path(config.dataset.dir).name}")
     command = f"python train.py {shlex.join(said)}".rstrip()
     failed = True
     try:
@@ -166,12 +184,14 @@ def main(config: DictConfig) -> None:
                 raise
             error = error.__cause__
         FAILURES.append(f"{name}: {error}")
+        logging.getLogger("l2q.file").error(error)
         print(f"error: {error}", file=sys.stderr)
     finally:
         tracking.finish(failed)
 
 
 if __name__ == "__main__":
+    sys.argv = [quoted(word) for word in sys.argv]
     main()
     if len(FAILURES) > 1:
         print(f"{len(FAILURES)} jobs failed:", *FAILURES, sep="\n  ", file=sys.stderr)

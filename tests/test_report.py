@@ -108,6 +108,18 @@ def test_ways_to_draw_the_validation_part_are_tables_of_their_own():
     ]
 
 
+def test_sets_of_one_name_are_no_seeds_of_each_other():
+    runs = [metrics("l2q", 0.2, seed) | {"train": train} for seed, train in enumerate(("a1", "b2", "b2"))]
+    lines = markdown([*runs, metrics("l2q", 0.2, 3)]).splitlines()
+    assert [line for line in lines if line.startswith("**")] == [
+        "**toy** (train a1), protocol `holdout` (random split)",
+        "**toy** (train b2), protocol `holdout` (random split)",
+        "**toy**, protocol `holdout` (random split)",
+    ]
+    assert [line.split(" | ")[6] for line in lines if line.startswith("| `l2q`")] == ["1", "2", "1"]
+    assert markdown(runs[1:]).startswith("**toy**, protocol")
+
+
 def test_teachers_are_rows_of_their_own_only_where_they_differ():
     def codes(seed: int, size: float, reached: float, words: str) -> dict:
         run = metrics("l2q_plus", 0.3, seed, size) | {"command": f"python train.py seed={seed} {words}"}

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -97,6 +98,10 @@ def test_a_run_leaves_what_it_promises(tmp_path):
     assert "holdout" in done.stdout
     assert "expects to take" in done.stdout
     assert "epoch 1 of 2, " in done.stdout  # no terminal: lines instead of the bar
+    assert re.search(r"epoch [12] is kept, .*; trained 2 of 2 epochs\n", done.stdout)
+    said = (folder / "train.log").read_text()
+    assert all(words in said for words in ("16,600 users", "epoch 1 of 2", "is kept", "Recall@20 (test) 0."))
+    assert metrics["total_seconds"] > metrics["fit_seconds"] > 0
     rows = list(csv.DictReader((folder / "history.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[-1]["val/recall_20"]) > 0
@@ -338,6 +343,15 @@ def test_naming_the_checkpoint_of_fitted_codes_keeps_their_teacher(tmp_path, plu
         key: value for key, value in expected.items() if key.startswith("test/")
     }
     assert isinstance(load_index(folder / "index").fold_in, HalfRound)
+
+
+@pytest.mark.parametrize("name", ["événements 2024.csv", "events (1).csv", "a=b,c's.csv"])
+def test_a_table_of_any_name_is_found_and_named(tmp_path, plus, name):
+    (tmp_path / "events.csv").rename(tmp_path / name)
+    words = [word for word in plus[1:] if not word.startswith("dataset.dir")]
+    train("model=popularity", *words, f"dataset.dir={name}", cwd=tmp_path)
+    values = metrics_of(only(tmp_path, "outputs/*/popularity/*"))
+    assert shlex.split(values["command"])[-1] == f"dataset.dir={name}"
 
 
 def test_a_catalogue_smaller_than_the_cut_offs(tmp_path, plus):

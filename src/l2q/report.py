@@ -229,11 +229,16 @@ def _teachers(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _blocks(runs: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Runs that stand in one table: of one dataset and protocol, on test or on validation."""
+    """Runs that stand in one table: of one dataset and protocol, on test or on validation. Tables of events that
+    share a file's name are kept apart by the fingerprint of train."""
     blocks: dict[str, list[dict[str, Any]]] = {}
+    known: dict[str, set[str]] = {}
+    for run in runs:
+        known.setdefault(run["dataset"], set()).update({run["train"]} if "train" in run else ())
     for run in runs:
         part = "" if _part(run) == "test" else ", validation"
-        title = f"**{run['dataset']}**, protocol `{run['protocol']}`{_split(run)}{part}"
+        which = f" (train {run['train']})" if "train" in run and len(known[run["dataset"]]) > 1 else ""
+        title = f"**{run['dataset']}**{which}, protocol `{run['protocol']}`{_split(run)}{part}"
         blocks.setdefault(title, []).append(run)
     return sorted(blocks.items())
 

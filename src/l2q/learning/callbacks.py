@@ -4,6 +4,7 @@ progress."""
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import os
 import time
@@ -33,6 +34,8 @@ from l2q.models.annealing import Annealing
 from l2q.representations import Representations, Rows
 from l2q.retrieval.index import DenseIndex, Index, PackedIndex
 from l2q.retrieval.packing import pack, unpack
+
+log = logging.getLogger("l2q.file")  # the screen has the bar
 
 
 class AnnealingCallback(Callback):
@@ -334,6 +337,10 @@ class FiniteLoss(Callback):
             raise L2QError(f"the loss is not finite at step {first}; lower learning_rate; {kept}")
 
 
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 60 else f"{seconds / 60:.1f} minutes"
+
+
 class EpochProgress(Callback):
     """One bar over the whole training with the time left; says at the start how long it expects to take.
 
@@ -360,8 +367,8 @@ class EpochProgress(Callback):
             self.timed.append(time.perf_counter())
             if len(self.timed) == 6:
                 steps = ((trainer.max_epochs or 1) - self.start) * trainer.num_training_batches
-                minutes = float(np.median(np.diff(self.timed))) * steps / 60
-                self.bar.console.print(f"expects to take {minutes:.1f} minutes and what evaluation costs")
+                span = _span(float(np.median(np.diff(self.timed))) * steps)
+                self.bar.console.print(f"expects to take {span} and what evaluation costs")
         self.bar.update(
             self.task, completed=trainer.current_epoch + (batch_index + 1) / trainer.num_training_batches
         )
@@ -373,11 +380,14 @@ class EpochProgress(Callback):
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 1
         self.bar.update(self.task, completed=done, values=text)
         tenth = done * 10 // total > (done - 1) * 10 // total
-        if tenth and self.bar.disable:
+        if tenth:
             steps = trainer.num_training_batches
             a_step = (time.perf_counter() - self.timed[0]) / max((done - self.start) * steps - 1, 1)
-            left = a_step * steps * (total - done) / 60
-            self.bar.console.print(f"epoch {done} of {total}, {left:.1f} minutes left  {text}")
+            left = a_step * steps * (total - done)
+            line = f"epoch {done} of {total}, {_span(left)} left  {text}"
+            log.info(line)
+            if self.bar.disable:
+                self.bar.console.print(line)
 
     def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
         self.bar.stop()

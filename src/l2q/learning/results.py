@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -25,6 +26,7 @@ from l2q.retrieval.index import DenseIndex
 from l2q.retrieval.storage import compression, load_index, save_index
 
 VERIFIED_USERS = 2000
+log = logging.getLogger("l2q.file")  # the table stands on the screen
 
 
 def measure(
@@ -163,6 +165,7 @@ def show(metrics: dict[str, Any], ks: list[int], folder: Path) -> None:
         for row in rows:
             table.add_row(*row)
         console.print(table)
+        log.info(f"{title}: " + ", ".join(f"{row[0]} {' / '.join(row[1:])}" for row in rows))
     else:
         console.print(f"{title}: nothing was measured, since test is not read and no part of train held out")
     console.print(
@@ -181,8 +184,9 @@ def show(metrics: dict[str, Any], ks: list[int], folder: Path) -> None:
     console.print(f"files in {folder}", soft_wrap=True)
 
 
-def plot(history: Path, path: Path) -> Path | None:
-    """Loss, metric and annealing over the epochs as PNG; None without a history."""
+def plot(history: Path, path: Path, kept: int | None = None) -> Path | None:
+    """Loss, metric and annealing over the epochs as PNG, the epoch that is ``kept`` marked; None without a
+    history."""
     if not history.exists():
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -203,6 +207,11 @@ def plot(history: Path, path: Path) -> Path | None:
     ):
         points = [(int(row["epoch"]), float(row[key])) for row in rows if row.get(key)]
         axes.plot(*zip(*points, strict=True), color=color, marker="." if len(points) < 40 else None)
+        if kept:
+            axes.axvline(kept, color="gray", linestyle=":", label=f"kept: epoch {kept}")
+            if key.startswith("val/"):
+                axes.legend(frameon=False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(xlabel="epoch", title=label)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)

@@ -120,6 +120,7 @@ class Run:
             "command": self.command,
             "model": self.config["model"]["name"],
             "dataset": self.dataset.name,
+            "train": self.dataset.train.fingerprint[:12],
             "seed": self.config["seed"],
             "protocol": self.config["protocol"]["name"],
             **({} if self.data.val is None else {"split": self.config["protocol"]["split"]}),
@@ -148,18 +149,20 @@ class Run:
         if self.config["test"]:
             packed = results.measure_packed(index, self.dataset.test, self.ks, self.dataset.train)
             metrics |= {f"test/packed/{key}": value for key, value in packed.items()}
+        # of all epochs, where this is the last part of a run
+        fit_seconds = max(fitted - started, sum(self.time_split.values()))
         metrics |= {
             "start_seconds": self.start_seconds,  # of the initialization: all there is for closed-form models
-            # of all epochs, where this is the last part of a run
-            "fit_seconds": max(fitted - started, sum(self.time_split.values())),
-            "total_seconds": time.perf_counter() - started,
+            "fit_seconds": fit_seconds,
+            "total_seconds": self.start_seconds + fit_seconds + time.perf_counter() - fitted,
             **self.time_split,
             **chosen,
             "config_hash": self.config_hash,
             **results.environment(),
         }
         results.write_json(self.folder / "metrics.json", metrics)
-        plot = results.plot(self.folder / "history.csv", self.folder / "training.png")
+        kept = epochs if self.data.val is not None else None
+        plot = results.plot(self.folder / "history.csv", self.folder / "training.png", kept)
         results.show(metrics, self.ks, self.folder)
         tracking.log_summary(metrics, results.summary_rows(metrics, self.ks), plot)
         return metrics
@@ -252,7 +255,17 @@ class Run:
             raise KeyboardInterrupt
         self.time_split = {f"time/{part}": history.total(f"time/{part}") for part in TimeSplit.PARTS}
         if best is not None and best.best_model_path:
-            return self._load(Path(best.best_model_path))
+            kept, done = self._load(Path(best.best_model_path)), trainer.current_epoch
+            why = (
+                ""
+                if done == trainer.max_epochs
+                else f", since {patience.patience} validations brought no better"
+            )
+            log.info(
+                f"epoch {kept} is kept, validation Recall@{chooses} {best.best_model_score:.4f}; "
+                f"trained {done} of {trainer.max_epochs} epochs{why}"
+            )
+            return kept
         return trainer.current_epoch
 
     def _read(self, path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from l2q.models.top_lists import LENGTH, top_items
 from l2q.representations import Rows
 
 log = logging.getLogger("l2q")
+log_tries = logging.getLogger("l2q.file")  # some 40 lines, which nobody waits for
 
 FILTERS: tuple[tuple[dict[str, float], ...], ...] = (
     # a few are all that a popularity without communities has, or a small catalogue
@@ -131,8 +132,8 @@ def choose_teacher(
                 tried[candidate] = sum(
                     value for key, value in found.items() if key.startswith(("recall", "ndcg"))
                 )
-                log.info(
-                    f"teacher try {len(tried)}: {tried[candidate]:.4f} with {candidate.filter}, "
+                log_tries.info(
+                    f"teacher try {len(tried)}: Recall + NDCG {tried[candidate]:.4f} with {candidate.filter}, "
                     f"weight {candidate.embeddings.weight:g} of embeddings"
                 )
             return tried[candidate] if candidate.embeddings.weight else GAIN * tried[candidate]
@@ -146,7 +147,7 @@ def choose_teacher(
             progress(number + 1, len(grid) * ROUNDS, "choosing the teacher")
     log.info(
         f"chosen on a {split} validation part of train, {len(tried)} tries: {best.filter}, "
-        f"weight {best.embeddings.weight:g} of embeddings"
+        f"weight {best.embeddings.weight:g} of embeddings; Recall + NDCG {tried.get(best, 0):.4f}"
     )
     return best
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -104,9 +105,13 @@ class FittedCodes:
         return start
 
 
+SILENCE = 30  # seconds
+
+
 @contextmanager
 def steps() -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar with the time left for ``progress(done, total, label)`` calls."""
+    """A progress bar with the time left for ``progress(done, total, label)`` calls; where the output is no terminal,
+    which shows the bar at the end alone, also a line every half minute."""
     columns = (
         "{task.description}",
         BarColumn(),
@@ -116,10 +121,17 @@ def steps() -> Iterator[Callable[[int, int, str], None]]:
     )
     with Progress(*columns) as bar:
         tasks: dict[str, TaskID] = {}
+        said = time.perf_counter()
 
         def progress(done: int, total: int, label: str) -> None:
+            nonlocal said
             if label not in tasks:
                 tasks[label] = bar.add_task(label, total=total)
             bar.update(tasks[label], completed=done)
+            if not bar.console.is_terminal and time.perf_counter() - said > SILENCE:
+                said = time.perf_counter()
+                task = bar.tasks[tasks[label]]
+                left = "" if task.time_remaining is None else f", {task.time_remaining:.0f} seconds left"
+                bar.console.print(f"{label}: {done} of {total}{left}")
 
         yield progress
