@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import inspect
 import logging
 import os
 import re
@@ -51,6 +52,7 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
     """Every object of a run, from plain values."""
     from hydra.utils import instantiate
 
+    from l2q.data.sources import Source
     from l2q.learning.datamodule import InteractionsModule
     from l2q.learning.options import TRAINING, check_against, check_options, flat, settle
     from l2q.learning.recommender import Recommender, read_checkpoint
@@ -68,6 +70,11 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
     source = dict(plain["dataset"])
     for key in ("batch_size", "learning_rate", "temperature", "l2", "epochs"):  # of training, not of the set
         source.pop(key, None)
+    for group, known, values in (("dataset", Source, source), ("model", Encoder, {**plain["model"]})):
+        if unknown := values.keys() - inspect.signature(known).parameters.keys() - {"name"}:
+            raise L2QError(
+                f"{group}.{min(unknown)}: a {group} has no such option; python train.py --help lists them"
+            )
     split = (
         {key: protocol[key] for key in ("split", "fraction", "split_seed")}
         if protocol["name"] == "holdout"
@@ -168,8 +175,9 @@ def main(config: DictConfig) -> None:
     resumes = config.fit and (config.trainer.max_epochs or not config.epochs)
     left_out = ("dataset.dir=", "logger=", *(("ckpt_path=",) if resumes else ()))
     said = [word for word in job.overrides.task if not word.startswith(left_out)]
-    if config.dataset.dir and Path(config.dataset.dir).expanduser().is_file():  # which table it was does
-        said.append(f"dataset.dir={Path(config.dataset.dir).name}")
+    place = Path(OmegaConf.select(config, "dataset.dir") or "")
+    if place.expanduser().is_file():  # which table it was is
+        said.append(f"dataset.dir={place.name}")
     command = f"python train.py {shlex.join(said)}".rstrip()
     failed = True
     try:

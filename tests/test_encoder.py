@@ -49,6 +49,8 @@ def test_mean_and_concat_are_the_dense_layers(train):
     e = mean.embeddings.detach()
     layers = [e, a @ e, a @ (a @ e)]
     torch.testing.assert_close(mean().detach(), sum(layers) / 3)
+    mean = encoder_of(train, combination="mean", layer_weights=[1.0, 0.5, 0.25])
+    torch.testing.assert_close(mean().detach(), e + 0.5 * layers[1] + 0.25 * layers[2])
     concat = encoder_of(train, layer_weights=[1.0, 0.5, 0.25])
     expected = torch.cat([layers[0], 0.5 * layers[1], 0.25 * layers[2]], dim=1)
     torch.testing.assert_close(concat().detach(), expected)
@@ -88,6 +90,34 @@ def test_a_rotation_leaves_float_scores_and_changes_codes(train):
     torch.testing.assert_close(weight @ weight.T, torch.eye(8), atol=1e-5, rtol=0)
     for encoder, learns in ((learned, True), (rotated, False)):
         assert {p.requires_grad for p in encoder.transforms.parameters()} == {learns}
+
+
+def test_itq_turns_the_start_towards_its_signs(train):
+    """And by an orthogonal matrix, which leaves float scores."""
+    plain, turned = (encoder_of(train, transform=name) for name in ("rotation", "itq"))
+    for x, y, e in zip(plain.segments(), turned.segments(), encoder_of(train).segments(), strict=True):
+        torch.testing.assert_close(y @ y.T, e @ e.T)
+        errors = [(z / z.norm(dim=1, keepdim=True) - z.sign() / 8**0.5).square().sum() for z in (x, y)]
+        assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize("transform", ["rotation", "itq", "learned"])
+def test_a_seed_fixes_the_start_and_the_rotations(train, transform):
+    first, again, other = (encoder_of(train, transform=transform, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first.embeddings, again.embeddings)
+    assert not torch.isclose(first.embeddings, other.embeddings).any()
+    for a, b, c in zip(first.transforms, again.transforms, other.transforms, strict=True):
+        assert torch.equal(a.weight, b.weight)
+        assert (a.weight - c.weight).abs().max() > 0.1
+
+
+def test_scales_beyond_their_type_are_named(train):
+    encoder = encoder_of(train, Quantizer(scales="row", scale_dtype="float16"))
+    encoder.encode()
+    with torch.no_grad():
+        encoder.embeddings *= 1e8
+    with pytest.raises(L2QError, match=r"range of model\.quantizer\.scale_dtype; take float32"):
+        encoder.encode()
 
 
 def test_annealing_leads_from_the_float_scores_to_the_exported_codes(train):

@@ -103,6 +103,8 @@ def test_read_lightgcn_equals_a_loop_over_lines(tmp_path):
         ("-1 2\n", "a.txt:1: '-1' is negative id"),
         ("0 1\n1 2,3\n", "a.txt:2: '2,3' is not a whole number"),
         ("0 1.5\n", "a.txt:1: '1.5' is not a whole number"),
+        ("0 1\n1 2\r3 4\n", "a.txt:2: a carriage return within the line"),
+        ("0 1 2\r1 3 4\r", "a.txt:1: a carriage return within the line"),
         ("0 1\n1 2147483648\n", "a.txt:2: '2147483648' is not a whole number below 2^31"),
         ("0 1\n2 99999999999999999999999 4", "a.txt:2: '99999999999999999999999' is not a whole number"),
         ("0 " + "1 " * 5000 + "é\n", "a.txt:1: 'Ã©' is not a whole number"),

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import struct
 import subprocess
@@ -27,10 +28,14 @@ from l2q.data.interactions import Dataset, Interactions
 from l2q.data.sources import load_dataset
 from l2q.errors import L2QError
 from l2q.evaluation import evaluate
+from l2q.learning import results
 from l2q.learning.datamodule import split_validation
 from l2q.learning.options import check_added, check_against, check_options, settle
+from l2q.learning.results import environment
 from l2q.learning.run import Run
 from l2q.learning.tuning import TeacherIndex, choose_teacher
+from l2q.models.encoder import Encoder
+from l2q.representations import Representations, Rows
 from l2q.retrieval.fold_in import FoldIn, HalfRound
 from l2q.retrieval.storage import load_index
 
@@ -153,7 +158,9 @@ def test_a_killed_run_resumes_to_the_same_end_and_one_history(tmp_path):
     for key in expected:
         if key.startswith(("val/", "test/")):
             assert found[key] == expected[key], key
-    assert found["command"] == expected["command"]
+    assert [found[key] for key in ("command", "config_hash")] == [
+        expected[key] for key in ("command", "config_hash")
+    ]
     rows = history_of(folder)
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
     assert rows == history_of(only(whole, "outputs/debian/l2q_anl/*"))
@@ -343,6 +350,61 @@ def test_naming_the_checkpoint_of_fitted_codes_keeps_their_teacher(tmp_path, plu
         key: value for key, value in expected.items() if key.startswith("test/")
     }
     assert isinstance(load_index(folder / "index").fold_in, HalfRound)
+    train(*plus, again, "fit=false", cwd=tmp_path)  # measures and exports what was fitted, all of it
+    (other,) = set(tmp_path.glob("outputs/table_events/l2q_plus/*")) - {folder}
+    half_rounds = [load_index(place / "index").fold_in([[0, 1]]) for place in (folder, other)]
+    assert np.array_equal(*(rows.values for rows in half_rounds))
+    assert isinstance(load_index(other / "index").fold_in, HalfRound)
+    assert metrics_of(other)["test/recall_20"] == expected["test/recall_20"]
+
+
+def test_a_shortened_run_that_goes_on_ends_as_a_whole_one(tmp_path, plus):
+    """It stops between two validations, where a whole one would not have measured."""
+    words = ["model=lightgcn", *plus[1:], "protocol=holdout", "epochs=8", "protocol.every_n_epochs=4"]
+    words += ["protocol.patience=1", "learning_rate=0.1"]
+    ends = []
+    for name, parts in (("whole", [[]]), ("cut", [["trainer.max_epochs=3"], []])):
+        (tmp_path / name).mkdir()
+        shutil.copy(tmp_path / "events.csv", tmp_path / name)
+        for more in parts:
+            kept = list((tmp_path / name).glob("outputs/*/*/*/checkpoints/last.ckpt"))
+            train(*words, *more, *(f"ckpt_path={path}" for path in kept), cwd=tmp_path / name)
+        folder = only(tmp_path / name, "outputs/*/*/*")
+        ends.append(
+            {key: value for key, value in metrics_of(folder).items() if "/" in key and "time" not in key}
+        )
+        ends[-1]["epochs"] = metrics_of(folder)["epochs"]
+        assert [row["epoch"] for row in history_of(folder) if row.get("val/recall_20")] == ["4", "8"]
+    assert ends[0] == ends[1]
+
+
+def test_no_patience_at_all_stops_at_the_first_validation_without_a_gain(tmp_path, plus):
+    train("model=lightgcn", *plus[1:], "protocol=holdout", "epochs=2", "protocol.patience=0", cwd=tmp_path)
+    assert metrics_of(only(tmp_path, "outputs/*/*/*"))["epochs"] == 2
+
+
+def test_a_machine_without_git_gets_its_metrics(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = environment()
+    assert found["git_commit"] == "unknown"
+    assert found["versions"].startswith("l2q==")
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_an_index_that_ranks_otherwise_is_not_left_unsaid(monkeypatch, tmp_path, binary):
+    rng = np.random.default_rng(0)
+    values = [rng.standard_normal((rows, 6)).astype(np.float32) for rows in (30, 40)]
+    sides = [Rows(np.where(x > 0, 1, -1).astype(np.int8) if binary else x) for x in values]
+    rows = Representations(*sides, (6,), np.ones(1, np.float32))
+    train = Interactions.from_pairs(range(30), range(30), 30, 40)
+    results.export(tmp_path / "good", rows, Dataset("toy", train, train), "", {})
+    other = Representations(sides[0], Rows(sides[1].values[::-1].copy()), (6,), np.ones(1, np.float32))
+    save = results.save_index
+    monkeypatch.setattr(
+        results, "save_index", lambda folder, _, *rest, **more: save(folder, other, *rest, **more)
+    )
+    with pytest.raises(RuntimeError, match="of 30 rankings differ"):
+        results.export(tmp_path / "bad", rows, Dataset("toy", train, train), "", {})
 
 
 @pytest.mark.parametrize("name", ["événements 2024.csv", "events (1).csv", "a=b,c's.csv"])
@@ -436,6 +498,8 @@ def test_every_named_set_is_configured():
             "dataset.test_fraction=1 must be at least 0 and below 1",
         ),
         (["test=no"], "test=no must be true or false"),
+        (["+dataset.foo=1"], "dataset.foo: a dataset has no such option"),
+        (["+model.foo=1"], "model.foo: a model has no such option"),
         (["fit=false"], "ckpt_path=FILE"),
         (["dataset=table"], "give dataset.dir=VALUE"),
     ],
@@ -471,6 +535,9 @@ def test_bad_input_is_one_clear_line(tmp_path, overrides, words):
         ("annealing.end=abc", "must be a number"),
         ("model.residual=abc", "must be a number"),
         ("ckpt_path=5", "must be the name of a file"),
+        ("trainer.max_epochs=2.5", "must be a whole number of at least 0"),
+        ("model.quantizer.clip=abc", "must be a number"),
+        ("model.initialization.std=abc", "must be a number"),
     ],
 )
 def test_options_of_the_wrong_kind_are_refused_before_anything_runs(override, words):
@@ -728,7 +795,11 @@ def rebuilt(trained: Trained, *overrides: str) -> Run:
 def test_a_resume_with_other_options_is_refused_before_anything_is_built(
     trained, monkeypatch, override, found, wanted
 ):
-    monkeypatch.setattr("l2q.models.encoder.Encoder.__init__", None)
+    @functools.wraps(Encoder.__init__)
+    def never(*_, **__):
+        pytest.fail("an encoder is built")
+
+    monkeypatch.setattr(Encoder, "__init__", never)
     with pytest.raises(L2QError, match=f"the checkpoint has {found}, this run has .*{wanted};"):
         rebuilt(trained, override)
 

@@ -117,7 +117,13 @@ def read_lightgcn(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     A line may name a user without items; empty lines count for nothing. O(bytes), without a loop over
     lines. Raises L2QError, with file and line number, for anything but whole numbers below 2^31.
     """
-    text = np.frombuffer(_read(path), np.uint8)
+    read = _read(path)
+    if b"\r" in read and (bare := re.search(rb"\r(?!\r*(\n|$))", read)):
+        line = read.count(b"\n", 0, bare.start()) + 1
+        raise L2QError(
+            f"{path}:{line}: a carriage return within the line; save it with line ends \\n or \\r\\n"
+        )
+    text = np.frombuffer(read, np.uint8)
     digit = (text >= ord("0")) & (text <= ord("9"))
     newline = text == ord("\n")
     line_ends = np.flatnonzero(newline)
@@ -215,7 +221,7 @@ def read_dataset(path: str | Path, name: str, split_seed: int = 0, test_fraction
 def read_names(path: str | Path) -> np.ndarray:
     """The lines of a UTF-8 text file, one name each. Raises L2QError for what cannot be read."""
     try:
-        text = _read(path).decode()
+        text = _read(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise L2QError(f"{path} is not UTF-8 text: byte {error.start}") from error
     names = text.replace("\r\n", "\n").removesuffix("\n").split("\n")

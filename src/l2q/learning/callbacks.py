@@ -107,8 +107,9 @@ class Validation(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         self.measured = {}
-        epochs = trainer.current_epoch + 1
-        if epochs % self.every_n_epochs and epochs != trainer.max_epochs:
+        epochs, most = trainer.current_epoch + 1, trainer.max_epochs or 0
+        # a run that trainer.max_epochs shortens may be gone on with: it measures where a whole one would have
+        if epochs % self.every_n_epochs and (epochs != most or most < module.epochs):
             return
         representations = module.encoder.encode()
         values: dict[str, float] = {}
@@ -299,7 +300,7 @@ class PatienceAfterAnnealing(EarlyStopping):
         self.annealing, self.validation = annealing, validation
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
-        if self.wait_count >= self.patience:  # the run that is gone on with had stopped here
+        if self.wait_count >= max(self.patience, 1):  # the run that is gone on with had stopped here
             trainer.should_stop = True
 
     def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:

@@ -22,11 +22,14 @@ WHOLE = {
     "protocol.every_n_epochs": 1,
     "protocol.patience": 0,
     "protocol.split_seed": 0,
+    "trainer.max_epochs": 0,
 }
 NUMBERS = (
     "annealing.end",
     "dataset.test_fraction",
     "learning_rate",
+    "model.initialization.std",
+    "model.quantizer.clip",
     "model.residual",
     "objective.l2",
     "objective.temperature",
@@ -51,12 +54,10 @@ def check_added(overrides: list[str], config: dict[str, Any]) -> None:
 def check_options(config: dict[str, Any]) -> None:
     """Raises L2QError for a value that no set could make right."""
 
+    every = flat(config)
+
     def given(*names: str) -> Iterator[tuple[str, Any]]:
-        for name in names:
-            group, _, key = name.rpartition(".")
-            part = config[group] if group else config
-            if key in part:
-                yield name, part[key]
+        yield from ((name, every[name]) for name in names if name in every)
 
     for name, value in given(*WHOLE):
         check_whole(name, value, WHOLE[name])

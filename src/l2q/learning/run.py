@@ -31,10 +31,13 @@ from l2q.learning.callbacks import (
     Validation,
 )
 from l2q.learning.datamodule import InteractionsModule
+from l2q.learning.options import flat
 from l2q.learning.recommender import Recommender, read_checkpoint
 from l2q.learning.tuning import TeacherIndex
 from l2q.models.annealing import Annealing
+from l2q.models.new_users import FilterSide
 from l2q.representations import Representations
+from l2q.retrieval.storage import load_index
 
 log = logging.getLogger("l2q")
 
@@ -74,6 +77,14 @@ def describe(config: dict[str, Any], data: InteractionsModule) -> None:
     )
 
 
+def hashed(config: dict[str, Any]) -> str:
+    """16 hexadecimal digits of what makes a run's figures: not where files lie, nor that it was gone on with, nor
+    who is told."""
+    parts = {key: value for key, value in flat(config).items() if key not in ("ckpt_path", "dataset.dir")}
+    parts = {key: value for key, value in parts.items() if not key.startswith(("logger", "eval.memory_mb"))}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
 class Run:
     """Calling it fits ``recommender`` (unless ``fit`` is false or there are no epochs), takes the epoch that
     the protocol says, and leaves in ``folder``:
@@ -102,7 +113,7 @@ class Run:
         self.command = command
         self.annealing, self.trainer, self.logger = AnnealingCallback(annealing), trainer, logger
         self.checkpoints, self.start_seconds = folder / "checkpoints", start_seconds
-        self.config_hash = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+        self.config_hash = hashed(config)
         self.time_split: dict[str, float] = {}  # seconds of training by part, over all epochs
         assert data.dataset is not None
         self.dataset = data.dataset
@@ -143,8 +154,8 @@ class Run:
             metrics |= self._measure_teacher(TeacherIndex(start.scores, start.lists))
         index = self.folder / "index"
         side = None
-        if start is not None and self.config["new_users"] and self._are_fitted(representations):
-            side = start.filter_side
+        if not epochs and self.config["new_users"] and self._are_fitted(representations):
+            side = self._stored_filter() if start is None else start.filter_side
         metrics |= results.export(index, representations, self.dataset, self.config_hash, metrics, side)
         if self.config["test"]:
             packed = results.measure_packed(index, self.dataset.test, self.ks, self.dataset.train)
@@ -173,6 +184,18 @@ class Run:
         encoder = self.recommender.encoder
         plain = encoder.num_layers == 0 and not encoder.transforms
         return plain and representations.binary and representations.items.scales is not None
+
+    def _stored_filter(self) -> FilterSide | None:
+        """Of the run whose checkpoint this is, from the index beside it."""
+        index = Path(self.config["ckpt_path"] or "").resolve().parents[1] / "index"
+        side = load_index(index).filter_side if (index / "manifest.json").is_file() else None
+        if side is None:
+            warnings.warn(
+                f"no filter for new users in {index}: their codes will be made from the items' codes alone, which "
+                "rank worse",
+                stacklevel=2,
+            )
+        return side
 
     def _measure_teacher(self, index: TeacherIndex) -> dict[str, float]:
         """What the float teacher itself reaches where its codes are measured: the best that they could be."""

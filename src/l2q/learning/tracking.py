@@ -26,15 +26,18 @@ def wandb_logger(
     *,
     project: str = "l2q",
     offline: bool | None = None,
-) -> Logger:
+) -> Logger | None:
     """The run's W&B logger, its files in ``folder/wandb``.
 
     ``offline=None`` is offline exactly where no key is configured; a key without a network falls back to
-    offline too. The run's id is kept in ``folder/checkpoints/wandb_id.txt``: a resumed run continues it.
+    offline too; WANDB_MODE=disabled is no logger. The run's id is kept in ``folder/checkpoints/wandb_id.txt``: a
+    resumed run continues it.
     """
     os.environ.setdefault("WANDB_SILENT", "true")
+    if (mode := os.environ.get("WANDB_MODE")) == "disabled":
+        return None
     if offline is None:
-        offline = os.environ.get("WANDB_MODE", "") in ("offline", "disabled") or not _logged_in()
+        offline = mode == "offline" or not _logged_in()
     path = folder / "checkpoints" / ID_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     run_id = path.read_text().strip() if path.exists() else uuid.uuid4().hex[:8]

@@ -39,7 +39,7 @@ from l2q.data.interactions import Interactions
 from l2q.errors import L2QError, check_whole
 from l2q.models.pairs import pair_scores
 from l2q.models.spectral import column_signs, itq
-from l2q.models.top_lists import LENGTH, Progress, offer, sort_heap, top_lists
+from l2q.models.top_lists import LENGTH, Progress, popcount, top_codes, top_lists
 from l2q.representations import Representations, Rows
 
 LANES = 16  # bits of one code word, and elements of one vector of the kernel
@@ -302,7 +302,7 @@ def _with_intruders(
     if exclude is None:
         exclude = Interactions(np.zeros(len(floors) + 1, np.int64), np.empty(0, np.int32), len(items.codes))
     top, lists = np.empty((len(floors), min(count, len(items.codes))), np.int32), state.lists
-    _top_codes(
+    top_codes(
         _words(users.codes, "<u8"), _words(items.codes, "<u8").T.copy(), items.scales.astype(np.float32),
         users.codes.shape[1], exclude.indptr, exclude.items, top,
     )  # fmt: skip
@@ -383,7 +383,7 @@ def _descend(
                     b[start + lane] += 2 * lanes[lane] - total
                     word |= np.uint16(np.uint16(q[start + lane] > 0) << np.uint16(lane))
                 for j in range(length):
-                    dots[j] += width - 2 * np.int32(_popcount(np.uint16(listed[block, j] ^ word)))
+                    dots[j] += width - 2 * np.int32(popcount(np.uint16(listed[block, j] ^ word)))
 
             for sweep in range(sweeps + 1):
                 along, square = G.dtype.type(0), G.dtype.type(0)
@@ -430,38 +430,6 @@ def _descend(
 
 
 @njit(parallel=True, cache=True)
-def _top_codes(user_words, item_words, scales, bits, indptr, excluded, top):
-    """The best items of every user by scales[i] (bits - 2 popcount(user t xor item i)), without the excluded
-    ones, -1 where there are fewer; items' words by word (words, N). A tile of items serves a group of users
-    while it is in cache, and no score leaves it."""
-    num_users, num_items, tile, group = len(top), len(scales), 2048, 16
-    for number in prange(-(-num_users // group)):
-        first_user, last_user = number * group, min((number + 1) * group, num_users)
-        values = np.full((group, top.shape[1]), -np.inf, np.float32)
-        top[first_user:last_user] = -1
-        next_excluded = indptr[first_user : last_user + 1].copy()
-        counts, scores = np.empty(tile, np.uint64), np.empty(tile, np.float32)
-        for first in range(0, num_items, tile):
-            size = min(tile, num_items - first)
-            for user in range(first_user, last_user):
-                counts[:] = 0
-                for word in range(len(item_words)):
-                    mine, theirs = user_words[user, word], item_words[word, first : first + size]
-                    for i in range(size):
-                        counts[i] += _popcount(mine ^ theirs[i])
-                for i in range(size):
-                    scores[i] = scales[first + i] * np.float32(bits - 2 * np.int64(counts[i]))
-                place = next_excluded[user - first_user]
-                while place < indptr[user + 1] and excluded[place] < first + size:
-                    scores[excluded[place] - first] = -np.inf
-                    place += 1
-                next_excluded[user - first_user] = place
-                offer(values[user - first_user], top[user], scores[:size], first)
-        for user in range(first_user, last_user):
-            sort_heap(values[user - first_user], top[user])
-
-
-@njit(parallel=True, cache=True)
 def _unlisted(top, indptr, indices):
     """Which entries of ``top`` (users, count) are items, not -1, and not on the list of their user."""
     new = top >= 0
@@ -470,14 +438,6 @@ def _unlisted(top, indptr, indices):
             for e in range(indptr[user], indptr[user + 1]):
                 new[user, place] &= indices[e] != top[user, place]
     return new
-
-
-@intrinsic
-def _popcount(typing_context, word):
-    def emit(context, builder, signature, arguments):
-        return builder.ctpop(arguments[0])
-
-    return word(word), emit
 
 
 @intrinsic

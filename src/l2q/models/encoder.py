@@ -66,11 +66,14 @@ class Encoder(nn.Module):
         for option, value, least in (("embedding_dim", embedding_dim, 1), ("num_layers", num_layers, 0)):
             if value < least:
                 raise L2QError(f"model.{option}={value} must be at least {least}")
-        if layer_weights is not None and len(layer_weights) != num_layers + 1:
-            raise L2QError(
-                f"model.layer_weights has {len(layer_weights)} values; "
-                f"num_layers={num_layers} needs {num_layers + 1}"
-            )
+        if layer_weights is not None:
+            if isinstance(layer_weights, int | float | str):
+                raise L2QError(f"model.layer_weights={layer_weights} must be a list, such as [1, 0.5]")
+            if len(layer_weights) != num_layers + 1:
+                raise L2QError(
+                    f"model.layer_weights has {len(layer_weights)} values; "
+                    f"num_layers={num_layers} needs {num_layers + 1}"
+                )
         if residual and combination == "mean":
             raise L2QError(f"model.residual={residual} needs model.combination=concat")
         users, items = start = initialization(train, embedding_dim, seed)
@@ -86,9 +89,8 @@ class Encoder(nn.Module):
         # plain numbers: reading a tensor would wait for a GPU at every step
         self.layer_weights = tuple(map(float, layer_weights or [default] * (num_layers + 1)))
         self.num_segments = 1 if combination == "mean" else num_layers + 1
+        self.transforms = nn.ModuleList()  # ITQ is of the segments without one
         self.transforms = self._transform(transform, seed)
-
-    transforms: nn.ModuleList
 
     def _transform(self, name: str, seed: int) -> nn.ModuleList:
         dim = self.embeddings.shape[1]
@@ -147,6 +149,8 @@ class Encoder(nn.Module):
         codes, scales = zip(*map(encode, self.segments()), strict=True)
         values = torch.cat(codes, dim=1).cpu().numpy()
         factors = None if scales[0] is None else torch.cat(scales, dim=1).float().cpu().numpy()
+        if factors is not None and not np.isfinite(factors).all():
+            raise L2QError("scales are beyond the range of model.quantizer.scale_dtype; take float32")
         m, alone = self.num_users, self.num_segments == 1
         return Representations(
             # a single segment's user scale is a positive factor of the row: its ranking stays

@@ -47,12 +47,22 @@ class FilterSide:
             },
         )
 
-    def scores(self, new: Interactions, train: Interactions) -> FilterScores:
+    def graph(self, train: Interactions) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """R_hat of the known users and its transpose, which every call of ``scores`` needs."""
+        known = normalize(train, self.options["gamma_user"], self.options["gamma_item"])
+        return known, known.T.tocsr()
+
+    def scores(
+        self,
+        new: Interactions,
+        train: Interactions,
+        graph: tuple[sparse.csr_array, sparse.csr_array] | None = None,
+    ) -> FilterScores:
         """The filter's scores for the rows of ``new``, which know the users of ``train``. O(edges)."""
         gamma_user, gamma_item, power = (
             self.options[key] for key in ("gamma_user", "gamma_item", "popularity")
         )
-        known = normalize(train, gamma_user, gamma_item)
+        known, known_T = graph or self.graph(train)
         # an item that train lacks has no direction in V and no known user: its factor does not matter
         item_degrees = np.maximum(train.item_degrees, 1).astype(np.float32)
         popularity = item_degrees**power
@@ -66,9 +76,8 @@ class FilterSide:
         values, items = np.concatenate([R_new.data, known.data]), np.concatenate([new.items, train.items])
         num_rows = new.num_users + train.num_users
         R_hat = sparse.csr_array((values, items, indptr), shape=(num_rows, train.num_items))
-        R_hat_T = known.T.tocsr()
         R_hat_T = sparse.csr_array(
-            (R_hat_T.data, R_hat_T.indices + np.int32(new.num_users), R_hat_T.indptr),
+            (known_T.data, known_T.indices + np.int32(new.num_users), known_T.indptr),
             shape=(train.num_items, num_rows),
         )
         return FilterScores(

@@ -30,7 +30,7 @@ class HalfRound:
         from l2q.models.coordinate_descent import Side
 
         assert items.scales is not None
-        self._side, self._train = side, train
+        self._side, self._train, self._graph = side, train, side.graph(train)
         self._items = Side(items.values, items.scales[:, 0])
         A = items.values * items.scales
         self._G = A.T @ A
@@ -44,7 +44,7 @@ class HalfRound:
 
         new = _interactions(item_lists, self._train.num_items)
         options = self._side.options
-        (X, _), lists = self._side.scores(new, self._train).lists(new, int(options["length"]))
+        (X, _), lists = self._side.scores(new, self._train, self._graph).lists(new, int(options["length"]))
         codes = np.where(X @ self._start >= 0, 1, -1).astype(np.int8)
         start = Side(codes, np.ones(len(codes), np.float32))
         fitted = fit_rows(start, X, self._C, self._G, lists, self._items, options["weight"])

@@ -196,13 +196,18 @@ class StoredIndex:
             return PackedIndex(users, items, self.dims, self.weights)
         return DenseIndex(self.representations)
 
+    @property
+    def filter_side(self) -> FilterSide | None:
+        """What the codes of new users are fitted to, where the index keeps it."""
+        if "filter" not in self.manifest:
+            return None
+        from l2q.models.new_users import FilterSide
+
+        return FilterSide(self.arrays["items.filter"], self.arrays["filter.values"], self.manifest["filter"])
+
     @cached_property
     def fold_in(self) -> FoldIn | HalfRound:
-        if "filter" in self.manifest:
-            from l2q.models.new_users import FilterSide
-
-            V, values = self.arrays["items.filter"], self.arrays["filter.values"]
-            side = FilterSide(V, values, self.manifest["filter"])
+        if (side := self.filter_side) is not None:
             return HalfRound(side, self.representations.items, self.exclude)
         return FoldIn(self.representations, self.exclude, self.arrays["items.degrees"])
 
