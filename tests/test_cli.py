@@ -140,6 +140,9 @@ def test_batch_writes_every_user(folder, tmp_path, capsys, monkeypatch):
         {"user": "cleo", "items": [], "scores": []},
     ]
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ""] == ["top.parquet"]
+    assert main(["batch", "--index", folder, "--out", str(tmp_path / "top.csv")]) == 2
+    assert "written as Parquet; give" in capsys.readouterr().err
+    assert not (tmp_path / "top.csv").exists()
 
 
 def test_a_ranking_is_at_most_as_long_as_the_catalogue(folder, tmp_path, capsys, monkeypatch):
@@ -273,10 +276,11 @@ def test_quantize_an_index_of_layers(tmp_path, capsys):
     train = Interactions.from_pairs(np.arange(120), np.arange(120) % 80, 120, 80)
     names = [f"user {n}" for n in range(120)]
     layers = Representations(sides[0], sides[1], (8, 16), weights)
-    save_index(tmp_path / "layers", layers, train, user_names=names)
+    save_index(tmp_path / "layers", layers, train, user_names=names, dataset="toy")
     out = tmp_path / "codes"
     assert main(["quantize", "--index", str(tmp_path / "layers"), "--bits", "64", "--out", str(out)]) == 0
     stored = load_index(out)
+    assert stored.manifest["dataset"] == "toy"
     assert (stored.dims, stored.user_names, stored.names("items")) == ((64,), names, None)
     np.testing.assert_array_equal(stored.exclude.items, train.items)
     # the layers' own ranking by hand

@@ -206,5 +206,7 @@ def test_bad_lists():
     fold_in = FoldIn(representations, Interactions.from_pairs([0], [0], 2, 3), np.ones(3))
     with pytest.raises(L2QError, match="list 1 is empty"):
         fold_in([[0], []])
+    with pytest.raises(L2QError, match=r"item list 0 is 3; give a list of items for each new user"):
+        fold_in([3, 17])
     with pytest.raises(L2QError, match="item id 3"):
         fold_in([[3]])

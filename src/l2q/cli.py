@@ -91,6 +91,10 @@ def batch(index: str, out: str, k: int) -> None:
     from l2q.retrieval.storage import load_index
 
     target = Path(out)
+    if target.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl", ".txt"):
+        raise L2QError(
+            f"--out {out}: the lists are written as Parquet; give {target.with_suffix('.parquet')}"
+        )
     if target.exists() and not target.is_file():  # "" is this folder; a device would be replaced
         raise L2QError(f"--out {out!r} is no regular file; give FILE.parquet")
     if not target.parent.is_dir():
@@ -234,6 +238,7 @@ def quantize(
             )
         stored = load_index(index)
         X, Y = stored.representations.factors()
+        dataset = stored.manifest["dataset"]
         names, exclude = [stored.names("users"), stored.names("items")], stored.exclude
         before = compression(stored.manifest)["item_bytes"]
         if Path(out).resolve() == stored.folder.resolve():
@@ -255,7 +260,7 @@ def quantize(
             exclude = Interactions.from_pairs(owners, owned, len(X), len(Y))
         except L2QError as error:
             raise L2QError(f"--train {train}: {error}, the rows of --users and --items") from error
-        before = 4 * X.shape[1]
+        before, dataset = 4 * X.shape[1], ""
     (num_users, width), num_items = X.shape, len(Y)
     open_users = np.flatnonzero(exclude.user_degrees < num_items)
     if not len(open_users):
@@ -278,7 +283,7 @@ def quantize(
     truth = Interactions.from_pairs(
         np.repeat(sample, k)[best.ravel() >= 0], best[best >= 0], num_users, num_items
     )
-    folder = save_index(out, codes, exclude, user_names=names[0], item_names=names[1])
+    folder = save_index(out, codes, exclude, user_names=names[0], item_names=names[1], dataset=dataset)
     recall = evaluate(load_index(folder).index, truth, (k,), exclude).metrics[f"recall_{k}"]
     update_metrics(folder, {f"float/recall_{k}": recall})
     item_bytes = compression(folder)["item_bytes"]
@@ -306,7 +311,10 @@ def _embeddings(path: str, option: str) -> np.ndarray:
         or values.dtype.kind not in "fiu"
         or 0 in values.shape
     ):
-        raise L2QError(f"{option} {path}: expected an array (rows, d) of numbers, got {_shape(values)}")
+        advice = "; save one array, by numpy.save" if not hasattr(values, "shape") else ""
+        raise L2QError(
+            f"{option} {path}: expected an array (rows, d) of numbers, got {_shape(values)}{advice}"
+        )
     with np.errstate(over="ignore"):
         values = np.ascontiguousarray(values, np.float32)
     if not np.isfinite(values).all():

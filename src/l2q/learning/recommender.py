@@ -108,9 +108,8 @@ class Recommender(pl.LightningModule):
 def read_checkpoint(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
     """What ``path`` holds. Raises L2QError where it is no checkpoint, or was written with other options."""
     if not path.is_file():
-        raise L2QError(
-            f"ckpt_path={path} is not a file; give a checkpoint such as outputs/.../checkpoints/last.ckpt"
-        )
+        inside = next(iter(sorted(path.rglob("last.ckpt"))), "outputs/.../checkpoints/last.ckpt")
+        raise L2QError(f"ckpt_path={path} is not a file; give a checkpoint such as {inside}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -106,6 +106,10 @@ class FoldIn:
 
 def _interactions(item_lists: Sequence[Sequence[int] | np.ndarray], num_items: int) -> Interactions:
     for place, items in enumerate(item_lists):
+        if not hasattr(items, "__len__"):
+            raise L2QError(
+                f"item list {place} is {items!r}; give a list of items for each new user, such as [[3, 17]]"
+            )
         if not len(items):
             raise L2QError(f"item list {place} is empty; a new user needs at least one item")
     lengths = [len(items) for items in item_lists]
