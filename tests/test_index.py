@@ -175,7 +175,7 @@ def test_float_values_rank_as_in_float64(monkeypatch, library):
     np.testing.assert_allclose(scores, np.sort(exact, axis=1)[:, :-11:-1], rtol=1e-5)
 
 
-def test_chunks_do_not_change_the_result():
+def test_chunks_do_not_change_the_result(monkeypatch):
     rng = np.random.default_rng(4)
     representations = Representations(
         Rows(rng.choice(np.array([-1, 1], np.int8), (50, 8))),
@@ -183,7 +183,10 @@ def test_chunks_do_not_change_the_result():
         (8,),
         np.ones(1, np.float32),
     )
-    whole, tiny = DenseIndex(representations), DenseIndex(representations, memory_mb=0.001)
+    whole = DenseIndex(representations)
+    monkeypatch.setattr("l2q.retrieval.index._CACHE_BYTES", 1000)  # of three queries
+    tiny = DenseIndex(representations)
+    assert (tiny._chunk, whole._chunk > 50) == (3, True)
     for one, other in zip(whole.search(np.arange(50), 20), tiny.search(np.arange(50), 20), strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -66,9 +66,9 @@ def evaluate(
     """Ranks the whole catalogue, without the items of ``exclude``, for every user of ``interactions``
     with items; users without are left out.
 
-    Users go to ``index.search`` in chunks that keep a dense search within about ``memory_mb`` MiB, halved
-    where memory still runs out; the chunk does not change the result. ``progress(done, total)`` is called
-    after each chunk, in users.
+    Users go to ``index.search`` in chunks whose scores of all items take about ``memory_mb`` MiB, should the index
+    keep them, halved where memory still runs out; the chunk does not change the result. ``progress(done, total)``
+    is called after each chunk, in users.
 
     Raises L2QError for a K outside the catalogue, an index of another shape, or no interactions at all.
     """
@@ -86,7 +86,7 @@ def evaluate(
         raise L2QError("no held-out interactions to evaluate on: give a set with test items")
 
     hits = np.empty((len(users), max(ks)), dtype=bool)
-    keys = _keys(interactions.users, interactions.items, num_items)
+    keys = interactions.keys
     chunk = max(int(memory_mb * 2**20) // (BYTES_PER_SCORE * num_items), 1)
     done = 0
     while done < len(users):

@@ -118,7 +118,7 @@ class Validation(Callback):
             if representations.binary:  # the same ranking, an order of magnitude faster
                 index = PackedIndex.from_representations(representations)
             else:
-                index = DenseIndex(representations, self.memory_mb)
+                index = DenseIndex(representations)
             found = evaluate(index, self.val, self.ks, self.fit, self.memory_mb)
             values = {f"val/{key}": value for key, value in found.metrics.items()}
         if representations.binary:

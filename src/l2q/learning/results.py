@@ -34,7 +34,7 @@ def measure(
     representations: Representations, part: Interactions, ks: list[int], exclude: Interactions, memory_mb: int
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Metrics of the float sign products (or float values), and their per-user values."""
-    found = evaluate(DenseIndex(representations, memory_mb), part, ks, exclude, memory_mb)
+    found = evaluate(DenseIndex(representations), part, ks, exclude, memory_mb)
     return found.metrics, {"users": found.users, **found.per_user}
 
 

@@ -45,11 +45,11 @@ class Index(Protocol):
 class DenseIndex:
     """Float values, or codes as float32 matrix products of -1 and +1, which are exact integers.
 
-    Works through chunks of queries and tiles of items, whose products are ranked while they are in the cache. A
-    chunk's fit ``memory_mb``; it is halved when memory runs out.
+    Works through chunks of queries and tiles of items, whose products are ranked while they are in the cache; a
+    chunk is halved when memory runs out.
     """
 
-    def __init__(self, representations: Representations, memory_mb: float = 256):
+    def __init__(self, representations: Representations):
         self.representations = representations
         self.num_users = representations.num_users
         self.num_items = representations.num_items
@@ -61,7 +61,7 @@ class DenseIndex:
         self._items = [np.array(values[:, segment], np.float32, order="C") for segment in self._segments]
         self._item_scales = np.ascontiguousarray(_scales(representations.items, len(self._segments)).T)
         row_bytes = 4 * min(self.num_items, _TILE) * len(self._segments)
-        self._chunk = max(min(int(memory_mb * 2**20), _CACHE_BYTES) // max(row_bytes, 1), 1)
+        self._chunk = max(_CACHE_BYTES // max(row_bytes, 1), 1)
 
     def item_rows(self, items: np.ndarray) -> Rows:
         return _take(self.representations.items, items)
