@@ -197,7 +197,7 @@ def offline_history(run: Path) -> list[dict]:
 
 
 def test_evaluating_a_checkpoint_repeats_its_figures(tmp_path):
-    train("trainer.max_epochs=1", "logger=none", cwd=tmp_path)
+    train("trainer.max_epochs=1", "protocol.every_n_epochs=1", "logger=none", cwd=tmp_path)
     folder = only(tmp_path, "outputs/debian/l2q_anl/*")
     expected = metrics_of(folder)
     # how codes were softened on their way does not matter to hard codes
@@ -613,7 +613,7 @@ def test_a_checkpoint_from_elsewhere_does_not_lend_its_folder(tmp_path):
 
 
 def test_recall_20_chooses_the_epoch_even_where_nobody_asks_for_it(tmp_path):
-    train("trainer.max_epochs=1", "eval.ks=[5]", "logger=none", cwd=tmp_path)
+    train("trainer.max_epochs=1", "protocol.every_n_epochs=1", "eval.ks=[5]", "logger=none", cwd=tmp_path)
     folder = only(tmp_path, "outputs/debian/l2q_anl/*")
     assert (folder / "checkpoints" / "best.ckpt").exists()
     assert "val/recall_20" not in metrics_of(folder)
