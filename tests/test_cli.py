@@ -1,6 +1,7 @@
 """The command line: names in, names out; one line for what cannot be used."""
 
 import importlib.util
+import io
 import json
 import subprocess
 import sys
@@ -323,6 +324,13 @@ def test_quantize_refuses_a_folder_below_a_file_before_the_fit(embeddings, capsy
     assert "rounds" not in error
 
 
+def archive() -> bytes:
+    """An .npz, whatever it is called."""
+    file = io.BytesIO()
+    np.savez(file, users=np.ones((3, 6)))
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -340,6 +348,7 @@ def test_quantize_wants_an_index_or_arrays(tmp_path, capsys, arguments, message)
     [
         ({"items": np.ones((3, 5))}, "--users has 6 columns, --items 5"),
         ({"users": np.ones(6)}, "expected an array (rows, d) of numbers, got float64 (6,)"),
+        ({"users": archive()}, "got NpzFile; save one array, by numpy.save"),
         ({"users": np.array([["a", "b"]])}, "expected an array (rows, d) of numbers"),
         ({"users": np.full((3, 6), np.nan)}, "row 0 holds NaN"),
         ({"users": np.full((3, 6), 1e300)}, "row 0 holds NaN, infinity or values beyond float32"),

@@ -387,3 +387,8 @@ def test_public_sets(shared_data, name, users, items, train, test):
     assert (data.train.num_users, data.train.num_items, len(data.train), len(data.test)) == (
         *(users, items, train, test),
     )
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path):
+    (tmp_path / "names.txt").write_bytes("\ufeffada\nben\n".encode())
+    assert read_names(tmp_path / "names.txt").tolist() == ["ada", "ben"]

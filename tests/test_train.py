@@ -31,8 +31,10 @@ from l2q.evaluation import evaluate
 from l2q.learning import results
 from l2q.learning.datamodule import split_validation
 from l2q.learning.options import check_added, check_against, check_options, settle
+from l2q.learning.recommender import read_checkpoint
 from l2q.learning.results import environment
 from l2q.learning.run import Run
+from l2q.learning.tracking import wandb_logger
 from l2q.learning.tuning import TeacherIndex, choose_teacher
 from l2q.models.encoder import Encoder
 from l2q.representations import Representations, Rows
@@ -381,6 +383,19 @@ def test_a_shortened_run_that_goes_on_ends_as_a_whole_one(tmp_path, plus):
 def test_no_patience_at_all_stops_at_the_first_validation_without_a_gain(tmp_path, plus):
     train("model=lightgcn", *plus[1:], "protocol=holdout", "epochs=2", "protocol.patience=0", cwd=tmp_path)
     assert metrics_of(only(tmp_path, "outputs/*/*/*"))["epochs"] == 2
+
+
+def test_a_folder_instead_of_a_checkpoint_is_told_what_is_in_it(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(L2QError, match=r"is not a file; give a checkpoint such as .*checkpoints/last\.ckpt"):
+        read_checkpoint(tmp_path, {})
+
+
+def test_wandb_that_is_disabled_writes_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert wandb_logger(tmp_path, "name", None, {}) is None
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_machine_without_git_gets_its_metrics(monkeypatch, tmp_path):
