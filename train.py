@@ -80,7 +80,10 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
         if protocol["name"] == "holdout"
         else {"split": None}
     )
-    data = InteractionsModule(source, batch_size=config.batch_size, seed=config.seed, **split)
+    candidates = plain["objective"].get("candidates", 1)
+    data = InteractionsModule(
+        source, batch_size=config.batch_size, candidates=candidates, seed=config.seed, **split
+    )
     data.prepare_data()
     data.setup()
     assert data.dataset is not None

@@ -258,6 +258,29 @@ def test_an_epoch_equals_pytorch_geometrics_lightgcn(train, size, some):
     assert (encoder.embeddings - start).abs().max() > 0.01  # they did move
 
 
+@pytest.mark.parametrize(("size", "some"), [(16, False), (2, True)])
+def test_a_step_takes_the_hardest_of_a_pairs_candidates(train, size, some):
+    """The loss of rows alone and of all rows is the plain formula's."""
+    encoder = encoder_of(train, combination="mean")
+    recommender = Recommender(encoder, BPR(l2=0.1, candidates=3), learning_rate=1e-2)
+    recommender.log = lambda *args, **options: None
+    rng = np.random.default_rng(1)
+    users, positives, negatives = (
+        torch.from_numpy(rng.integers(0, high, number))
+        for high, number in ((train.num_users, size), (train.num_items, size), (train.num_items, 3 * size))
+    )
+    items = torch.cat([positives, negatives]) + train.num_users
+    assert (recommender._batch_nodes(users, items) is not None) == some
+    X, Y = encoder().split([train.num_users, train.num_items])
+    E_users, E_items = encoder.embeddings.split([train.num_users, train.num_items])
+    scores = (X[users] * Y[negatives.view(3, size)]).sum(2)
+    chosen = negatives.view(3, size)[scores.argmax(0), torch.arange(size)]
+    squares = sum(e.square().sum() for e in (E_users[users], E_items[positives], E_items[chosen]))
+    positive = (X[users] * Y[positives]).sum(1)
+    expected = torch.nn.functional.softplus(scores.amax(0) - positive).mean() + 0.1 / 2 * squares / size
+    torch.testing.assert_close(recommender.training_step((users, positives, negatives), 0), expected)
+
+
 @pytest.mark.parametrize("nodes", [None, torch.tensor([1, 4, 25])])
 def test_without_layers_the_gradient_is_that_of_the_embeddings(train, nodes):
     encoder = encoder_of(train, num_layers=0)

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from l2q.errors import L2QError
-from l2q.models.losses import BPR, SampledSoftmax, bpr, l2, sampled_softmax
+from l2q.models.losses import BPR, SampledSoftmax, bpr, hardest, l2, sampled_softmax
 
 CONF = Path(__file__).parents[1] / "conf" / "objective"
 LOG2, LOG3, LOG4 = math.log(2), math.log(3), math.log(4)
@@ -83,6 +83,29 @@ def test_bpr_objective_is_its_formula(tables):
     assert_same_loss_and_gradients(lambda X, Y, *E: objective(X, Y, (users, pos, neg), *E), naive, leaves)
 
 
+def test_the_hardest_candidate_has_the_highest_score():
+    X = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    Y = torch.tensor([[1.0, 5.0], [2.0, 4.0], [3.0, 3.0], [3.0, 9.0]])
+    users = torch.tensor([0, 1, 0])
+    items = torch.tensor([0, 0, 3, 1, 1, 2])  # of users 0, 1, 0 and again: scores 1 5 3, 2 4 3
+    assert hardest(X, Y, users, items).tolist() == [1, 0, 3]  # the first among equals
+    assert hardest(X, Y, users, items[:3]).tolist() == [0, 0, 3]
+
+
+def test_bpr_counts_the_hardest_of_its_candidates(tables):
+    leaves, (users, pos, neg) = tables
+    others = torch.tensor([2, 6, 0, 5, 3, 1])
+    X, Y = leaves[:2]
+    chosen = torch.where(((X[users] * Y[others]).sum(1) > (X[users] * Y[neg]).sum(1)), others, neg)
+    assert 0 < (chosen != neg).sum() < 6
+    objective, plain = BPR(l2=0.1, temperature=0.5, candidates=2), BPR(l2=0.1, temperature=0.5)
+    assert_same_loss_and_gradients(
+        lambda X, Y, *E: objective(X, Y, (users, pos, torch.cat([neg, others])), *E),
+        lambda X, Y, *E: plain(X, Y, (users, pos, chosen), *E),
+        leaves,
+    )
+
+
 def test_sampled_softmax_objective_is_its_formula(tables):
     leaves, (users, pos, neg) = tables
     shared = neg[:4]  # 4 3 3 1: rows 1 and 2 have item 4 as their positive
@@ -145,6 +168,11 @@ def test_conf_options_build_their_objectives(name, quantizer, by_width):
     assert objective.l2 == 1e-3
     assert objective.temperature.by_width is by_width
     assert objective.temperature(16).item() == (0.25 if by_width else 1)
+
+
+def test_candidates_are_a_whole_number():
+    with pytest.raises(L2QError, match=r"^objective\.candidates=0 must be a whole number of at least 1$"):
+        BPR(candidates=0)
 
 
 @pytest.mark.parametrize(("option", "value"), [("l2", -1.0), ("temperature", 0.0), ("num_negatives", 0)])

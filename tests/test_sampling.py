@@ -35,6 +35,22 @@ def test_every_pair_once_and_no_negative_is_a_positive():
         assert triplets[:, 2].max() < train.num_items
 
 
+def test_candidates_are_independent_negatives_of_the_same_pairs():
+    train = random_graph(200, 40)
+    one = epoch(train, number=3)
+    parts = []
+    for users, pos_items, neg_items in TripletSampler(train, 7, 0, candidates=3).epoch(3):
+        parts.append(np.column_stack([users, pos_items, neg_items.reshape(3, -1).T]))
+    three = np.concatenate(parts)
+    assert (three[:, :3] == one).all()  # one candidate more changes nothing of what was drawn before
+    have = set(zip(train.users.tolist(), train.items.tolist(), strict=True))
+    for candidate in (3, 4):
+        assert not have & set(map(tuple, three[:, [0, candidate]].tolist()))
+    for first, second in ((2, 3), (2, 4), (3, 4)):
+        # users miss 12 to 24 of the 40 items, so that equal draws are one in 12 to 24
+        assert 0.03 < (three[:, first] == three[:, second]).mean() < 0.1
+
+
 def test_the_only_missing_item_is_the_negative():
     train = Interactions.from_pairs(*(~np.eye(50, dtype=bool)).nonzero(), 50, 50)
     triplets = epoch(train, 1000)

@@ -14,7 +14,8 @@ from l2q.errors import L2QError
 
 
 class Triplets(NamedTuple):
-    """One batch, three (batch,) int64 arrays: ``users`` have ``pos_items`` and do not have ``neg_items``."""
+    """One batch, int64 arrays: ``users`` have ``pos_items``, (batch,) both, and do not have ``neg_items``,
+    (candidates * batch,): a negative for every pair, then for every pair another, ..."""
 
     users: np.ndarray
     pos_items: np.ndarray
@@ -22,13 +23,14 @@ class Triplets(NamedTuple):
 
 
 class TripletSampler:
-    """Batches of (user, positive, negative); what an epoch holds depends on (seed, epoch) alone.
+    """Batches of (user, positive, negative); what an epoch holds depends on (seed, epoch) alone. ``candidates`` is
+    the number of independent negatives of every pair.
 
     A user who has every item has no negative: that user's pairs take no part, and ``train`` holds the pairs
     that do. Raises L2QError where none are left.
     """
 
-    def __init__(self, train: Interactions, batch_size: int, seed: int) -> None:
+    def __init__(self, train: Interactions, batch_size: int, seed: int, candidates: int = 1) -> None:
         if batch_size < 1:
             raise L2QError(f"batch_size={batch_size} must be at least 1")
         has_negatives = train.user_degrees < train.num_items
@@ -36,7 +38,7 @@ class TripletSampler:
             train = train.select(np.repeat(has_negatives, train.user_degrees))
         if not len(train):
             raise L2QError("no train pair has a negative: every user with items has all of them")
-        self.train, self.batch_size, self.seed = train, batch_size, seed
+        self.train, self.batch_size, self.seed, self.candidates = train, batch_size, seed, candidates
 
     def __len__(self) -> int:
         """Batches per epoch, the last one possibly smaller."""
@@ -50,11 +52,13 @@ class TripletSampler:
 
     def _draw(self, epoch: int) -> Iterator[Triplets]:
         users, items = self.train.users, self.train.items
-        keys = np.random.SeedSequence((self.seed, epoch)).generate_state(2, np.uint64)
-        negatives = draw_negatives(self.train.indptr, items, self.train.num_items, keys[0])
+        keys = np.random.SeedSequence((self.seed, epoch)).generate_state(self.candidates + 1, np.uint64)
         order = _permutation(len(items), keys[1])
+        indptr, num_items = self.train.indptr, self.train.num_items
+        negatives = np.stack([draw_negatives(indptr, items, num_items, key) for key in (keys[0], *keys[2:])])
         for start in range(0, len(order), self.batch_size):
-            yield Triplets(*_gather(order[start : start + self.batch_size], users, items, negatives))
+            batch = _gather(order[start : start + self.batch_size], users, items, negatives)
+            yield Triplets(batch[0], batch[1], batch[2:].reshape(-1))
 
 
 def _one_ahead(worker: Executor, batches: Iterator[Triplets], ahead: Future) -> Iterator[Triplets]:
@@ -111,7 +115,11 @@ def _permutation(size: int, key: np.uint64) -> np.ndarray:
 
 @numba.njit(nogil=True, cache=True)
 def _gather(pairs, users, items, negatives):
-    batch = np.empty((3, len(pairs)), dtype=np.int64)
+    """(2 + candidates, pairs) int64."""
+    batch = np.empty((2 + len(negatives), len(pairs)), dtype=np.int64)
     for place, pair in enumerate(pairs):
-        batch[0, place], batch[1, place], batch[2, place] = users[pair], items[pair], negatives[pair]
+        batch[0, place], batch[1, place] = users[pair], items[pair]
+    for number in range(len(negatives)):
+        for place, pair in enumerate(pairs):
+            batch[2 + number, place] = negatives[number, pair]
     return batch

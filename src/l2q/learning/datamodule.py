@@ -58,6 +58,7 @@ class InteractionsModule(pl.LightningDataModule):
 
     ``split`` is ``random`` or ``cluster`` (a validation part of train is held out, ``fit`` is the rest) or
     None (``fit`` is all of train and ``val`` is None). ``split_seed`` fixes the split, ``seed`` the samples.
+    Every pair has ``candidates`` negatives.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class InteractionsModule(pl.LightningDataModule):
         source: dict[str, Any],
         *,
         batch_size: int,
+        candidates: int = 1,
         seed: int = 0,
         split: str | None = "random",
         fraction: float = 0.1,
@@ -80,7 +82,7 @@ class InteractionsModule(pl.LightningDataModule):
             raise L2QError(f"batch_size={batch_size} must be at least 1")
         if split and not 0 < fraction < 1:
             raise L2QError(f"protocol.fraction={fraction} must lie between 0 and 1")
-        self.source, self.batch_size, self.seed = source, batch_size, seed
+        self.source, self.batch_size, self.seed, self.candidates = source, batch_size, seed, candidates
         self.split, self.fraction, self.split_seed = split, fraction, split_seed
         self.dataset: Dataset | None = None
 
@@ -103,4 +105,4 @@ class InteractionsModule(pl.LightningDataModule):
             )
 
     def train_dataloader(self) -> TripletLoader:
-        return TripletLoader(TripletSampler(self.fit, self.batch_size, self.seed))
+        return TripletLoader(TripletSampler(self.fit, self.batch_size, self.seed, self.candidates))

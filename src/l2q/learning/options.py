@@ -18,6 +18,7 @@ WHOLE = {
     "eval.memory_mb": 1,
     "model.embedding_dim": 1,
     "model.num_layers": 0,
+    "objective.candidates": 1,
     "objective.num_negatives": 1,
     "protocol.every_n_epochs": 1,
     "protocol.patience": 0,

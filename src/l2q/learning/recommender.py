@@ -74,7 +74,8 @@ class Recommender(pl.LightningModule):
             users = torch.searchsorted(nodes, users)
             items = torch.searchsorted(nodes, items + encoder.num_users) - split
         sizes = (split, len(values) - split)
-        loss = self.objective(*values.split(sizes), (users, *items.chunk(2)), *start.split(sizes))
+        sides = items.split([len(pos_items), len(neg_items)])
+        loss = self.objective(*values.split(sizes), (users, *sides), *start.split(sizes))
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(users))
         return loss
 

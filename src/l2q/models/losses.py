@@ -1,4 +1,4 @@
-"""Objectives: what a batch of (user, positive item, negative item) triplets costs."""
+"""Objectives: what a batch of (user, positive item, negative items) costs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
-from l2q.errors import L2QError
+from l2q.errors import L2QError, check_whole
 from l2q.models.pairs import pair_scores
 
 
@@ -26,6 +26,15 @@ def sampled_softmax(positive: Tensor, negatives: Tensor) -> Tensor:
     """
     # -log(e^p / (e^p + e^n)) = softplus(n - p), with n the log of the summed negatives
     return bpr(positive, torch.logsumexp(negatives, dim=1))
+
+
+@torch.no_grad()
+def hardest(X: Tensor, Y: Tensor, users: Tensor, items: Tensor) -> Tensor:
+    """The item with the highest score <X[user], Y[item]> of each user's, (batch,); the first among equals. ``items``
+    (candidates * batch,) holds one of every user, then another of every user, ..."""
+    number = len(items) // len(users)
+    scores = pair_scores(X, Y, users.repeat(number), items).view(number, -1)
+    return items.view(number, -1).gather(0, scores.argmax(0, keepdim=True)).squeeze(0)
 
 
 def l2(embeddings: Tensor, rows: Tensor) -> Tensor:
@@ -77,6 +86,9 @@ class BPR(nn.Module):
     """Bayesian personalised ranking with L2 on layer 0.
 
     bpr(t score(user, pos), t score(user, neg)) + l2 / 2 (|e_u|^2 + |e_i|^2 + |e_j|^2) / batch
+
+    Of ``candidates`` negatives for every pair the hardest counts, the one that the model scores highest (dynamic
+    negative sampling: Zhang et al., "Optimizing top-N collaborative filtering", SIGIR 2013).
     """
 
     def __init__(
@@ -84,18 +96,23 @@ class BPR(nn.Module):
         l2: float = 1e-3,
         temperature: float = 1.0,
         learn_temperature: bool = False,
+        candidates: int = 1,
         scales: str | None = None,
     ):
         super().__init__()
+        check_whole("objective.candidates", candidates, 1)
         self.l2 = _weight(l2)
+        self.candidates = candidates
         self.temperature = Temperature(temperature, learn_temperature, scales)
 
     def forward(
         self, X: Tensor, Y: Tensor, batch: tuple[Tensor, Tensor, Tensor], E_users: Tensor, E_items: Tensor
     ) -> Tensor:
-        """Loss of ``batch`` = (users, pos_items, neg_items), each (batch,), rows of X (users, D) and
-        Y (items, D), whose inner products are the scores, and of layer 0, E_users and E_items."""
+        """Loss of ``batch`` = (users, pos_items, neg_items), (batch,), (batch,) and (candidates * batch,), rows of
+        X (users, D) and Y (items, D), whose inner products are the scores, and of layer 0, E_users and E_items."""
         users, pos_items, neg_items = batch
+        if self.candidates > 1:
+            neg_items = hardest(X, Y, users, neg_items)
         factor = self.temperature(X.shape[1])
         items = torch.cat([pos_items, neg_items])
         # scored at once: the backward passes over the edges of all pairs, and over X and Y, once instead of twice
