@@ -203,12 +203,33 @@ def test_the_graph_stays_out_of_checkpoints_and_copies(train):
     assert torch.equal(copy.deepcopy(encoder)(), encoder())
 
 
+@pytest.mark.parametrize("combination", ["mean", "concat"])
+def test_learned_layer_weights_start_as_the_fixed_ones(train, combination):
+    fixed = encoder_of(train, combination=combination)
+    learned = encoder_of(train, combination=combination, layer_weights="learned")
+    torch.testing.assert_close(learned(), fixed())
+    with torch.no_grad():
+        learned.layer_weights.copy_(torch.tensor([1.0, -0.5, 0.25]))
+    fixed = encoder_of(train, combination=combination, layer_weights=[1.0, -0.5, 0.25])
+    torch.testing.assert_close(learned(), fixed())
+    np.testing.assert_allclose(learned.encode().weights, fixed.encode().weights)
+    learned().square().sum().backward()
+    e = learned.embeddings.detach()
+    a = dense_adjacency(train)
+    layers = torch.stack([e, a @ e, a @ (a @ e)])
+    along = layers if combination == "concat" else fixed().detach()
+    weights = learned.layer_weights.detach() if combination == "concat" else torch.ones(3)
+    expected = 2 * weights * (layers * along).sum((1, 2))
+    torch.testing.assert_close(learned.layer_weights.grad, expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"combination": "sum"}, "combination=sum"),
         ({"transform": "shear"}, "transform=shear"),
         ({"layer_weights": [1.0]}, "needs 3"),
+        ({"layer_weights": "fixed"}, "or learned"),
     ],
 )
 def test_unknown_options_are_named(train, options, words):

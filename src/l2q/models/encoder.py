@@ -37,8 +37,8 @@ class Encoder(nn.Module):
     looks the same in every direction, but Adam's steps do not.
 
     ``initialization(train, dim, seed)`` returns the two sides of E^(0); closed-form models are
-    initializations that are trained for zero epochs. ``layer_weights`` defaults to 1 / (num_layers + 1)
-    for ``mean`` and to 1 for ``concat``. ``seed`` fixes initialization and rotations.
+    initializations that are trained for zero epochs. ``layer_weights`` w defaults to 1 / (num_layers + 1)
+    for ``mean`` and to 1 for ``concat``; "learned" weights start there. ``seed`` fixes initialization and rotations.
 
     Source: He et al. 2020 (LightGCN); Chen et al. 2021, arXiv 2112.01944 (reconstruction).
     """
@@ -53,7 +53,7 @@ class Encoder(nn.Module):
         embedding_dim: int = 256,
         num_layers: int = 2,
         combination: str = "concat",
-        layer_weights: Sequence[float] | None = None,
+        layer_weights: Sequence[float] | str | None = None,
         residual: float = 0.0,
         transform: str = "identity",
         seed: int = 0,
@@ -66,9 +66,12 @@ class Encoder(nn.Module):
         for option, value, least in (("embedding_dim", embedding_dim, 1), ("num_layers", num_layers, 0)):
             if value < least:
                 raise L2QError(f"model.{option}={value} must be at least {least}")
-        if layer_weights is not None:
+        learned = layer_weights == "learned"
+        if layer_weights is not None and not learned:
             if isinstance(layer_weights, int | float | str):
-                raise L2QError(f"model.layer_weights={layer_weights} must be a list, such as [1, 0.5]")
+                raise L2QError(
+                    f"model.layer_weights={layer_weights} must be a list, such as [1, 0.5], or learned"
+                )
             if len(layer_weights) != num_layers + 1:
                 raise L2QError(
                     f"model.layer_weights has {len(layer_weights)} values; "
@@ -86,8 +89,9 @@ class Encoder(nn.Module):
         self.propagation = propagation
         self.quantizer = quantizer
         default = 1 / (num_layers + 1) if combination == "mean" else 1.0
-        # plain numbers: reading a tensor would wait for a GPU at every step
-        self.layer_weights = tuple(map(float, layer_weights or [default] * (num_layers + 1)))
+        weights = [default] * (num_layers + 1) if learned else layer_weights or [default] * (num_layers + 1)
+        # fixed ones are plain numbers: reading a tensor would wait for a GPU at every step
+        self.layer_weights = nn.Parameter(torch.tensor(weights)) if learned else tuple(map(float, weights))
         self.num_segments = 1 if combination == "mean" else num_layers + 1
         self.transforms = nn.ModuleList()  # ITQ is of the segments without one
         self.transforms = self._transform(transform, seed)
@@ -114,7 +118,7 @@ class Encoder(nn.Module):
         return linears
 
     @property
-    def segment_weights(self) -> tuple[float, ...]:
+    def segment_weights(self) -> Tensor | tuple[float, ...]:
         """Each segment's factor on one side; the score carries its square."""
         return self.layer_weights if self.combination == "concat" else (1.0,)
 
@@ -127,7 +131,8 @@ class Encoder(nn.Module):
         if self.combination == "mean":
             total = rows[0] * self.layer_weights[0]
             for weight, row in zip(self.layer_weights[1:], rows[1:], strict=True):
-                total = total.add(row, alpha=weight)
+                fixed = isinstance(weight, float)
+                total = total.add(row, alpha=weight) if fixed else total.addcmul(row, weight)
             rows = [total]
         elif self.residual:
             for layer in range(1, len(rows)):
@@ -138,9 +143,8 @@ class Encoder(nn.Module):
         """Values whose inner products are the training scores, (rows, segments * dim): soft or hard, as
         the quantizer's strength says, times scales and layer weights."""
         values = [self.quantizer(x, generator) for x in self.segments(nodes)]
-        return torch.cat(
-            [v if w == 1 else v * w for v, w in zip(values, self.segment_weights, strict=True)], dim=1
-        )
+        weighted = zip(values, self.segment_weights, strict=True)
+        return torch.cat([v if isinstance(w, float) and w == 1 else v * w for v, w in weighted], dim=1)
 
     @torch.no_grad()
     def encode(self) -> Representations:
@@ -157,6 +161,6 @@ class Encoder(nn.Module):
             users=Rows(values[:m], None if factors is None or alone else factors[:m]),
             items=Rows(values[m:], None if factors is None else factors[m:]),
             dims=(self.embeddings.shape[1],) * self.num_segments,
-            weights=np.array(self.segment_weights, np.float32) ** 2,
+            weights=torch.as_tensor(self.segment_weights).square().cpu().numpy(),
             scale_dtype=str(getattr(self.quantizer, "scale_dtype", "float32")).removeprefix("torch."),
         )
