@@ -89,7 +89,7 @@ class Encoder(nn.Module):
         self.propagation = propagation
         self.quantizer = quantizer
         default = 1 / (num_layers + 1) if combination == "mean" else 1.0
-        weights = [default] * (num_layers + 1) if learned else layer_weights or [default] * (num_layers + 1)
+        weights = [default] * (num_layers + 1) if learned or layer_weights is None else layer_weights
         # fixed ones are plain numbers: reading a tensor would wait for a GPU at every step
         self.layer_weights = nn.Parameter(torch.tensor(weights)) if learned else tuple(map(float, weights))
         self.num_segments = 1 if combination == "mean" else num_layers + 1
