@@ -24,12 +24,13 @@ from rich.console import Console
 from rich.table import Table
 from scipy import sparse
 
-from l2q.data.interactions import Interactions, holdout
 from l2q.data.sources import load_dataset
+from l2q.data.splits import holdout
 from l2q.evaluation import evaluate
-from l2q.models.coordinate_descent import CoordinateDescent, fit_codes
-from l2q.models.initialization import steps
-from l2q.models.spectral import spectral
+from l2q.fitted.baselines import spectral
+from l2q.fitted.descent import CoordinateDescent, fit_codes
+from l2q.interactions import Interactions
+from l2q.progress import steps
 from l2q.representations import Representations, Rows
 from l2q.retrieval.index import DenseIndex, PackedIndex
 from l2q.retrieval.storage import load_index

@@ -33,8 +33,8 @@ from numba.extending import intrinsic
 from rich.console import Console
 from rich.table import Table
 
-from l2q.retrieval.kernels import PackedItems, top_k
-from l2q.retrieval.packing import pack
+from l2q.kernels.packed import PackedItems, top_k
+from l2q.kernels.packing import pack
 
 try:
     from usearch.index import MetricKind

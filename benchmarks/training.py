@@ -42,9 +42,12 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from l2q.data.interactions import Dataset, Interactions, read_dataset
+from l2q.data.readers import read_dataset
 from l2q.data.sampling import TripletSampler
 from l2q.evaluation import evaluate
+from l2q.fitted.filter import SpectralFilter
+from l2q.interactions import Dataset, Interactions
+from l2q.kernels.top_lists import USERS_PER_BLOCK
 from l2q.learning.callbacks import TimeSplit
 from l2q.learning.datamodule import TripletLoader
 from l2q.learning.memory import keep_freed_memory
@@ -54,8 +57,6 @@ from l2q.models.graph import Graph, Propagation
 from l2q.models.initialization import Normal
 from l2q.models.losses import BPR
 from l2q.models.quantizers import Identity
-from l2q.models.spectral import SpectralFilter
-from l2q.models.top_lists import USERS_PER_BLOCK
 from l2q.representations import Representations, Rows
 from l2q.retrieval.index import DenseIndex
 
@@ -314,7 +315,7 @@ def products(train: Interactions, repeats: int, dim: int) -> list[Record]:
 def gpu_products(train: Interactions, repeats: int, dim: int, calls: int = 50) -> list[Record]:
     """A_hat E on a GPU, with the same bits every time, beside torch's products, whose bits differ from call to
     call, and beside the time in which the card copies as many bytes as the product has to move at least."""
-    from l2q.models.sparse_cuda import Product
+    from l2q.kernels.sparse_cuda import Product
 
     graph, device = Graph.from_interactions(train), torch.device("cuda")
     csr = graph.to_torch(device, torch.float32)

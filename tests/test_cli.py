@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from l2q.cli import main
-from l2q.data.interactions import Interactions
+from l2q.interactions import Interactions
 from l2q.representations import Representations, Rows
 from l2q.retrieval.storage import load_index, save_index
 

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
-from l2q.models.coordinate_descent import (
+from l2q.fitted.descent import (
     CoordinateDescent,
     Side,
     State,
@@ -21,6 +20,7 @@ from l2q.models.coordinate_descent import (
     objective,
     start,
 )
+from l2q.interactions import Interactions
 
 WEIGHT = 6.0
 

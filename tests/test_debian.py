@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from l2q.data.debian import build, dependencies, holdout_mask, k_core, main
-from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
+from l2q.interactions import Interactions
 
 PACKAGES = """\
 Package: editor

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
+from l2q.fitted.baselines import Popularity
+from l2q.interactions import Interactions
 from l2q.learning.recommender import Recommender
 from l2q.models.encoder import Encoder
 from l2q.models.graph import Graph, Propagation
-from l2q.models.initialization import Normal, Popularity
+from l2q.models.initialization import Normal
 from l2q.models.losses import BPR
 from l2q.models.quantizers import Identity, Quantizer
 from l2q.retrieval.index import DenseIndex

@@ -6,9 +6,9 @@ from math import log2
 import numpy as np
 import pytest
 
-from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
 from l2q.evaluation import deciding_cutoff, evaluate
+from l2q.interactions import Interactions
 from l2q.representations import Representations, Rows
 from l2q.retrieval.index import DenseIndex, PackedIndex
 

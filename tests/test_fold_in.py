@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from l2q.cli import main
-from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
 from l2q.evaluation import evaluate
-from l2q.models.coordinate_descent import CoordinateDescent, Side, half_round
-from l2q.models.initialization import FittedCodes
-from l2q.models.new_users import FilterSide
-from l2q.models.spectral import SpectralFilter
-from l2q.models.teacher import Teacher
+from l2q.fitted.descent import CoordinateDescent, Side, half_round
+from l2q.fitted.filter import SpectralFilter
+from l2q.fitted.l2q_plus import FittedCodes
+from l2q.fitted.new_users import FilterSide
+from l2q.fitted.teacher import Teacher
+from l2q.interactions import Interactions
 from l2q.representations import Representations, Rows
 from l2q.retrieval.fold_in import FoldIn, HalfRound
 from l2q.retrieval.index import DenseIndex

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from l2q.data.interactions import Interactions
+from l2q.interactions import Interactions
 from l2q.learning.recommender import Recommender
 from l2q.models.encoder import Encoder
 from l2q.models.graph import Graph, Propagation

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from l2q.data.interactions import Interactions
+from l2q.interactions import Interactions
 from l2q.models.graph import Graph, Propagation
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -158,7 +158,7 @@ def test_a_graph_without_edges_propagates_zeros(backend, device):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("pairs", "dim"), [(0, 8), (900, 24), (60_000, 24), (60_000, 300)])
 def test_the_product_on_a_gpu_equals_the_dense_one_with_the_same_bits_every_time(pairs, dim, dtype):
-    from l2q.models.sparse_cuda import Product
+    from l2q.kernels.sparse_cuda import Product
 
     interactions = random_interactions(2, 4000, 50, pairs)  # items have up to 4000 users, 16 bags
     A, graph = dense_adjacency(interactions).to("cuda", dtype), Graph.from_interactions(interactions)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import l2q.retrieval.index
-from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
+from l2q.interactions import Interactions
 from l2q.representations import Representations, Rows
 from l2q.retrieval.index import DenseIndex, PackedIndex, similar_items
 

@@ -8,15 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from l2q.data.interactions import (
-    Interactions,
-    cluster_holdout,
-    holdout,
-    read_dataset,
-    read_lightgcn,
-    read_names,
-)
+from l2q.data.readers import read_dataset, read_lightgcn, read_names
+from l2q.data.splits import cluster_holdout, holdout
 from l2q.errors import L2QError
+from l2q.interactions import Interactions
 
 
 def graph(*rows, num_items=None):

@@ -4,10 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
-from l2q.retrieval.kernels import PackedItems, top_k, top_k_reference, top_k_torch
-from l2q.retrieval.packing import pack
+from l2q.interactions import Interactions
+from l2q.kernels.packed import PackedItems, top_k, top_k_reference, top_k_torch
+from l2q.kernels.packing import pack
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 MODES = ("scaled", "hamming", "asymmetric")

@@ -39,7 +39,7 @@ def test_imports_go_one_way():
     "code",
     [
         "import l2q",
-        "import l2q.evaluation, l2q.metrics, l2q.representations, l2q.data.interactions",
+        "import l2q.evaluation, l2q.metrics, l2q.representations, l2q.interactions",
         "import runpy, sys\nsys.argv = ['l2q', '--help']\n"
         "try: runpy.run_module('l2q', run_name='__main__', alter_sys=True)\n"
         "except SystemExit as end: assert not end.code",

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from l2q.errors import L2QError
-from l2q.retrieval.packing import pack, row_bytes, row_words, to_words, unpack
+from l2q.kernels.packing import pack, row_bytes, row_words, to_words, unpack
 
 segment_dims = st.lists(st.integers(1, 130), min_size=1, max_size=4)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from l2q.models.pairs import pair_scores
+from l2q.kernels.pairs import pair_scores
 
 
 def problem(num_pairs, dim, dtype=torch.float32, num_rows=37, num_columns=53):

@@ -5,9 +5,9 @@ import threading
 import numpy as np
 import pytest
 
-from l2q.data.interactions import Interactions
 from l2q.data.sampling import TripletSampler, draw_negatives
 from l2q.errors import L2QError
+from l2q.interactions import Interactions
 from l2q.learning.datamodule import TripletLoader
 
 

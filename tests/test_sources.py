@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import yaml
 
-from l2q.data.interactions import Interactions, read_dataset
+from l2q.data.readers import read_dataset
 from l2q.data.sources import Source, load_dataset, load_embedded, prepare
 from l2q.errors import L2QError
+from l2q.interactions import Interactions
 
 TRAIN, TEST = "0 1 0\n1 2\n2 0 3\n", "0 2\n1 0\n"
 COUNTS = {"users": 3, "items": 4, "train": 5, "test": 2}

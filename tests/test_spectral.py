@@ -4,20 +4,15 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-import l2q.models.spectral
-from l2q.data.interactions import Interactions
+import l2q.fitted.filter
 from l2q.errors import L2QError
-from l2q.models.spectral import (
-    FilterScores,
-    SpectralFilter,
-    itq,
-    normalize,
-    random_rotation,
-    spectral,
-    truncated_svd,
-)
-from l2q.models.teacher import TeacherScores
-from l2q.models.top_lists import heads, top_items, top_lists, user_blocks
+from l2q.fitted.baselines import spectral
+from l2q.fitted.filter import FilterScores, SpectralFilter
+from l2q.fitted.teacher import TeacherScores
+from l2q.interactions import Interactions, normalize
+from l2q.kernels.rotations import itq, random_rotation
+from l2q.kernels.svd import truncated_svd
+from l2q.kernels.top_lists import heads, top_items, top_lists, user_blocks
 
 
 def graph(num_users=60, num_items=45, density=0.2, seed=0) -> Interactions:
@@ -82,8 +77,8 @@ def test_svd_of_a_matrix_of_lower_rank():
 @pytest.mark.parametrize(("tail", "whole"), [(0.0, False), (0.4, False), (0.4, True)])
 def test_filter_scores_equal_the_dense_formula(monkeypatch, tail, whole):
     """The tail from user to user, and by products for blocks of users over ranges of users that do not divide."""
-    monkeypatch.setattr(l2q.models.spectral, "_ROWS", 25)
-    monkeypatch.setattr(l2q.models.spectral, "_COLUMNS", 16)
+    monkeypatch.setattr(l2q.fitted.filter, "_ROWS", 25)
+    monkeypatch.setattr(l2q.fitted.filter, "_COLUMNS", 16)
     monkeypatch.setattr(FilterScores, "_whole_products_pay", whole)
     train = graph()
     model = SpectralFilter(gamma_user=0.3, popularity=0.6, rank=12, tail=tail)

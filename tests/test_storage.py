@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
+from l2q.interactions import Interactions
 from l2q.representations import Representations, Rows
 from l2q.retrieval import storage
 from l2q.retrieval.index import DenseIndex

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
-from l2q.models import teacher as module
+from l2q.fitted import teacher as module
+from l2q.fitted.filter import SpectralFilter
+from l2q.fitted.teacher import CosineEmbeddings, Teacher
+from l2q.interactions import Interactions
 from l2q.models.losses import sampled_softmax
-from l2q.models.spectral import SpectralFilter
-from l2q.models.teacher import CosineEmbeddings, Teacher
 
 
 @pytest.fixture

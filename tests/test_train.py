@@ -24,18 +24,19 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from l2q.cli import main
-from l2q.data.interactions import Dataset, Interactions
 from l2q.data.sources import load_dataset
+from l2q.data.splits import split_validation
 from l2q.errors import L2QError
 from l2q.evaluation import evaluate
+from l2q.fitted.teacher import TeacherIndex
+from l2q.fitted.tuning import choose_teacher
+from l2q.interactions import Dataset, Interactions
 from l2q.learning import results
-from l2q.learning.datamodule import split_validation
 from l2q.learning.options import check_added, check_against, check_options, settle
 from l2q.learning.recommender import read_checkpoint
 from l2q.learning.results import environment
 from l2q.learning.run import Run
 from l2q.learning.tracking import wandb_logger
-from l2q.learning.tuning import TeacherIndex, choose_teacher
 from l2q.models.encoder import Encoder
 from l2q.representations import Representations, Rows
 from l2q.retrieval.fold_in import FoldIn, HalfRound
@@ -341,7 +342,7 @@ def test_naming_the_checkpoint_of_fitted_codes_keeps_their_teacher(tmp_path, plu
     folder = only(tmp_path, "outputs/table_events/l2q_plus/*")
     expected = metrics_of(folder)
     again = f"ckpt_path={folder}/checkpoints/last.ckpt"
-    for other in "model.initialization.filter={_target_:l2q.models.spectral.SpectralFilter,rank:2}", "seed=3":
+    for other in "model.initialization.filter={_target_:l2q.fitted.filter.SpectralFilter,rank:2}", "seed=3":
         done = train(*plus, other, again, cwd=tmp_path, check=False)
         assert done.returncode == 2
         assert "the checkpoint has " + ("seed=0" if other == "seed=3" else "model.init") in done.stderr

@@ -6,18 +6,19 @@ from itertools import product
 import numpy as np
 import pytest
 
-from l2q.data.interactions import Interactions, holdout
+from l2q.data.splits import holdout
 from l2q.errors import L2QError
 from l2q.evaluation import evaluate
-from l2q.learning import tuning
-from l2q.learning.tuning import TeacherIndex, TunedCodes, choose_teacher
-from l2q.models.coordinate_descent import CoordinateDescent, fit
+from l2q.fitted import tuning
+from l2q.fitted.descent import CoordinateDescent, fit
+from l2q.fitted.filter import SpectralFilter
+from l2q.fitted.l2q_plus import FittedCodes, TunedCodes
+from l2q.fitted.teacher import CosineEmbeddings, Teacher, TeacherIndex
+from l2q.fitted.tuning import choose_teacher
+from l2q.interactions import Interactions
 from l2q.models.encoder import Encoder
 from l2q.models.graph import Graph, Propagation
-from l2q.models.initialization import FittedCodes
 from l2q.models.quantizers import Quantizer
-from l2q.models.spectral import SpectralFilter
-from l2q.models.teacher import CosineEmbeddings, Teacher
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def recommend(
     ``item``, a name as it is; what they have is left out."""
     import numpy as np
 
-    from l2q.data.interactions import Interactions
+    from l2q.interactions import Interactions
     from l2q.retrieval.storage import load_index
 
     stored, names = load_index(index), item or _split(items)
@@ -212,18 +212,13 @@ def quantize(
     from rich.console import Console
     from rich.progress import Progress
 
-    from l2q.data.interactions import Interactions, read_lightgcn
+    from l2q.data.readers import read_lightgcn
     from l2q.evaluation import deciding_cutoff, evaluate
-    from l2q.models.coordinate_descent import CoordinateDescent, fit_codes
+    from l2q.fitted.descent import CoordinateDescent, fit_codes
+    from l2q.interactions import Interactions
     from l2q.representations import Representations, Rows
     from l2q.retrieval.index import DenseIndex
-    from l2q.retrieval.storage import (
-        check_replaceable,
-        compression,
-        load_index,
-        save_index,
-        update_metrics,
-    )
+    from l2q.retrieval.storage import check_replaceable, compression, load_index, save_index, update_metrics
 
     for option, value, least in (("--bits", bits, 1), ("--seed", seed, 0)):
         if value < least:
@@ -324,7 +319,7 @@ def _embeddings(path: str, option: str) -> np.ndarray:
 
 
 def _names(path: str | None, size: int, option: str, rows: str) -> list[str] | None:
-    from l2q.data.interactions import read_names
+    from l2q.data.readers import read_names
 
     if path is None:
         return None

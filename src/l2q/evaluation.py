@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
+from l2q.interactions import Interactions
 from l2q.metrics import per_user_metrics
 
 BYTES_PER_SCORE = 8  # for one user and item where the whole catalogue is scored: a float32, and as much again

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
+from l2q.interactions import Interactions
 
 CORE = 5
 TEST_SHARE = 0.2

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
+from l2q.interactions import Interactions
 
 
 class Triplets(NamedTuple):

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from l2q.data.interactions import TABLES, Dataset, Interactions, name_array, read_dataset
+from l2q.data.readers import TABLES, read_dataset
 from l2q.errors import L2QError
+from l2q.interactions import Dataset, Interactions, name_array
 
 FILES = ("train.txt", "test.txt")
 

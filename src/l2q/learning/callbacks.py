@@ -27,13 +27,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
 from l2q.evaluation import evaluate
+from l2q.interactions import Interactions
+from l2q.kernels.packing import pack, unpack
 from l2q.models.annealing import Annealing
 from l2q.representations import Representations, Rows
 from l2q.retrieval.index import DenseIndex, Index, PackedIndex
-from l2q.retrieval.packing import pack, unpack
 
 log = logging.getLogger("l2q.file")  # the screen has the bar
 

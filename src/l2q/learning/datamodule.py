@@ -8,27 +8,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from l2q.data.interactions import Dataset, Interactions, cluster_holdout, holdout
 from l2q.data.sampling import Triplets, TripletSampler
 from l2q.data.sources import load_dataset, prepare
+from l2q.data.splits import SPLITS, split_validation
 from l2q.errors import L2QError
-from l2q.models.spectral import normalize, truncated_svd
-
-SPLITS = ("random", "cluster")
-
-
-def split_validation(
-    train: Interactions, split: str, fraction: float, seed: int
-) -> tuple[Interactions, Interactions]:
-    """What remains of train, and the validation part: ``random`` items of each user, or ``cluster``, an item with
-    its nearest ones by the vectors of a truncated SVD of train."""
-    if split not in SPLITS:
-        raise L2QError(f"split={split} is unknown; use {' or '.join(SPLITS)}")
-    if split == "random":
-        return holdout(train, fraction, seed)
-    rank = min(128, train.num_users, train.num_items)
-    _, _, item_vectors = truncated_svd(normalize(train), rank, seed)
-    return cluster_holdout(train, item_vectors, fraction, seed)
+from l2q.interactions import Dataset, Interactions
 
 
 class TripletLoader:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
-from l2q.data.interactions import Dataset
 from l2q.errors import L2QError, check_whole
+from l2q.interactions import Dataset
 
 # the least of every whole number; groups differ in what they have, so an absent one is fine
 WHOLE = {

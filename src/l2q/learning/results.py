@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 import l2q
-from l2q.data.interactions import Dataset, Interactions
 from l2q.evaluation import evaluate
-from l2q.models.new_users import FilterSide
+from l2q.fitted.new_users import FilterSide
+from l2q.interactions import Dataset, Interactions
 from l2q.representations import Representations
 from l2q.retrieval.index import DenseIndex
 from l2q.retrieval.storage import compression, load_index, save_index

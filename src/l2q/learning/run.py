@@ -18,6 +18,8 @@ from pytorch_lightning.callbacks import Callback
 
 from l2q.errors import L2QError
 from l2q.evaluation import deciding_cutoff, evaluate
+from l2q.fitted.new_users import FilterSide
+from l2q.fitted.teacher import TeacherIndex
 from l2q.learning import results, tracking
 from l2q.learning.callbacks import (
     AnnealingCallback,
@@ -33,9 +35,7 @@ from l2q.learning.callbacks import (
 from l2q.learning.datamodule import InteractionsModule
 from l2q.learning.options import flat
 from l2q.learning.recommender import Recommender, read_checkpoint
-from l2q.learning.tuning import TeacherIndex
 from l2q.models.annealing import Annealing
-from l2q.models.new_users import FilterSide
 from l2q.representations import Representations
 from l2q.retrieval.storage import load_index
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
+from l2q.fitted.l2q_plus import Start
+from l2q.interactions import Interactions
+from l2q.kernels.rotations import itq, random_rotation
 from l2q.models.graph import Propagation
-from l2q.models.initialization import Start
-from l2q.models.spectral import itq, random_rotation
 from l2q.representations import Representations, Rows
 
 TRANSFORMS = ("identity", "rotation", "itq", "learned")

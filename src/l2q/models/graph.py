@@ -20,8 +20,8 @@ from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from l2q.data.interactions import Interactions
-from l2q.models.sparse import multiply, multiply_kept, use_threads_of_torch
+from l2q.interactions import Interactions
+from l2q.kernels.sparse import multiply, multiply_kept, use_threads_of_torch
 
 HAS_TRITON = find_spec("triton") is not None  # torch's builds for CUDA on Linux bring it along
 
@@ -206,7 +206,7 @@ class Propagation:
         key, graph = (X.device, X.dtype), self.graph
         if key not in self._products:
             if self._backend(X) == "triton":
-                from l2q.models.sparse_cuda import Product
+                from l2q.kernels.sparse_cuda import Product
 
                 self._products[key] = Product(graph.indptr, graph.indices, graph.values, *key)
             else:

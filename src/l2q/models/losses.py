@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
 from l2q.errors import L2QError, check_whole
-from l2q.models.pairs import pair_scores
+from l2q.kernels.pairs import pair_scores
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:

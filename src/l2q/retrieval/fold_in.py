@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
+from l2q.interactions import Interactions
 from l2q.representations import Representations, Rows
 
 if TYPE_CHECKING:  # and imported where it is used: it brings torch along, which a query does without
-    from l2q.models.new_users import FilterSide
+    from l2q.fitted.new_users import FilterSide
 
 
 RIDGE = 0.1
@@ -21,13 +21,13 @@ RIDGE = 0.1
 
 class HalfRound:
     """One half-round of the descent that made the codes: the new user's row is fitted to the items' codes, with
-    the scores of the filter as its base and its list (``l2q.models.new_users``). What it needs beside the
+    the scores of the filter as its base and its list (``l2q.fitted.new_users``). What it needs beside the
     filter's side, G = A^T A and C = Y^T A, comes from the index's own item codes A in a second. The start is the
     signs of the least-squares solution without lists, v = (G + l I)^-1 C^T x.
     """
 
     def __init__(self, side: FilterSide, items: Rows, train: Interactions):
-        from l2q.models.coordinate_descent import Side
+        from l2q.fitted.descent import Side
 
         assert items.scales is not None
         self._side, self._train, self._graph = side, train, side.graph(train)
@@ -40,7 +40,7 @@ class HalfRound:
 
     def __call__(self, item_lists: Sequence[Sequence[int] | np.ndarray]) -> Rows:
         """One query row for each list of item ids. Raises L2QError for an empty list or an unknown id."""
-        from l2q.models.coordinate_descent import Side, fit_rows
+        from l2q.fitted.descent import Side, fit_rows
 
         new = _interactions(item_lists, self._train.num_items)
         options = self._side.options

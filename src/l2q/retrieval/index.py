@@ -14,10 +14,11 @@ from typing import Protocol
 import numba
 import numpy as np
 
-from l2q.data.interactions import Interactions
 from l2q.errors import L2QError
+from l2q.interactions import Interactions
+from l2q.kernels import packed as kernels
+from l2q.kernels import packing
 from l2q.representations import Representations, Rows
-from l2q.retrieval import kernels, packing
 
 _TILE = 4096  # items of a tile
 _CACHE_BYTES = 2**24  # of the products of a chunk and a tile

@@ -6,7 +6,7 @@ users.scales.npy    (users, segments) float16 or float32; absent where all are o
 users.txt           names, one a line in row order; absent where the row number is the name
 items.*             the same for items
 items.filter.npy    (items, rank) float16, filter.values.npy (3, rank) float32: for new users of codes fitted
-                    to a spectral filter (``l2q.models.new_users``); absent for other models, or left out
+                    to a spectral filter (``l2q.fitted.new_users``); absent for other models, or left out
 items.degrees.npy   (items,) int32, train interactions of each item
 train.indptr.npy, train.items.npy   train items of every user, left out of a search
 """
@@ -26,15 +26,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from l2q.data.interactions import LINE_BREAK, Interactions
 from l2q.errors import L2QError
+from l2q.interactions import LINE_BREAK, Interactions
+from l2q.kernels import packing
 from l2q.representations import Representations, Rows
-from l2q.retrieval import packing
 from l2q.retrieval.fold_in import FoldIn, HalfRound
 from l2q.retrieval.index import DenseIndex, Index, PackedIndex
 
 if TYPE_CHECKING:
-    from l2q.models.new_users import FilterSide
+    from l2q.fitted.new_users import FilterSide
 
 FORMAT, VERSION = "l2q-index", 1
 MANIFEST = "manifest.json"
@@ -201,7 +201,7 @@ class StoredIndex:
         """What the codes of new users are fitted to, where the index keeps it."""
         if "filter" not in self.manifest:
             return None
-        from l2q.models.new_users import FilterSide
+        from l2q.fitted.new_users import FilterSide
 
         return FilterSide(self.arrays["items.filter"], self.arrays["filter.values"], self.manifest["filter"])
 

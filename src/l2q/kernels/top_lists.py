@@ -9,7 +9,7 @@ from numba import njit, prange
 from numba.extending import intrinsic
 from scipy import sparse
 
-from l2q.data.interactions import Interactions
+from l2q.interactions import Interactions
 
 LENGTH = 40  # of the lists that codes are fitted to; conf/model/l2q_plus.yaml says it too (docs/results.md)
 MEASURED = 64  # of the lists that the teacher is measured by: the cut-offs, and what validation items leave

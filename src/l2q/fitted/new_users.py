@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from l2q.data.interactions import Interactions
-from l2q.models.spectral import FilterScores, SpectralFilter, normalize
+from l2q.fitted.filter import FilterScores, SpectralFilter
+from l2q.interactions import Interactions, normalize
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,113 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
 
+from l2q.data.splits import holdout
 from l2q.errors import L2QError
+from l2q.interactions import LINE_BREAK, Dataset, Interactions, name_array
 
 TABLES = (".csv", ".tsv", ".parquet")
-LINE_BREAK = r"[\r\n]"  # what ends a line where text files of names are read, so that no name may hold it
-
-
-@dataclass(frozen=True)
-class Interactions:
-    """Binary interactions R in {0, 1}^(num_users x num_items) in compressed rows.
-
-    ``indptr`` (num_users + 1,) int64 and ``items`` (nnz,) int32; the items of user u are
-    ``items[indptr[u]:indptr[u + 1]]``, ascending, without duplicates.
-    """
-
-    indptr: np.ndarray
-    items: np.ndarray
-    num_items: int
-
-    @classmethod
-    def from_pairs(cls, users, items, num_users: int, num_items: int) -> Interactions:
-        """Rows from pairs in any order; a repeated pair counts once. O(edges) apart from one sort.
-
-        Raises L2QError for an id outside 0 .. num_users - 1 or 0 .. num_items - 1.
-        """
-        users = np.asarray(users, dtype=np.int64)
-        items = np.asarray(items, dtype=np.int64)
-        for name, ids, size in (("user", users, num_users), ("item", items, num_items)):
-            if len(ids) and not (ids.min() >= 0 and ids.max() < size):
-                worst = ids.min() if ids.min() < 0 else ids.max()
-                raise L2QError(f"{name} id {worst} is outside 0 .. {size - 1}")
-        keys = np.sort(users * num_items + items)  # faster than np.unique, which hashes
-        keys = keys[np.diff(keys, prepend=-1) != 0]
-        indptr = np.zeros(num_users + 1, dtype=np.int64)
-        np.cumsum(np.bincount(keys // max(num_items, 1), minlength=num_users), out=indptr[1:])
-        return cls(indptr, (keys % max(num_items, 1)).astype(np.int32), num_items)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, user: int) -> np.ndarray:
-        """Items of one user, ascending."""
-        return self.items[self.indptr[user] : self.indptr[user + 1]]
-
-    @property
-    def num_users(self) -> int:
-        return len(self.indptr) - 1
-
-    @cached_property
-    def users(self) -> np.ndarray:
-        """The user of every pair, (nnz,) int32, beside ``items``."""
-        return np.repeat(np.arange(self.num_users, dtype=np.int32), self.user_degrees)
-
-    @cached_property
-    def user_degrees(self) -> np.ndarray:
-        return np.diff(self.indptr)
-
-    @cached_property
-    def item_degrees(self) -> np.ndarray:
-        return np.bincount(self.items, minlength=self.num_items)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over the shape and the sorted pairs: the same whatever the order inside a file's lines."""
-        digest = hashlib.sha256(f"{self.num_users} {self.num_items}\n".encode())
-        digest.update(self.indptr.astype("<i8").tobytes())
-        digest.update(self.items.astype("<i4").tobytes())
-        return digest.hexdigest()
-
-    @property
-    def keys(self) -> np.ndarray:
-        """user * num_items + item of every pair, (nnz,) int64, ascending."""
-        return self.users.astype(np.int64) * self.num_items + self.items
-
-    def select(self, chosen: np.ndarray) -> Interactions:
-        """The pairs where the mask ``chosen`` (nnz,) is true; users and items keep their ids."""
-        before = np.concatenate(([0], np.cumsum(chosen)))
-        return Interactions(before[self.indptr], self.items[chosen], self.num_items)
-
-    def to_csr(self, dtype=np.float32) -> sparse.csr_array:
-        """R as a SciPy matrix of ones, int32 indices."""
-        ones = np.ones(len(self.items), dtype=dtype)
-        return sparse.csr_array(
-            (ones, self.items, self.indptr.astype(np.int32)), shape=(self.num_users, self.num_items)
-        )
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A set split into train and test, with equal shapes. Names are (num_users,) and (num_items,) arrays
-    of strings (see ``name_array``); None: the ids are the names. ``columns`` of users and items, of a table."""
-
-    name: str
-    train: Interactions
-    test: Interactions
-    user_names: np.ndarray | None = None
-    item_names: np.ndarray | None = None
-    columns: tuple[str, ...] = ()
 
 
 def read_lightgcn(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -231,65 +135,6 @@ def read_names(path: str | Path) -> np.ndarray:
                 f"{path}:{line}: {name[:40]!r} holds a line break; a name is one line that ends in \\n"
             )
     return name_array(names)
-
-
-def name_array(names: list[str]) -> np.ndarray:
-    """Strings as objects: in a unicode array every name would take the space of the longest one."""
-    return np.array(names, dtype=object)
-
-
-def holdout(train: Interactions, fraction: float, seed: int) -> tuple[Interactions, Interactions]:
-    """A random part of every user's items for validation, made from train alone: (fit, validation).
-
-    A user with n >= 2 items gives ``fraction`` * n of them (halves rounded up, at least 1, and one stays);
-    a user with 1 item gives none. Where users have so few items that this is more than one and a half times
-    ``fraction`` of train, every second giver gives, every third from two and a half times on, and so forth.
-    """
-    order = np.random.default_rng(seed).random(len(train))
-    return _hold_out(train, fraction, order, least=2)
-
-
-def cluster_holdout(
-    train: Interactions, item_vectors: np.ndarray, fraction: float, seed: int
-) -> tuple[Interactions, Interactions]:
-    """A corner of every user's taste for validation, made from train alone: (fit, validation).
-
-    Of each user with 6 or more items one is drawn; it is held out together with those of the user's own items
-    that are nearest to it by cosine of ``item_vectors`` (num_items, dim), ``fraction`` * n in all (halves
-    rounded up, at least 1; of equally near ones the lower id). Users with fewer items give none. Predicting
-    such a part asks for what a user turns to next rather than for more of the same, as a later test does.
-    """
-    rng = np.random.default_rng(seed)
-    drawn = train.indptr[:-1] + (rng.random(train.num_users) * train.user_degrees).astype(np.int64)
-    drawn = np.repeat(drawn, train.user_degrees)  # (nnz,), a position in items
-    unit = item_vectors / np.maximum(np.linalg.norm(item_vectors, axis=1, keepdims=True), 1e-12)
-    cosine = np.empty(len(train), dtype=unit.dtype)
-    for part in range(0, len(train), 65536):  # two gathered blocks at a time, not two (nnz, dim) arrays
-        block = slice(part, part + 65536)
-        np.vecdot(unit[train.items[block]], unit[train.items[drawn[block]]], out=cosine[block])
-    cosine[drawn] = np.inf
-    return _hold_out(train, fraction, -cosine, least=6)
-
-
-def _hold_out(
-    train: Interactions, fraction: float, order: np.ndarray, least: int
-) -> tuple[Interactions, Interactions]:
-    """Per user with at least ``least`` items, the ``fraction`` with the smallest ``order`` (nnz,) goes; of every
-    second such user and so forth, where all of them would give much more than ``fraction`` of train."""
-    if not 0 < fraction < 1:
-        raise L2QError(f"fraction={fraction} must lie between 0 and 1")
-    degrees = train.user_degrees
-    # the small term mends products such as .29 * 50 = 14.4999...
-    sizes = np.clip(np.floor(fraction * degrees + 0.5 + 1e-9).astype(np.int64), 1, degrees - 1)
-    sizes[degrees < least] = 0
-    givers = np.flatnonzero(sizes)
-    every = max(round(sizes.sum() / max(fraction * len(train), 1)), 1)
-    sizes[np.setdiff1d(givers, givers[::every])] = 0
-    by_order = np.lexsort((order, train.users))
-    rank = np.arange(len(train)) - np.repeat(train.indptr[:-1], degrees)
-    held = np.empty(len(train), dtype=bool)
-    held[by_order] = rank < np.repeat(sizes, degrees)
-    return train.select(~held), train.select(held)
 
 
 def _read(path: str | Path) -> bytes:

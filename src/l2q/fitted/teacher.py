@@ -17,10 +17,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding, normalize
 
-from l2q.data.interactions import Interactions
 from l2q.errors import L2QError, check_whole
-from l2q.models.spectral import FilterScores, SpectralFilter, spectral
-from l2q.models.top_lists import Progress
+from l2q.fitted.baselines import spectral
+from l2q.fitted.filter import FilterScores, SpectralFilter
+from l2q.interactions import Interactions
+from l2q.kernels.top_lists import Progress, top_items
+from l2q.representations import Rows
 
 BATCH, NEGATIVES, BATCHES = 8192, 1024, 16  # a small set's batches are as many, and smaller
 
@@ -185,3 +187,45 @@ class TeacherScores:
 
 def _norms(S: np.ndarray) -> np.ndarray:
     return np.maximum(np.sqrt(np.vecdot(S, S)), 1e-12)
+
+
+class TeacherIndex:
+    """A teacher's float scores behind the search protocol.
+
+    ``lists`` are each user's best items in order, at hand from a fit: a user is scored anew only where the list,
+    without what a search excludes, is shorter than it asks for. The values of a list are its targets.
+    """
+
+    def __init__(self, scores: TeacherScores, lists: sparse.csr_array | None = None) -> None:
+        self.scores, self.lists = scores, lists
+        self.num_users, self.num_items = scores.shape
+
+    def search(
+        self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        assert isinstance(users, np.ndarray)
+        if self.lists is not None:
+            return self._search_lists(users, k, exclude)
+        scores = self.scores.scores(users)
+        if exclude is not None:
+            for row, user in enumerate(users):
+                scores[row, exclude[user]] = -np.inf
+        items, values = top_items(scores, k)
+        return values, items
+
+    def _search_lists(
+        self, users: np.ndarray, k: int, exclude: Interactions | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        assert self.lists is not None
+        values, items = np.full((len(users), k), -np.inf, np.float32), np.full((len(users), k), -1, np.int32)
+        short = []
+        for row, user in enumerate(users):
+            listed = slice(*self.lists.indptr[user : user + 2])
+            kept = slice(None) if exclude is None else ~np.isin(self.lists.indices[listed], exclude[user])
+            best = self.lists.indices[listed][kept][:k]
+            items[row, : len(best)], values[row, : len(best)] = best, self.lists.data[listed][kept][:k]
+            if len(best) < k:
+                short.append(row)
+        if short:
+            values[short], items[short] = TeacherIndex(self.scores).search(users[short], k, exclude)
+        return values, items

@@ -8,7 +8,7 @@ from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from l2q.models.sparse import multiply, use_threads_of_torch
+from l2q.kernels.sparse import multiply, use_threads_of_torch
 
 
 def pair_scores(X: Tensor, Y: Tensor, users: Tensor, items: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ One thread sums a row of Y, in one order, so the result has the same bits for an
 
 from __future__ import annotations
 
+import sys
+
 import numba
 import numpy as np
-import torch
 from llvmlite import ir
 from numba import njit, prange, types
 from numba.core import cgutils
@@ -44,8 +45,9 @@ def multiply_kept(starts, ends, columns, values, slots: np.ndarray, X: np.ndarra
 
 
 def use_threads_of_torch() -> None:
-    """One number of threads for both libraries: torch's."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    """One number of threads for both libraries: torch's, in a process that has it loaded."""
+    if (torch := sys.modules.get("torch")) is not None:
+        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
 def _empty(rows: int, X: np.ndarray) -> np.ndarray:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from scipy import sparse
 
-from l2q.data.interactions import Interactions
+from l2q.data.splits import split_validation
 from l2q.evaluation import deciding_cutoff, evaluate
-from l2q.learning.datamodule import split_validation
-from l2q.models.coordinate_descent import CoordinateDescent
-from l2q.models.initialization import FittedCodes, steps
-from l2q.models.spectral import SVD, SpectralFilter, normalize, truncated_svd
-from l2q.models.teacher import CosineEmbeddings, Teacher, TeacherScores
-from l2q.models.top_lists import LENGTH, top_items
-from l2q.representations import Rows
+from l2q.fitted.filter import SpectralFilter
+from l2q.fitted.teacher import CosineEmbeddings, Teacher, TeacherIndex
+from l2q.interactions import Interactions, normalize
+from l2q.kernels.svd import SVD, truncated_svd
+from l2q.progress import steps
 
 log = logging.getLogger("l2q")
 log_tries = logging.getLogger("l2q.file")  # some 40 lines, which nobody waits for
@@ -38,48 +35,6 @@ FILTERS: tuple[tuple[dict[str, float], ...], ...] = (
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)  # of the embeddings
 GAIN = 1.01  # that embeddings must bring to be trained: less is within the noise of a small validation part
 ROUNDS = 2  # in the second, every line is tried beside the best of the others
-
-
-class TeacherIndex:
-    """A teacher's float scores behind the search protocol.
-
-    ``lists`` are each user's best items in order, at hand from a fit: a user is scored anew only where the list,
-    without what a search excludes, is shorter than it asks for. The values of a list are its targets.
-    """
-
-    def __init__(self, scores: TeacherScores, lists: sparse.csr_array | None = None) -> None:
-        self.scores, self.lists = scores, lists
-        self.num_users, self.num_items = scores.shape
-
-    def search(
-        self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        assert isinstance(users, np.ndarray)
-        if self.lists is not None:
-            return self._search_lists(users, k, exclude)
-        scores = self.scores.scores(users)
-        if exclude is not None:
-            for row, user in enumerate(users):
-                scores[row, exclude[user]] = -np.inf
-        items, values = top_items(scores, k)
-        return values, items
-
-    def _search_lists(
-        self, users: np.ndarray, k: int, exclude: Interactions | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        assert self.lists is not None
-        values, items = np.full((len(users), k), -np.inf, np.float32), np.full((len(users), k), -1, np.int32)
-        short = []
-        for row, user in enumerate(users):
-            listed = slice(*self.lists.indptr[user : user + 2])
-            kept = slice(None) if exclude is None else ~np.isin(self.lists.indices[listed], exclude[user])
-            best = self.lists.indices[listed][kept][:k]
-            items[row, : len(best)], values[row, : len(best)] = best, self.lists.data[listed][kept][:k]
-            if len(best) < k:
-                short.append(row)
-        if short:
-            values[short], items[short] = TeacherIndex(self.scores).search(users[short], k, exclude)
-        return values, items
 
 
 def choose_teacher(
@@ -160,21 +115,3 @@ def _filters(line: Sequence[dict[str, float]], most: int, best: Teacher) -> list
 
 def _weights(best: Teacher) -> list[Teacher]:
     return [replace(best, embeddings=replace(best.embeddings, weight=weight)) for weight in WEIGHTS]
-
-
-@dataclass(frozen=True)
-class TunedCodes:
-    """``FittedCodes`` of a teacher. ``filter`` or the weight of ``embeddings`` None: as ``choose_teacher`` picks it
-    on train alone."""
-
-    filter: SpectralFilter | None = None
-    embeddings: CosineEmbeddings = field(default_factory=CosineEmbeddings)
-    split: str = "random"
-    descent: CoordinateDescent = field(default_factory=CoordinateDescent)
-    length: int = LENGTH
-
-    def __call__(self, train: Interactions, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        teacher = choose_teacher(
-            train, filter=self.filter, embeddings=self.embeddings, split=self.split, seed=seed
-        )
-        return FittedCodes(teacher, self.descent, self.length)(train, dim, seed)

@@ -28,21 +28,17 @@ from dataclasses import dataclass, replace
 import numba
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import njit, prange, types
-from numba.core import cgutils
-from numba.extending import intrinsic
-from numba.np.arrayobj import make_array
 from scipy import sparse
 
-from l2q.data.interactions import Interactions
 from l2q.errors import L2QError, check_whole
-from l2q.models.pairs import pair_scores
-from l2q.models.spectral import column_signs, itq
-from l2q.models.top_lists import LENGTH, Progress, popcount, top_codes, top_lists
+from l2q.interactions import Interactions
+from l2q.kernels.descent import descend_rows, unlisted
+from l2q.kernels.pairs import pair_scores
+from l2q.kernels.rotations import itq
+from l2q.kernels.svd import column_signs
+from l2q.kernels.top_lists import LENGTH, Progress, top_codes, top_lists
 from l2q.representations import Representations, Rows
 
-LANES = 16  # bits of one code word, and elements of one vector of the kernel
 _ROWS = 4096  # rows whose products with G are at hand at once
 
 
@@ -252,7 +248,7 @@ def fit_rows(
         bounds = _balanced(np.diff(starts))
         B, GQ = X[rows] @ C, codes[rows].astype(X.dtype) @ G
         with numba.parallel_chunksize(1):
-            _descend(
+            descend_rows(
                 bounds, starts, indices, targets, words, other_scales, squares, weight,
                 G, B, GQ, codes[rows], scales[rows], sweeps,
             )  # fmt: skip
@@ -306,7 +302,7 @@ def _with_intruders(
         _words(users.codes, "<u8"), _words(items.codes, "<u8").T.copy(), items.scales.astype(np.float32),
         users.codes.shape[1], exclude.indptr, exclude.items, top,
     )  # fmt: skip
-    new = _unlisted(top, lists.indptr, lists.indices)
+    new = unlisted(top, lists.indptr, lists.indices)
     rows, columns = np.nonzero(new)[0], top[new]
     targets = np.minimum(_pair_scores(*base, rows, columns), floors[rows])
     # inserted by hand: a sum of sparse matrices would drop targets that are zero
@@ -341,145 +337,3 @@ def _balanced(lengths: np.ndarray, chunks: int = 64) -> np.ndarray:
     """Bounds of runs of rows of about equal work; what a row costs beside its list is worth some 50 entries."""
     work = np.concatenate(([0], np.cumsum(lengths + 50)))
     return np.searchsorted(work, np.linspace(0, work[-1], chunks + 1))
-
-
-@njit(parallel=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
-def _descend(
-    bounds, indptr, indices, targets, words, other_scales, squares, weight, G, B, GQ, codes, scales, sweeps
-):
-    bits = codes.shape[1]
-    blocks = words.shape[1]
-    for chunk in prange(len(bounds) - 1):
-        longest = 0
-        for row in range(bounds[chunk], bounds[chunk + 1]):
-            longest = max(longest, indptr[row + 1] - indptr[row])
-        longest = (longest + 3) // 4 * 4
-        listed = np.zeros((blocks, longest), np.uint16)  # the listed rows' words, by word
-        dots = np.zeros(longest, np.int32)  # <q, q_j>
-        factors = np.zeros(longest, G.dtype)  # w a_j^2
-        pulls = np.zeros(longest, G.dtype)  # w a_j^2 <q, q_j>, and before that w t_j a_j
-        lanes = np.empty(LANES, G.dtype)
-        for row in range(bounds[chunk], bounds[chunk + 1]):
-            q, b, g = codes[row], B[row], GQ[row]
-            first = indptr[row]
-            length = indptr[row + 1] - first
-            padded = (length + 3) // 4 * 4
-            own_kappa = G.dtype.type(0)
-            for j in range(length):
-                other = indices[first + j]
-                for word in range(blocks):
-                    listed[word, j] = words[other, word]
-                factors[j] = squares[other]
-                own_kappa += squares[other]
-                pulls[j] = weight * targets[first + j] * other_scales[other]
-            factors[length:padded], pulls[length:padded], dots[:padded] = 0, 0, 0
-            total = pulls[:padded].sum()
-            for block in range(blocks):
-                start = block * LANES
-                width = min(LANES, bits - start)
-                _sum_masked(listed[block], pulls, padded, lanes)
-                word = np.uint16(0)
-                for lane in range(width):
-                    b[start + lane] += 2 * lanes[lane] - total
-                    word |= np.uint16(np.uint16(q[start + lane] > 0) << np.uint16(lane))
-                for j in range(length):
-                    dots[j] += width - 2 * np.int32(popcount(np.uint16(listed[block, j] ^ word)))
-
-            for sweep in range(sweeps + 1):
-                along, square = G.dtype.type(0), G.dtype.type(0)
-                for k in range(bits):
-                    along += b[k] * q[k]
-                    square += g[k] * q[k]
-                for j in range(length):
-                    pulls[j] = factors[j] * dots[j]
-                    square += pulls[j] * dots[j]
-                if along < 0:  # -q is better
-                    along = -along
-                    for k in range(bits):
-                        q[k], g[k] = -q[k], -g[k]
-                    for j in range(length):
-                        dots[j], pulls[j] = -dots[j], -pulls[j]
-                scale = along / square if square > 0 else G.dtype.type(0)
-                if sweep == sweeps or scale == 0:
-                    break
-                total, flipped = pulls[:padded].sum(), False
-                for block in range(blocks):
-                    start = block * LANES
-                    stop = min(start + LANES, bits)
-                    k = start
-                    _sum_masked(listed[block], pulls, padded, lanes)
-                    while k < stop:
-                        old = q[k]
-                        gamma = g[k] + 2 * lanes[k - start] - total
-                        if scale * (G[k, k] + own_kappa - old * gamma) + b[k] * old < 0:
-                            flipped = True
-                            q[k] = -old
-                            for m in range(bits):
-                                g[m] -= 2 * old * G[k, m]
-                            shift = np.uint16(k - start)
-                            for j in range(length):
-                                sign = np.int32((listed[block, j] >> shift) & 1) * 2 - 1
-                                dots[j] -= 2 * old * sign
-                                pulls[j] = factors[j] * dots[j]
-                            total = pulls[:padded].sum()
-                            _sum_masked(listed[block], pulls, padded, lanes)
-                        k += 1
-                if not flipped:
-                    break
-            scales[row] = scale
-
-
-@njit(parallel=True, cache=True)
-def _unlisted(top, indptr, indices):
-    """Which entries of ``top`` (users, count) are items, not -1, and not on the list of their user."""
-    new = top >= 0
-    for user in prange(len(top)):
-        for place in range(top.shape[1]):
-            for e in range(indptr[user], indptr[user + 1]):
-                new[user, place] &= indices[e] != top[user, place]
-    return new
-
-
-@intrinsic
-def _sum_masked(typing_context, words, values, count, out):
-    """out[l] = sum over j < count of the values[j] whose words[j] has bit l; count in fours. Less the others,
-    which is what the descent asks for, they sum to 2 out[l] - sum_j values[j].
-
-    One masked addition of a whole vector for each word, in four independent sums.
-    """
-
-    def emit(context, builder, signature, arguments):
-        word_data, value_data, out_data = (
-            make_array(signature.args[place])(context, builder, arguments[place]).data for place in (0, 1, 3)
-        )
-        count = arguments[2]
-        element = context.get_value_type(values.dtype)
-        vector, integer = ir.VectorType(element, LANES), ir.IntType(32)
-        undefined, spread = (
-            ir.Constant(vector, ir.Undefined),
-            ir.Constant(ir.VectorType(integer, LANES), None),
-        )
-        flags = ["reassoc", "nsz"]
-        sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(4)]
-        zero, four = ir.Constant(count.type, 0), ir.Constant(count.type, 4)
-        for total in sums:  # allocas are hoisted out of the caller's loops, their start is not
-            builder.store(ir.Constant(vector, None), total)
-        with cgutils.for_range_slice(builder, zero, count, four) as (j, _):
-            for place, total in enumerate(sums):
-                at = builder.add(j, ir.Constant(count.type, place))
-                mask = builder.bitcast(
-                    builder.load(builder.gep(word_data, [at])), ir.VectorType(ir.IntType(1), LANES)
-                )
-                value = builder.load(builder.gep(value_data, [at]))
-                value = builder.insert_element(undefined, value, ir.Constant(integer, 0))
-                value = builder.shuffle_vector(value, undefined, spread)
-                before = builder.load(total)
-                added = builder.fadd(before, value, flags=flags)
-                builder.store(builder.select(mask, added, before), total)
-        first, second, third, fourth = map(builder.load, sums)
-        halves = builder.fadd(first, second, flags=flags), builder.fadd(third, fourth, flags=flags)
-        target = builder.bitcast(out_data, vector.as_pointer())
-        builder.store(builder.fadd(*halves, flags=flags), target, align=values.dtype.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(words, values, count, out), emit

@@ -12,72 +12,16 @@ from functools import cached_property
 import numpy as np
 import torch
 from numba import njit, prange
-from scipy import linalg, sparse
+from scipy import sparse
 
-from l2q.data.interactions import Interactions
-from l2q.errors import L2QError, check_whole
-from l2q.models.pairs import pair_scores
-from l2q.models.sparse import multiply
-from l2q.models.top_lists import Progress, heads, top_lists
+from l2q.errors import check_whole
+from l2q.interactions import Interactions, normalize, power
+from l2q.kernels.pairs import pair_scores
+from l2q.kernels.svd import SVD, product, truncated_svd
+from l2q.kernels.top_lists import Progress, heads, top_lists
 
 _ROWS, _COLUMNS = 4096, 64  # users of a range, and users of a block, in products with all of R_hat
 LEAST = 0.1  # that a user's targets are multiplied by: see FilterScores.lists
-SVD = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def normalize(train: Interactions, gamma_user: float = 0.5, gamma_item: float = 0.5) -> sparse.csr_array:
-    """R_hat = D_u^-gamma_user R D_i^-gamma_item, float32."""
-    users = _power(train.user_degrees, -gamma_user)
-    items = _power(train.item_degrees, -gamma_item)
-    values = np.repeat(users, train.user_degrees) * items[train.items]
-    shape = (train.num_users, train.num_items)
-    return sparse.csr_array((values, train.items, train.indptr.astype(np.int32)), shape=shape)
-
-
-def truncated_svd(R_hat: sparse.csr_array, rank: int, seed: int, power_iterations: int = 6) -> SVD:
-    """The ``rank`` largest singular triplets: U (M, rank), s (rank,) descending, V (N, rank), float32.
-
-    Block power iteration from a random block a quarter wider than ``rank``, made orthonormal by Cholesky
-    factors; exact where the block spans a whole side. The largest entry of each column of V is positive.
-    O((M + N) rank) memory. Interaction matrices have flat spectra: with 2 iterations Gowalla's 768th value
-    comes out 13 % too small, with 6 by 3 %, and the filter's Recall@20 on validation is 1 % higher for it.
-
-    Source: Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM Review 2011, algorithm 4.4.
-    """
-    if not 1 <= rank <= min(R_hat.shape):
-        raise L2QError(f"rank={rank} must lie between 1 and {min(R_hat.shape)}, the smaller side of the data")
-    tall = R_hat.shape[0] > R_hat.shape[1]
-    R, R_T = R_hat, R_hat.T.tocsr()
-    if tall:  # the block is made orthonormal on the smaller side
-        R, R_T = R_T, R
-    width = min(rank + max(rank // 4, 64), *R.shape)
-    Q = np.random.default_rng(seed).standard_normal((R.shape[0], width), dtype=np.float32)
-    for _ in range(power_iterations):
-        Q = _orthonormal(_product(R, _product(R_T, Q)))
-    Q = _orthonormal(Q)  # the second pass brings Q^T Q from the Gram's accuracy to float32's
-    B = _product(R_T, Q)  # R ~ Q B^T
-    values, W = linalg.eigh((B.T @ B).astype(np.float64), check_finite=False)
-    values, W = values[::-1][:rank], W[:, ::-1][:, :rank]
-    s = np.sqrt(np.maximum(values, 0))
-    V = B @ (W / np.maximum(s, 1e-6 * s[0])).astype(np.float32)
-    U = Q @ W.astype(np.float32)
-    if tall:
-        U, V = V, U
-    signs = column_signs(V)
-    return U * signs, s.astype(np.float32), V * signs
-
-
-def column_signs(V: np.ndarray) -> np.ndarray:
-    """The sign of each column's largest entry: what fixes a singular vector's free sign."""
-    largest = V[np.argmax(np.abs(V), axis=0), np.arange(V.shape[1])]
-    return np.where(largest >= 0, 1, -1).astype(V.dtype)
-
-
-def spectral(train: Interactions, dim: int, seed: int, gamma_user=0.5, gamma_item=0.5):
-    """Truncated SVD as embeddings, (M, dim) and (N, dim) float32: U sqrt(s) and V sqrt(s), whose products are
-    the best approximation of R_hat of that rank."""
-    U, s, V = truncated_svd(normalize(train, gamma_user, gamma_item), dim, seed)
-    return U * np.sqrt(s), V * np.sqrt(s)
 
 
 @dataclass(frozen=True)
@@ -112,7 +56,7 @@ class SpectralFilter:
         mu = 3 * s[-1] ** 2
         factor = 0 if whole else self.tail / (s[-1] ** 2 + mu)
         h = s**3 / (s**2 + mu)
-        degrees = _power(train.item_degrees, self.popularity)
+        degrees = power(train.item_degrees, self.popularity)
         inner, Y = h - factor * s**3, V * degrees[:, None]
         return FilterScores(U, h, inner, Y, R_hat, R_hat.T.tocsr(), degrees, float(factor))
 
@@ -145,7 +89,7 @@ class FilterScores:
             for first in range(0, len(S), _COLUMNS):
                 part = slice(first, first + _COLUMNS)
                 own = np.ascontiguousarray(R[numbers[part]].toarray().T)
-                hops = sum(_product(back, _product(there, own)) for there, back in self._parts)
+                hops = sum(product(back, product(there, own)) for there, back in self._parts)
                 S[part] += (hops * factors[:, None]).T
         else:
             starts, ends = R.indptr[:-1][users], R.indptr[1:][users]
@@ -210,56 +154,6 @@ class FilterScores:
         factors = np.maximum(along / np.maximum(square, 1e-30), least).astype(np.float32)
         top.data *= np.repeat(factors, np.diff(top.indptr))
         return (X, self.Y), top
-
-
-def random_rotation(dim: int, rng: np.random.Generator) -> np.ndarray:
-    """A uniformly drawn orthogonal matrix, (dim, dim) float32: Q of a Gaussian matrix's QR with diag(R) > 0."""
-    Q, R = np.linalg.qr(rng.standard_normal((dim, dim)))
-    return (Q * np.where(np.diag(R) >= 0, 1, -1)).astype(np.float32)
-
-
-def itq(
-    X: np.ndarray, iterations: int = 10, *, rng: np.random.Generator, samples: int = 20_000
-) -> np.ndarray:
-    """The rotation R (dim, dim) of the rows of X (n, dim) that lowers ||sign(X R) - X R||, from a random one:
-
-        B = sign(X R),    R = the polar factor of X^T B    (each the best for the other)
-
-    on at most ``samples`` rows, drawn without replacement.
-    Source: Gong and Lazebnik, "Iterative quantization", CVPR 2011.
-    """
-    if len(X) > samples:
-        X = X[np.sort(rng.choice(len(X), samples, replace=False))]
-    R = random_rotation(X.shape[1], rng).astype(X.dtype)
-    for _ in range(iterations):
-        B = np.where(X @ R >= 0, 1, -1).astype(X.dtype)
-        left, _, right = np.linalg.svd(X.T @ B)
-        R = left @ right
-    return R
-
-
-def _power(degrees: np.ndarray, exponent: float) -> np.ndarray:
-    """degrees^exponent in float32, 0 where the degree is 0."""
-    return np.where(degrees > 0, np.maximum(degrees, 1.0) ** exponent, 0).astype(np.float32)
-
-
-def _product(matrix: sparse.csr_array, X: np.ndarray) -> np.ndarray:
-    return multiply(matrix.indptr[:-1], matrix.indptr[1:], matrix.indices, matrix.data, X)
-
-
-def _orthonormal(X: np.ndarray) -> np.ndarray:
-    """Q with the span of X and Q^T Q = I: X L^-T with X^T X = L L^T. A little is added to the diagonal, and
-    more where that is not enough, so that a span of lower dimension does not stop it."""
-    gram = (X.T @ X).astype(np.float64)
-    shift = max(1e-7 * np.trace(gram) / len(gram), 1e-30)
-    while True:
-        try:
-            L = linalg.cholesky(gram + shift * np.eye(len(gram)), lower=True)
-            break
-        except linalg.LinAlgError:
-            shift *= 10
-    trsm = linalg.get_blas_funcs("trsm", (X,))
-    return trsm(1.0, np.asfortranarray(L, X.dtype), X.T, lower=1).T  # L^-1 X^T
 
 
 @njit(parallel=True, cache=True, fastmath={"contract"})

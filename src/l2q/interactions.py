@@ -1,0 +1,126 @@
+"""Implicit feedback as one record: which user has which items."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import sparse
+
+from l2q.errors import L2QError
+
+LINE_BREAK = r"[\r\n]"  # what ends a line where text files of names are read, so that no name may hold it
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Binary interactions R in {0, 1}^(num_users x num_items) in compressed rows.
+
+    ``indptr`` (num_users + 1,) int64 and ``items`` (nnz,) int32; the items of user u are
+    ``items[indptr[u]:indptr[u + 1]]``, ascending, without duplicates.
+    """
+
+    indptr: np.ndarray
+    items: np.ndarray
+    num_items: int
+
+    @classmethod
+    def from_pairs(cls, users, items, num_users: int, num_items: int) -> Interactions:
+        """Rows from pairs in any order; a repeated pair counts once. O(edges) apart from one sort.
+
+        Raises L2QError for an id outside 0 .. num_users - 1 or 0 .. num_items - 1.
+        """
+        users = np.asarray(users, dtype=np.int64)
+        items = np.asarray(items, dtype=np.int64)
+        for name, ids, size in (("user", users, num_users), ("item", items, num_items)):
+            if len(ids) and not (ids.min() >= 0 and ids.max() < size):
+                worst = ids.min() if ids.min() < 0 else ids.max()
+                raise L2QError(f"{name} id {worst} is outside 0 .. {size - 1}")
+        keys = np.sort(users * num_items + items)  # faster than np.unique, which hashes
+        keys = keys[np.diff(keys, prepend=-1) != 0]
+        indptr = np.zeros(num_users + 1, dtype=np.int64)
+        np.cumsum(np.bincount(keys // max(num_items, 1), minlength=num_users), out=indptr[1:])
+        return cls(indptr, (keys % max(num_items, 1)).astype(np.int32), num_items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, user: int) -> np.ndarray:
+        """Items of one user, ascending."""
+        return self.items[self.indptr[user] : self.indptr[user + 1]]
+
+    @property
+    def num_users(self) -> int:
+        return len(self.indptr) - 1
+
+    @cached_property
+    def users(self) -> np.ndarray:
+        """The user of every pair, (nnz,) int32, beside ``items``."""
+        return np.repeat(np.arange(self.num_users, dtype=np.int32), self.user_degrees)
+
+    @cached_property
+    def user_degrees(self) -> np.ndarray:
+        return np.diff(self.indptr)
+
+    @cached_property
+    def item_degrees(self) -> np.ndarray:
+        return np.bincount(self.items, minlength=self.num_items)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the shape and the sorted pairs: the same whatever the order inside a file's lines."""
+        digest = hashlib.sha256(f"{self.num_users} {self.num_items}\n".encode())
+        digest.update(self.indptr.astype("<i8").tobytes())
+        digest.update(self.items.astype("<i4").tobytes())
+        return digest.hexdigest()
+
+    @property
+    def keys(self) -> np.ndarray:
+        """user * num_items + item of every pair, (nnz,) int64, ascending."""
+        return self.users.astype(np.int64) * self.num_items + self.items
+
+    def select(self, chosen: np.ndarray) -> Interactions:
+        """The pairs where the mask ``chosen`` (nnz,) is true; users and items keep their ids."""
+        before = np.concatenate(([0], np.cumsum(chosen)))
+        return Interactions(before[self.indptr], self.items[chosen], self.num_items)
+
+    def to_csr(self, dtype=np.float32) -> sparse.csr_array:
+        """R as a SciPy matrix of ones, int32 indices."""
+        ones = np.ones(len(self.items), dtype=dtype)
+        return sparse.csr_array(
+            (ones, self.items, self.indptr.astype(np.int32)), shape=(self.num_users, self.num_items)
+        )
+
+
+def normalize(train: Interactions, gamma_user: float = 0.5, gamma_item: float = 0.5) -> sparse.csr_array:
+    """R_hat = D_u^-gamma_user R D_i^-gamma_item, float32."""
+    users = power(train.user_degrees, -gamma_user)
+    items = power(train.item_degrees, -gamma_item)
+    values = np.repeat(users, train.user_degrees) * items[train.items]
+    shape = (train.num_users, train.num_items)
+    return sparse.csr_array((values, train.items, train.indptr.astype(np.int32)), shape=shape)
+
+
+def power(degrees: np.ndarray, exponent: float) -> np.ndarray:
+    """degrees^exponent in float32, 0 where the degree is 0."""
+    return np.where(degrees > 0, np.maximum(degrees, 1.0) ** exponent, 0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A set split into train and test, with equal shapes. Names are (num_users,) and (num_items,) arrays
+    of strings (see ``name_array``); None: the ids are the names. ``columns`` of users and items, of a table."""
+
+    name: str
+    train: Interactions
+    test: Interactions
+    user_names: np.ndarray | None = None
+    item_names: np.ndarray | None = None
+    columns: tuple[str, ...] = ()
+
+
+def name_array(names: list[str]) -> np.ndarray:
+    """Strings as objects: in a unicode array every name would take the space of the longest one."""
+    return np.array(names, dtype=object)

@@ -1,0 +1,1 @@
+"""Number crunching: sparse products, singular vectors, packed bits, best-K lists."""

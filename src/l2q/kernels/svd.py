@@ -1,0 +1,69 @@
+"""Truncated singular value decomposition of a sparse matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import linalg, sparse
+
+from l2q.errors import L2QError
+from l2q.kernels.sparse import multiply
+
+SVD = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def truncated_svd(R_hat: sparse.csr_array, rank: int, seed: int, power_iterations: int = 6) -> SVD:
+    """The ``rank`` largest singular triplets: U (M, rank), s (rank,) descending, V (N, rank), float32.
+
+    Block power iteration from a random block a quarter wider than ``rank``, made orthonormal by Cholesky
+    factors; exact where the block spans a whole side. The largest entry of each column of V is positive.
+    O((M + N) rank) memory. Interaction matrices have flat spectra: with 2 iterations Gowalla's 768th value
+    comes out 13 % too small, with 6 by 3 %, and the filter's Recall@20 on validation is 1 % higher for it.
+
+    Source: Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM Review 2011, algorithm 4.4.
+    """
+    if not 1 <= rank <= min(R_hat.shape):
+        raise L2QError(f"rank={rank} must lie between 1 and {min(R_hat.shape)}, the smaller side of the data")
+    tall = R_hat.shape[0] > R_hat.shape[1]
+    R, R_T = R_hat, R_hat.T.tocsr()
+    if tall:  # the block is made orthonormal on the smaller side
+        R, R_T = R_T, R
+    width = min(rank + max(rank // 4, 64), *R.shape)
+    Q = np.random.default_rng(seed).standard_normal((R.shape[0], width), dtype=np.float32)
+    for _ in range(power_iterations):
+        Q = _orthonormal(product(R, product(R_T, Q)))
+    Q = _orthonormal(Q)  # the second pass brings Q^T Q from the Gram's accuracy to float32's
+    B = product(R_T, Q)  # R ~ Q B^T
+    values, W = linalg.eigh((B.T @ B).astype(np.float64), check_finite=False)
+    values, W = values[::-1][:rank], W[:, ::-1][:, :rank]
+    s = np.sqrt(np.maximum(values, 0))
+    V = B @ (W / np.maximum(s, 1e-6 * s[0])).astype(np.float32)
+    U = Q @ W.astype(np.float32)
+    if tall:
+        U, V = V, U
+    signs = column_signs(V)
+    return U * signs, s.astype(np.float32), V * signs
+
+
+def column_signs(V: np.ndarray) -> np.ndarray:
+    """The sign of each column's largest entry: what fixes a singular vector's free sign."""
+    largest = V[np.argmax(np.abs(V), axis=0), np.arange(V.shape[1])]
+    return np.where(largest >= 0, 1, -1).astype(V.dtype)
+
+
+def product(matrix: sparse.csr_array, X: np.ndarray) -> np.ndarray:
+    return multiply(matrix.indptr[:-1], matrix.indptr[1:], matrix.indices, matrix.data, X)
+
+
+def _orthonormal(X: np.ndarray) -> np.ndarray:
+    """Q with the span of X and Q^T Q = I: X L^-T with X^T X = L L^T. A little is added to the diagonal, and
+    more where that is not enough, so that a span of lower dimension does not stop it."""
+    gram = (X.T @ X).astype(np.float64)
+    shift = max(1e-7 * np.trace(gram) / len(gram), 1e-30)
+    while True:
+        try:
+            L = linalg.cholesky(gram + shift * np.eye(len(gram)), lower=True)
+            break
+        except linalg.LinAlgError:
+            shift *= 10
+    trsm = linalg.get_blas_funcs("trsm", (X,))
+    return trsm(1.0, np.asfortranarray(L, X.dtype), X.T, lower=1).T  # L^-1 X^T
