@@ -17,7 +17,6 @@ from l2q.fitted.descent import (
     fit_codes,
     fit_rows,
     half_round,
-    objective,
     start,
 )
 from l2q.interactions import Interactions
@@ -56,7 +55,6 @@ def test_no_half_round_raises_the_objective(listed, bits):
         items = half_round(state.items, *base[::-1], lists.T.tocsr(), users, WEIGHT, sweeps=1)
         values.append(naive(users, items, base, lists))
         state = State(0, users, items, lists)
-        assert objective(state, base, WEIGHT) == pytest.approx(values[-1], rel=1e-12)
         assert users.scales.min() > 0
         assert items.scales.min() > 0
     assert np.all(np.diff(values) <= 1e-12 * values[0])
@@ -139,7 +137,9 @@ def test_more_bits_than_ranks_recover_the_scores():
     errors = []
     for bits in (7, 64, 512):
         *_, state = descend(base, None, CoordinateDescent(bits=bits, rounds=5, intruder_rounds=0))
-        errors.append(objective(state, base, WEIGHT) / np.square(base[0] @ base[1].T).sum())
+        errors.append(
+            naive(state.users, state.items, base, state.lists) / np.square(base[0] @ base[1].T).sum()
+        )
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.03
 

@@ -255,22 +255,6 @@ def fit_rows(
     return Side(codes, scales)
 
 
-def objective(state: State, base: tuple[np.ndarray, np.ndarray], weight: float) -> float:
-    """f, in float64, from Gram matrices and the lists' entries."""
-    X, Y = (factor.astype(np.float64) for factor in base)
-    users, items = (
-        side.codes * side.scales[:, None].astype(np.float64) for side in (state.users, state.items)
-    )
-    everywhere = (
-        np.vdot(X.T @ X, Y.T @ Y)
-        - 2 * np.vdot(users.T @ X, items.T @ Y)
-        + np.vdot(users.T @ users, items.T @ items)
-    )
-    rows = np.repeat(np.arange(len(X)), np.diff(state.lists.indptr))
-    errors = state.lists.data - _pair_scores(users, items, rows, state.lists.indices)
-    return float(everywhere + weight * np.vdot(errors, errors))
-
-
 def to_representations(state: State) -> Representations:
     """What ships: both sides' codes and the items' scales as float16, times a common factor that keeps the
     largest at 1,024, far from overflow and underflow. The users' scales are left out: each is a positive

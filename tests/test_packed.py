@@ -1,15 +1,14 @@
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import top_k_reference
 
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
-from l2q.kernels.packed import PackedItems, top_k, top_k_reference, top_k_torch
+from l2q.kernels.packed import PackedItems, top_k
 from l2q.kernels.packing import pack
 
-DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 MODES = ("scaled", "hamming", "asymmetric")
 
 
@@ -106,9 +105,6 @@ def test_equals_reference(seed, mode, kind, dims, num_queries, num_items, k, exc
     )
     expected = top_k_reference(queries, factors, codes, dims, scales, k, exclude)
     assert_same(kernel(queries, factors, codes, dims, scales, k, exclude), expected)
-    for device in DEVICES if mode != "asymmetric" else []:
-        rows = pack(queries, dims), factors, pack(codes, dims), dims, scales
-        assert_same(top_k_torch(*rows, k, exclude, device=device, chunk=(8, 50)), expected)
 
 
 @pytest.mark.parametrize("mode", MODES)
