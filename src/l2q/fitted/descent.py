@@ -30,19 +30,21 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from l2q.errors import L2QError, check_whole
+from l2q.errors import L2QError
 from l2q.interactions import Interactions
 from l2q.kernels.descent import descend_rows, unlisted
+from l2q.kernels.packed import PackedItems, top_k
+from l2q.kernels.packing import pack
 from l2q.kernels.pairs import pair_scores
 from l2q.kernels.rotations import itq
 from l2q.kernels.svd import column_signs
-from l2q.kernels.top_lists import LENGTH, Progress, top_codes, top_lists
+from l2q.kernels.top_lists import LENGTH, Progress, top_lists
 from l2q.representations import Representations, Rows
 
 _ROWS = 4096  # rows whose products with G are at hand at once
 
 
-@dataclass(frozen=True)
+@options("model.descent")
 class CoordinateDescent:
     """Options of the fit. ``rounds`` of both sides first; then ``intruder_rounds`` times: the ``intruders``
     best items by the codes themselves join each user's list where they are not on it, and a round follows. Short
@@ -52,26 +54,12 @@ class CoordinateDescent:
     ``weight`` None is N / (4 L) for lists of L: one then weighs a quarter of what the whole catalogue of N items
     does. A fixed weight costs codes of small catalogues up to a fifth of Recall@20 (docs/results.md)."""
 
-    bits: int = 768
-    weight: float | None = None
-    rounds: int = 3
-    intruder_rounds: int = 20
-    intruders: int = 30
-    sweeps: int = 4
-    itq_iterations: int = 3
-
-    def __post_init__(self) -> None:
-        for option, least in (
-            ("bits", 1),
-            ("rounds", 1),
-            ("intruder_rounds", 0),
-            ("intruders", 1),
-            ("sweeps", 1),
-            ("itq_iterations", 0),
-        ):
-            check_whole(f"descent.{option}", getattr(self, option), least)
-        if self.weight is not None and not self.weight >= 0:
-            raise L2QError(f"descent.weight={self.weight} must be at least 0")
+    weight: NotNegative | None
+    rounds: Count
+    intruder_rounds: Whole
+    intruders: Count
+    sweeps: Count
+    itq_iterations: Whole
 
     def list_weight(self, lists: sparse.csr_array) -> float:
         """w in f; the longest list counts as L."""
@@ -104,13 +92,14 @@ class State:
 def fit(
     base: tuple[np.ndarray, np.ndarray],
     lists: sparse.csr_array | None,
-    options: CoordinateDescent = CoordinateDescent(),
+    bits: int,
+    options: CoordinateDescent,
     seed: int = 0,
     exclude: Interactions | None = None,
     progress: Progress | None = None,
 ) -> Representations:
-    """Codes and item scales after all steps; see ``descend``."""
-    for state in descend(base, lists, options, seed, exclude):
+    """Codes of ``bits`` and item scales after all steps; see ``descend``."""
+    for state in descend(base, lists, bits, options, seed, exclude):
         if progress is not None:
             progress(state.step, len(options.steps), "rounds")
     return to_representations(state)
@@ -119,13 +108,14 @@ def fit(
 def fit_codes(
     users: np.ndarray,
     items: np.ndarray,
-    options: CoordinateDescent = CoordinateDescent(),
+    bits: int,
+    options: CoordinateDescent,
+    length: int,
     seed: int = 0,
     exclude: Interactions | None = None,
-    length: int = LENGTH,
     progress: Progress | None = None,
 ) -> Representations:
-    """Codes for float embeddings (M, d) and (N, d) of any model whose scores are inner products.
+    """Codes of ``bits`` for float embeddings (M, d) and (N, d) of any model whose scores are inner products.
 
     The base is the embeddings, user rows divided by the norm of their scores (no ranking changes), the lists
     are the ``length`` best items of every user outside ``exclude`` (none with ``length`` 0). A user whose scores
@@ -143,7 +133,7 @@ def fit_codes(
     lists = None
     if length:
         lists = top_lists(lambda block: X[block] @ Y.T, len(X), len(Y), length, exclude, progress)
-    return fit((X, Y), lists, options, seed, exclude, progress)
+    return fit((X, Y), lists, bits, options, seed, exclude, progress)
 
 
 def _positive(factors: np.ndarray) -> np.ndarray:
@@ -153,7 +143,8 @@ def _positive(factors: np.ndarray) -> np.ndarray:
 def descend(
     base: tuple[np.ndarray, np.ndarray],
     lists: sparse.csr_array | None,
-    options: CoordinateDescent = CoordinateDescent(),
+    bits: int,
+    options: CoordinateDescent,
     seed: int = 0,
     exclude: Interactions | None = None,
     state: State | None = None,
@@ -169,7 +160,7 @@ def descend(
         lists = sparse.csr_array((len(X), len(Y)), dtype=X.dtype)
     floors, weight = _row_minima(lists), options.list_weight(lists)
     if state is None:
-        state = start(base, lists, options, seed)
+        state = start(base, lists, bits, options.itq_iterations, seed)
     for step in range(state.step, len(options.steps)):
         if options.steps[step] == "intruders":
             state = replace(state, lists=_with_intruders(state, base, floors, options.intruders, exclude))
@@ -183,7 +174,7 @@ def descend(
 
 
 def start(
-    base: tuple[np.ndarray, np.ndarray], lists: sparse.csr_array, options: CoordinateDescent, seed: int
+    base: tuple[np.ndarray, np.ndarray], lists: sparse.csr_array, bits: int, itq_iterations: int, seed: int
 ) -> State:
     """Signs of the balanced factors after ITQ, with their least-squares scales.
 
@@ -195,12 +186,12 @@ def start(
     kept = values > 1e-12 * values[-1]
     K, K_inverse = vectors[:, kept] * np.sqrt(values[kept]), vectors[:, kept] / np.sqrt(values[kept])
     values, E = np.linalg.eigh(K.T @ (Y.T @ Y).astype(np.float64) @ K)
-    E, root = E[:, ::-1][:, : options.bits], np.maximum(values[::-1][: options.bits], 0) ** 0.25
-    factors = np.zeros((len(X) + len(Y), options.bits), X.dtype)
+    E, root = E[:, ::-1][:, : bits], np.maximum(values[::-1][: bits], 0) ** 0.25
+    factors = np.zeros((len(X) + len(Y), bits), X.dtype)
     factors[: len(X), : len(root)] = X @ (K_inverse @ E * root).astype(X.dtype)
     factors[len(X) :, : len(root)] = Y @ (K @ E / np.maximum(root, 1e-6 * root[0])).astype(X.dtype)
     factors *= column_signs(factors[len(X) :])
-    R = itq(factors, options.itq_iterations, rng=np.random.default_rng(seed))
+    R = itq(factors, itq_iterations, rng=np.random.default_rng(seed))
     factors = factors @ R
     codes, scales = np.where(factors >= 0, 1, -1).astype(np.int8), np.abs(factors).mean(axis=1)
     users, items = (Side(codes[part], scales[part]) for part in (slice(len(X)), slice(len(X), None)))
@@ -278,14 +269,12 @@ def _with_intruders(
 ) -> sparse.csr_array:
     """The lists, and on them the codes' own ``count`` best items with target min(<x_u, y_j>, the smallest
     target of the list): as far down as the base says, but below all that the list wants above them."""
-    users, items = state.users, state.items
-    if exclude is None:
-        exclude = Interactions(np.zeros(len(floors) + 1, np.int64), np.empty(0, np.int32), len(items.codes))
-    top, lists = np.empty((len(floors), min(count, len(items.codes))), np.int32), state.lists
-    top_codes(
-        _words(users.codes, "<u8"), _words(items.codes, "<u8").T.copy(), items.scales.astype(np.float32),
-        users.codes.shape[1], exclude.indptr, exclude.items, top,
-    )  # fmt: skip
+    users, items, lists = state.users, state.items, state.lists
+    dims = (items.codes.shape[1],)
+    scales = items.scales.astype(np.float32)[:, None]
+    packed = PackedItems.from_packed(pack(items.codes, dims), dims, scales)
+    count = min(count, packed.num_items)
+    _, top = top_k(pack(users.codes, dims), np.ones(1, np.float32), packed, count, exclude)
     new = unlisted(top, lists.indptr, lists.indices)
     rows, columns = np.nonzero(new)[0], top[new]
     targets = np.minimum(_pair_scores(*base, rows, columns), floors[rows])
@@ -309,12 +298,11 @@ def _pair_scores(X: np.ndarray, Y: np.ndarray, users: np.ndarray, items: np.ndar
     return pair_scores(*map(torch.from_numpy, (X, Y, users, items))).numpy()
 
 
-def _words(codes: np.ndarray, dtype: str = "<u2") -> np.ndarray:
-    """Codes (n, bits) as whole words, (n, words), the first code lowest; filled up with zeros."""
-    width = 8 * np.dtype(dtype).itemsize
-    padded = np.zeros((len(codes), -(-codes.shape[1] // width) * width), bool)
+def _words(codes: np.ndarray) -> np.ndarray:
+    """Codes (n, bits) as whole words of 16 bits, (n, words), the first code lowest; filled up with zeros."""
+    padded = np.zeros((len(codes), -(-codes.shape[1] // 16) * 16), bool)
     padded[:, : codes.shape[1]] = codes > 0
-    return np.packbits(padded, axis=1, bitorder="little").view(dtype)
+    return np.packbits(padded, axis=1, bitorder="little").view("<u2")
 
 
 def _balanced(lengths: np.ndarray, chunks: int = 64) -> np.ndarray:

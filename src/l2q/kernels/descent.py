@@ -9,8 +9,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from l2q.kernels.top_lists import popcount
-
 LANES = 16  # bits of one code word, and elements of one vector of the kernel
 
 
@@ -54,7 +52,7 @@ def descend_rows(
                     b[start + lane] += 2 * lanes[lane] - total
                     word |= np.uint16(np.uint16(q[start + lane] > 0) << np.uint16(lane))
                 for j in range(length):
-                    dots[j] += width - 2 * np.int32(popcount(np.uint16(listed[block, j] ^ word)))
+                    dots[j] += width - 2 * np.int32(_popcount(np.uint16(listed[block, j] ^ word)))
 
             for sweep in range(sweeps + 1):
                 along, square = G.dtype.type(0), G.dtype.type(0)
@@ -154,3 +152,11 @@ def _sum_masked(typing_context, words, values, count, out):
         return context.get_dummy_value()
 
     return types.void(words, values, count, out), emit
+
+
+@intrinsic
+def _popcount(typing_context, word):
+    def emit(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return word(word), emit

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from numba import njit, prange
-from numba.extending import intrinsic
 from scipy import sparse
 
 from l2q.interactions import Interactions
@@ -123,43 +122,3 @@ def _top_items(scores, items, values):
         values[row], items[row] = -np.inf, -1
         offer(values[row], items[row], scores[row], 0)
         sort_heap(values[row], items[row])
-
-
-@njit(parallel=True, cache=True)
-def top_codes(user_words, item_words, scales, bits, indptr, excluded, top):
-    """The best items of every user by scales[i] (bits - 2 popcount(user t xor item i)), without the excluded
-    ones, -1 where there are fewer; items' words by word (words, N). A tile of items serves a group of users
-    while it is in cache, and no score leaves it."""
-    num_users, num_items, tile, group = len(top), len(scales), 2048, 16
-    for number in prange(-(-num_users // group)):
-        first_user, last_user = number * group, min((number + 1) * group, num_users)
-        values = np.full((group, top.shape[1]), -np.inf, np.float32)
-        top[first_user:last_user] = -1
-        next_excluded = indptr[first_user : last_user + 1].copy()
-        counts, scores = np.empty(tile, np.uint64), np.empty(tile, np.float32)
-        for first in range(0, num_items, tile):
-            size = min(tile, num_items - first)
-            for user in range(first_user, last_user):
-                counts[:] = 0
-                for word in range(len(item_words)):
-                    mine, theirs = user_words[user, word], item_words[word, first : first + size]
-                    for i in range(size):
-                        counts[i] += popcount(mine ^ theirs[i])
-                for i in range(size):
-                    scores[i] = scales[first + i] * np.float32(bits - 2 * np.int64(counts[i]))
-                place = next_excluded[user - first_user]
-                while place < indptr[user + 1] and excluded[place] < first + size:
-                    scores[excluded[place] - first] = -np.inf
-                    place += 1
-                next_excluded[user - first_user] = place
-                offer(values[user - first_user], top[user], scores[:size], first)
-        for user in range(first_user, last_user):
-            sort_heap(values[user - first_user], top[user])
-
-
-@intrinsic
-def popcount(typing_context, word):
-    def emit(context, builder, signature, arguments):
-        return builder.ctpop(arguments[0])
-
-    return word(word), emit
