@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -88,6 +87,7 @@ def batch(index: str, out: str, k: int) -> None:
     from rich.console import Console
     from rich.progress import track
 
+    from l2q.files import replaced_file
     from l2q.retrieval.storage import load_index
 
     target = Path(out)
@@ -104,9 +104,8 @@ def batch(index: str, out: str, k: int) -> None:
     names = pa.array(stored.item_names, pa.string())
     listed = pa.list_(pa.dictionary(pa.int32(), pa.string()))
     schema = pa.schema([("user", pa.string()), ("items", listed), ("scores", pa.list_(pa.float32()))])
-    fresh = target.with_name(f".{target.name}.new")
     try:
-        with pq.ParquetWriter(fresh, schema) as writer:
+        with replaced_file(target) as fresh, pq.ParquetWriter(fresh, schema) as writer:
             step = min(BATCH_USERS, max(BATCH_RANKED // max(k, 1), 1))
             starts = range(0, stored.num_users, step)
             for start in track(starts, "Recommending", console=Console(stderr=True)):
@@ -121,11 +120,8 @@ def batch(index: str, out: str, k: int) -> None:
                     pa.ListArray.from_arrays(offsets, pa.array(scores[found])),
                 ]
                 writer.write_batch(pa.record_batch(columns, schema=schema))
-        os.replace(fresh, target)
     except OSError as error:
         raise L2QError(f"--out {out} cannot be written: {error.strerror or error}") from error
-    finally:
-        fresh.unlink(missing_ok=True)
     print(f"{stored.num_users:,} users x {k} items in {target}")
 
 

@@ -20,6 +20,7 @@ from rich.table import Table
 
 import l2q
 from l2q.evaluation import evaluate
+from l2q.files import replaced_file
 from l2q.fitted.new_users import FilterSide
 from l2q.interactions import Dataset, Interactions
 from l2q.representations import Representations
@@ -139,10 +140,8 @@ def _processor() -> str:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(part, path)
+    with replaced_file(path) as fresh:
+        fresh.write_text(json.dumps(values, indent=2) + "\n")
 
 
 def summary_rows(metrics: dict[str, Any], ks: list[int]) -> tuple[list[str], list[list[Any]]]:

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from l2q.errors import L2QError
+from l2q.files import aside, replaced_file, replaced_folder
 from l2q.interactions import LINE_BREAK, Interactions
 from l2q.kernels import packing
 from l2q.representations import Representations, Rows
@@ -111,36 +110,23 @@ def save_index(
     if filter_side is not None:
         arrays["items.filter"], arrays["filter.values"] = filter_side.V, filter_side.values
         manifest["filter"] = filter_side.options
-    fresh, old = folder.with_name(f".{folder.name}.new"), _aside(folder)
     try:
-        if old.exists() and not folder.exists():  # an earlier save was killed between its two renames
-            os.replace(old, folder)
-        for leftover in (fresh, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        for name, array in arrays.items():
-            np.save(fresh / f"{name}.npy", array, allow_pickle=False)
-        for side, names, size in (
-            ("users", user_names, train.num_users),
-            ("items", item_names, train.num_items),
-        ):
-            if names is not None:
-                _write_names(fresh / f"{side}.txt", names, size)
-        manifest["files"] = {
-            path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-            for path in sorted(fresh.iterdir())
-        }
-        _write_manifest(fresh, manifest)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(fresh, folder)
-        shutil.rmtree(old, ignore_errors=True)
+        with replaced_folder(folder) as fresh:
+            for name, array in arrays.items():
+                np.save(fresh / f"{name}.npy", array, allow_pickle=False)
+            for side, names, size in (
+                ("users", user_names, train.num_users),
+                ("items", item_names, train.num_items),
+            ):
+                if names is not None:
+                    _write_names(fresh / f"{side}.txt", names, size)
+            manifest["files"] = {
+                path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+                for path in sorted(fresh.iterdir())
+            }
+            _write_manifest(fresh, manifest)
     except OSError as error:
         raise L2QError(f"cannot write the index to {folder}: {error.strerror or error}") from error
-    finally:
-        if old.exists() and not folder.exists():
-            os.replace(old, folder)
-        shutil.rmtree(fresh, ignore_errors=True)
     return folder
 
 
@@ -317,16 +303,9 @@ def _write_names(path: Path, names: Sequence[str], size: int) -> None:
     path.write_text("".join(f"{name}\n" for name in names), "utf-8", newline="\n")
 
 
-def _aside(folder: Path) -> Path:
-    """Where the index that is replaced lies for a moment."""
-    folder = folder.absolute()
-    return folder.with_name(f".{folder.name}.old")
-
-
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    fresh = folder / f"{MANIFEST}.new"
-    fresh.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(fresh, folder / MANIFEST)
+    with replaced_file(folder / MANIFEST) as fresh:
+        fresh.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -335,10 +314,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text("utf-8"))
         kind, version = manifest["format"], manifest["version"]
     except OSError as error:
-        if not folder.exists() and _aside(folder).exists():
+        if not folder.exists() and aside(folder).exists():
             raise L2QError(
                 f"index {folder} was being replaced when that was broken off; the one before is whole: "
-                f"rename {_aside(folder)} to {folder}, or save the new one again"
+                f"rename {aside(folder)} to {folder}, or save the new one again"
             ) from error
         advice = f"; {folder / 'index'} is one" if (folder / "index" / MANIFEST).is_file() else ""
         raise L2QError(
