@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 
 from l2q.data.readers import TABLES, read_dataset
 from l2q.errors import L2QError
+from l2q.files import replaced_file
 from l2q.interactions import Dataset, Interactions, name_array
 
 FILES = ("train.txt", "test.txt")
@@ -195,7 +195,7 @@ def _read_cached(path: Path, name: str, stamp: np.ndarray) -> Dataset | None:
 
 
 def _write(path: Path, dataset: Dataset, stamp: np.ndarray) -> None:
-    """Whole or not at all, in the form of ``load_embedded``."""
+    """In the form of ``load_embedded``."""
     arrays: dict[str, Any] = {"stamp": stamp, "num_items": np.array(dataset.train.num_items)}
     for part, pairs in (("train", dataset.train), ("test", dataset.test)):
         arrays |= {f"{part}_indptr": pairs.indptr, f"{part}_items": pairs.items}
@@ -205,14 +205,8 @@ def _write(path: Path, dataset: Dataset, stamp: np.ndarray) -> None:
             arrays[what] = np.frombuffer("\n".join(names).encode(), np.uint8)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
-            try:
-                np.savez(file, **arrays)
-                file.close()
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        with replaced_file(path, many_writers=True) as fresh, fresh.open("wb") as file:
+            np.savez(file, **arrays)
     except OSError as error:
         raise L2QError(
             f"cannot write {path} ({error.strerror}); set L2Q_CACHE to a folder that takes it"
