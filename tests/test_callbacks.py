@@ -1,13 +1,14 @@
 """Callbacks by value: code statistics, patience after annealing, the step of a loss that is not finite."""
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from l2q.errors import L2QError
-from l2q.learning import callbacks
 from l2q.learning.callbacks import (
     AnnealingCallback,
     FiniteLoss,
@@ -61,8 +62,8 @@ def test_the_last_checkpoint_takes_a_twentieth_of_the_time_but_is_there_when_it_
         written.append(trainer.current_epoch)
         clock[0] += 1
 
-    monkeypatch.setattr(callbacks.ModelCheckpoint, "on_train_epoch_end", write)
-    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(ModelCheckpoint, "on_train_epoch_end", write)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     validation = SimpleNamespace(measured={})
     last = LastCheckpoint(validation, tmp_path)
     for epoch in range(60):
@@ -128,7 +129,7 @@ def test_the_first_step_without_a_finite_loss_is_named():
 def test_the_time_split_charges_every_second_to_one_part(monkeypatch):
     """A clock that each act moves by its own power of two: what is charged where can be read off the bits."""
     clock = [100.0]
-    monkeypatch.setattr("l2q.learning.callbacks.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
 
     def takes(seconds: float) -> None:
         clock[0] += seconds

@@ -84,10 +84,9 @@ def batch(index: str, out: str, k: int) -> None:
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from rich.console import Console
-    from rich.progress import track
 
     from l2q.files import replaced_file
+    from l2q.progress import steps
     from l2q.retrieval.storage import load_index
 
     target = Path(out)
@@ -105,10 +104,13 @@ def batch(index: str, out: str, k: int) -> None:
     listed = pa.list_(pa.dictionary(pa.int32(), pa.string()))
     schema = pa.schema([("user", pa.string()), ("items", listed), ("scores", pa.list_(pa.float32()))])
     try:
-        with replaced_file(target) as fresh, pq.ParquetWriter(fresh, schema) as writer:
+        with (
+            replaced_file(target) as fresh,
+            pq.ParquetWriter(fresh, schema) as writer,
+            steps(stderr=True) as progress,
+        ):
             step = min(BATCH_USERS, max(BATCH_RANKED // max(k, 1), 1))
-            starts = range(0, stored.num_users, step)
-            for start in track(starts, "Recommending", console=Console(stderr=True)):
+            for start in range(0, stored.num_users, step):
                 stop = min(start + step, stored.num_users)
                 scores, items = stored.search(np.arange(start, stop), k, stored.exclude)
                 found = items >= 0
@@ -120,6 +122,7 @@ def batch(index: str, out: str, k: int) -> None:
                     pa.ListArray.from_arrays(offsets, pa.array(scores[found])),
                 ]
                 writer.write_batch(pa.record_batch(columns, schema=schema))
+                progress(stop, stored.num_users, "users")
     except OSError as error:
         raise L2QError(f"--out {out} cannot be written: {error.strerror or error}") from error
     print(f"{stored.num_users:,} users x {k} items in {target}")
@@ -205,13 +208,12 @@ def quantize(
     """Packed codes of any model whose scores are inner products, by coordinate descent, and what they cost:
     Recall@20 of the codes' ranking against the model's own. The model is the ``index`` of a run, or arrays."""
     import numpy as np
-    from rich.console import Console
-    from rich.progress import Progress
 
     from l2q.data.readers import read_lightgcn
     from l2q.evaluation import deciding_cutoff, evaluate
     from l2q.fitted.descent import CoordinateDescent, fit_codes
     from l2q.interactions import Interactions
+    from l2q.progress import steps
     from l2q.representations import Representations, Rows
     from l2q.retrieval.index import DenseIndex
     from l2q.retrieval.storage import check_replaceable, compression, load_index, save_index, update_metrics
@@ -256,14 +258,7 @@ def quantize(
     open_users = np.flatnonzero(exclude.user_degrees < num_items)
     if not len(open_users):
         raise L2QError(f"every user has all {num_items:,} items: there is no ranking to keep")
-    with Progress(console=Console(stderr=True)) as bars:
-        tasks: dict[str, Any] = {}
-
-        def progress(done: int, total: int, label: str) -> None:
-            if label not in tasks:
-                tasks[label] = bars.add_task(label)
-            bars.update(tasks[label], completed=done, total=total)
-
+    with steps(stderr=True) as progress:
         codes = fit_codes(X, Y, CoordinateDescent(bits=bits), seed, exclude, progress=progress)
 
     k = deciding_cutoff(num_items)

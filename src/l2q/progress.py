@@ -1,47 +1,105 @@
-"""How long work shows how far it is."""
+"""How work that takes long shows how far it is: bars with the time left, or lines where the output is no terminal."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+Progress = Callable[[int, int, str], None]
+"""``progress(done, total, label)``: how much of the step ``label`` is done."""
 
-SILENCE = 30  # seconds
+SILENCE = 30  # seconds between two lines
+
+
+class Bars:
+    """A bar for every label, where the output is a terminal; elsewhere only what ``print`` is given is shown.
+
+    ``unit``: what is counted, said behind the counts. ``stderr``: stdout is left to a command's results.
+    """
+
+    def __init__(self, unit: str = "", stderr: bool = False) -> None:
+        # here, since kernels that serve an index import this module, and show nothing
+        from rich import get_console
+        from rich import progress as rich
+        from rich.console import Console
+
+        counts = ("{task.description}", rich.BarColumn(), rich.MofNCompleteColumn(), unit)
+        times = (rich.TimeElapsedColumn(), "left", rich.TimeRemainingColumn(elapsed_when_finished=False))
+        columns: list[Any] = [column for column in (*counts, *times, "{task.fields[values]}") if column]
+        console = Console(stderr=True) if stderr else get_console()
+        self.shown = console.is_terminal
+        self._rich = rich.Progress(*columns, console=console, disable=not self.shown)
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Bars:
+        self._rich.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        self._rich.start()
+
+    def stop(self) -> None:
+        """Leaves the bars as they are; calling it again does nothing."""
+        self._rich.stop()
+
+    def update(self, label: str, done: float, total: int, values: str | None = None) -> None:
+        """Moves the bar of ``label``, which is new at its first call. ``values`` are shown behind it until others
+        are given."""
+        if label not in self._tasks:
+            self._tasks[label] = self._rich.add_task(label, total=total, values="")
+        fields = {} if values is None else {"values": values}
+        self._rich.update(self._tasks[label], completed=done, total=total, **fields)
+
+    def left(self, label: str) -> float | None:
+        """Seconds that ``label`` will still take; None as long as nobody can tell."""
+        return self._rich.tasks[self._rich.task_ids.index(self._tasks[label])].time_remaining
+
+    def print(self, line: str) -> None:
+        """A line above the bars, or in their place."""
+        self._rich.console.print(line, soft_wrap=True)
 
 
 @contextmanager
-def steps() -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar with the time left for ``progress(done, total, label)`` calls; where the output is no terminal,
-    which shows the bar at the end alone, also a line every half minute."""
-    columns = (
-        "{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as bar:
-        tasks: dict[str, TaskID] = {}
-        said = time.perf_counter()
+def steps(stderr: bool = False) -> Iterator[Progress]:
+    """A bar with the time left for every label that ``progress(done, total, label)`` is called with.
+
+    Where the output is no terminal there is a line every half minute instead, and at the end one for each label.
+    ``stderr``: stdout is left to a command's results.
+
+        with steps() as progress:
+            for number, block in enumerate(blocks, 1):
+                work(block)
+                progress(number, len(blocks), "lists")
+    """
+    with Bars(stderr=stderr) as bars:
+        said = before = time.perf_counter()
+        began: dict[str, float] = {}  # a label begins where the one before it has ended
+        ends: dict[str, str] = {}
 
         def progress(done: int, total: int, label: str) -> None:
-            nonlocal said
-            if label not in tasks:
-                tasks[label] = bar.add_task(label, total=total)
-            bar.update(tasks[label], completed=done)
-            if not bar.console.is_terminal and time.perf_counter() - said > SILENCE:
-                said = time.perf_counter()
-                task = bar.tasks[tasks[label]]
-                left = "" if task.time_remaining is None else f", {task.time_remaining:.0f} seconds left"
-                bar.console.print(f"{label}: {done} of {total}{left}")
+            nonlocal said, before
+            now = time.perf_counter()
+            bars.update(label, done, total)
+            took = now - began.setdefault(label, before)
+            before = now
+            ends[label] = f"{label}: {done:,} of {total:,} in {span(took)}"
+            if not bars.shown and now - said > SILENCE:
+                said, left = now, bars.left(label)
+                bars.print(
+                    f"{label}: {done:,} of {total:,}" + (f", {span(left)} left" if left is not None else "")
+                )
 
         yield progress
+        if not bars.shown:
+            for line in ends.values():
+                bars.print(line)
+
+
+def span(seconds: float) -> str:
+    """Seconds as people say them: ``40 seconds``, ``12.5 minutes``."""
+    return f"{seconds:.0f} seconds" if seconds < 60 else f"{seconds / 60:.1f} minutes"
