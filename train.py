@@ -68,8 +68,6 @@ def build(config: DictConfig, folder: Path, name: str, group: str | None, comman
     settle(plain)
     protocol = plain["protocol"]
     source = dict(plain["dataset"])
-    for key in ("batch_size", "learning_rate", "temperature", "l2", "epochs"):  # of training, not of the set
-        source.pop(key, None)
     for group, known, values in (("dataset", Source, source), ("model", Encoder, plain["model"])):
         if unknown := values.keys() - inspect.signature(known).parameters.keys() - {"name"}:
             raise L2QError(
