@@ -487,11 +487,11 @@ def seconds_to_codes(data: Path, repeats: int) -> list[Record]:
     folder = f"dataset.dir={data.resolve()}"
     part = "model.initialization"  # a shorter fit than the experiments'
     short = [f"{part}.descent.rounds=2", f"{part}.descent.intruder_rounds=2", f"{part}.embeddings.weight=0"]
-    run_experiment("gowalla_l2q_plus_208", "dataset=debian")  # compiles the kernels
+    run_experiment("gowalla_l2q_plus_224", "dataset=debian")  # compiles the kernels
     records, ours = [], {}
     for name, bits, least, goal, rank in (
-        ("gowalla_l2q_plus_208", 256, 0.185, 45, 512),
-        ("gowalla_l2q_plus", 784, 0.192, 90, 768),
+        ("gowalla_l2q_plus_224", 256, 0.185, 45, 512),
+        ("gowalla_l2q_plus_784", 784, 0.192, 90, 768),
     ):
         runs = [run_experiment(name, folder, *short, f"{part}.filter.rank={rank}") for _ in range(repeats)]
         seconds, metrics = float(np.median([run[0] for run in runs])), runs[0][1]

@@ -293,7 +293,7 @@ def test_the_teacher_behind_codes_is_measured_beside_them(tmp_path, plus, test):
         ("model=lightgcn dataset=table", "holdout"),
         ("model=lightgcn dataset=table protocol=final", "final"),
         ("model=l2q_plus dataset=gowalla", "holdout"),
-        ("experiment=gowalla_l2q_plus", "final"),
+        ("experiment=gowalla_l2q_plus_784", "final"),
         ("model=l2q_plus dataset=table dataset.test_fraction=0", "final"),
         ("model=l2q_plus dataset=table dataset.test_fraction=0 test=false", "final"),
         ("model=lightgcn dataset=table dataset.test_fraction=0", "holdout"),
