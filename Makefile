@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help train test check format bench
+.PHONY: help train test check format bench docs
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -11,7 +11,7 @@ help:  ## this list
 train: .venv/installed  ## train on the embedded data; ARGS="model=l2q dataset=gowalla" adds options
 	$(BIN)/python train.py $(ARGS)
 
-test: .venv/installed-test  ## run the tests, two at a time; ARGS="-k graph" adds options
+test: .venv/installed-test .venv/installed-docs  ## run the tests, two at a time; ARGS="-k graph" adds options
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: .venv/installed-test  ## format, lint, types, import rules
@@ -27,6 +27,9 @@ format: .venv/installed-test  ## put the code into the form that check asks for
 bench: .venv/installed-test  ## run every script in benchmarks/
 	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
 
+docs: .venv/installed-docs  ## build the site into site/, without a network; a broken link fails
+	$(BIN)/zensical build --strict --clean
+
 # pip is the last thing that venv writes: where it is, the environment is whole.
 $(BIN)/pip:
 	$(PYTHON) -m venv .venv
@@ -37,4 +40,8 @@ $(BIN)/pip:
 
 .venv/installed-test: requirements-test.txt .venv/installed
 	$(BIN)/python -m pip install -r requirements-test.txt
+	@touch $@
+
+.venv/installed-docs: requirements-docs.txt | $(BIN)/pip
+	$(BIN)/python -m pip install -r requirements-docs.txt
 	@touch $@

@@ -15,6 +15,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     [
         ("requirements.txt", PROJECT["dependencies"]),
         ("requirements-test.txt", PROJECT["optional-dependencies"]["test"]),
+        ("requirements-docs.txt", PROJECT["optional-dependencies"]["docs"]),
     ],
 )
 def test_every_direct_dependency_is_pinned_within_its_range(file, ranges):
