@@ -3,19 +3,57 @@
 import importlib.util
 import io
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import l2q.cli
 from l2q.cli import main
-from l2q.interactions import Interactions
+from l2q.interactions import Interactions, name_array
 from l2q.representations import Representations, Rows
-from l2q.retrieval.storage import load_index, save_index
+from l2q.retrieval.named import Index
+from l2q.retrieval.storage import load_index
 
 USERS = ["ada", "ben", "cleo"]
 ITEMS = ["apple", "apricot", "banana", "cherry", "damson"]
+COMMANDS = ["recommend", "similar", "batch", "info", "export", "quantize", "report"]
+POPULAR = '''"""``python -m l2q popular``: what most users have."""
+
+from __future__ import annotations
+
+import argparse
+
+from l2q.cli.arguments import add_index, add_length
+
+HELP = "items that most users have"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_index(parser)
+    add_length(parser)
+
+
+def run(index: str, k: int) -> None:
+    """The k items with the most users in train."""
+    import numpy as np
+
+    from l2q.retrieval.storage import load_index
+
+    opened = load_index(index)
+    degrees = opened.exclude.item_degrees
+    for item in np.argsort(-degrees, kind="stable")[:k]:
+        print(f"{opened.item_names[item]}: {degrees[item]:,} users")
+'''
+
+
+def save_index(folder, representations, train, *, user_names=None, item_names=None, **more):
+    names = [None if names is None else name_array(list(names)) for names in (user_names, item_names)]
+    named = replace(train, user_names=names[0], item_names=names[1])
+    return Index.of(representations, named, **more).save(folder)
 
 
 def signs(*rows: str) -> np.ndarray:
@@ -132,7 +170,7 @@ def test_an_item_that_no_user_of_train_has_is_told(folder, tmp_path, recwarn, pa
 
 def test_batch_writes_every_user(folder, tmp_path, capsys, monkeypatch):
     pq = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("l2q.cli.BATCH_USERS", 2)
+    monkeypatch.setattr("l2q.cli.batch.USERS", 2)
     out = tmp_path / "top.parquet"
     assert main(["batch", "--index", folder, "--out", str(out), "-k", "2"]) == 0
     assert pq.read_table(out).to_pylist() == [
@@ -151,7 +189,7 @@ def test_a_ranking_is_at_most_as_long_as_the_catalogue(folder, tmp_path, capsys,
     for question in (["recommend", "--user", "ada"], ["recommend", "--items", "banana"]):
         assert len(ranking(capsys, question[0], "--index", folder, *question[1:], "-k", str(10**12))) == 4
     assert len(ranking(capsys, "similar", "--index", folder, "--item", "apple", "-k", str(10**12))) == 4
-    monkeypatch.setattr("l2q.cli.BATCH_RANKED", 7)  # one user at a time
+    monkeypatch.setattr("l2q.cli.batch.RANKED", 7)  # one user at a time
     out = tmp_path / "top.parquet"
     assert main(["batch", "--index", folder, "--out", str(out), "-k", str(10**12)]) == 0
     assert "3 users x 5 items" in capsys.readouterr().out
@@ -233,6 +271,21 @@ def test_as_a_program(folder):
     assert done.stderr == "error: no user is named 'Ada' among 3; near it: ada\n"
 
 
+def test_a_command_is_one_file(folder, tmp_path, capsys, monkeypatch):
+    """That of the how-to page: nothing else names it. A module without ``run`` is no command."""
+    (tmp_path / "popular.py").write_text(POPULAR)
+    (tmp_path / "shared.py").write_text("HELP = 'no command'")
+    monkeypatch.setattr(l2q.cli, "__path__", [*l2q.cli.__path__, str(tmp_path)])
+    assert main(["popular", "--index", folder, "-k", "2"]) == 0
+    assert capsys.readouterr().out == "damson: 3 users\ncherry: 2 users\n"
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert re.findall(r"^    (\w+)", out, re.M) == [*COMMANDS, "popular"]
+    assert "items that most users have" in out
+    assert main(["popular", "--index", str(tmp_path / "nowhere")]) == 2
+
+
 @pytest.fixture
 def embeddings(tmp_path):
     rng = np.random.default_rng(0)
@@ -282,7 +335,7 @@ def test_quantize_an_index_of_layers(tmp_path, capsys):
     assert main(["quantize", "--index", str(tmp_path / "layers"), "--bits", "64", "--out", str(out)]) == 0
     stored = load_index(out)
     assert stored.manifest["dataset"] == "toy"
-    assert (stored.dims, stored.user_names, stored.names("items")) == ((64,), names, None)
+    assert (stored.dims, stored.user_names, stored.names["items"]) == ((64,), names, None)
     np.testing.assert_array_equal(stored.exclude.items, train.items)
     # the layers' own ranking by hand
     dense = [side.values * side.scales.repeat((8, 16), axis=1) for side in sides]

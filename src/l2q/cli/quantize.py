@@ -1,0 +1,122 @@
+"""``python -m l2q quantize``: packed codes of a float model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from l2q.errors import L2QError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PLACE = 5
+HELP = "float embeddings of any model to a packed index"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--index", metavar="DIR", help="index of a run, float or layer-wise; or of arrays:")
+    parser.add_argument("--users", metavar="U.npy", help="(users, d) float")
+    parser.add_argument("--items", metavar="V.npy", help="(items, d) float")
+    parser.add_argument("--train", metavar="FILE", help="what users have, a line 'user item item ...' each")
+    parser.add_argument("--user-names", metavar="FILE", help="a name a line, in row order")
+    parser.add_argument("--item-names", metavar="FILE", help="the same for items")
+    parser.add_argument("--bits", type=int, default=768, help="of a row (768)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the new index")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def run(index: str | None, out: str, bits: int, seed: int, **arrays: str | None) -> None:
+    """Packed codes of any model whose scores are inner products, and what they cost: Recall@20 of the codes' ranking
+    against the model's own. The model is the ``index`` of a run, or ``arrays`` in files."""
+    from l2q.progress import steps
+    from l2q.quantization import check_options, quantize
+    from l2q.retrieval.named import Index
+    from l2q.retrieval.storage import check_replaceable, compression, load_index
+
+    check_options(bits, seed, spelled="--{} {}")
+    check_replaceable(out)
+    if index is not None:
+        if any(arrays.values()):
+            raise L2QError(
+                "--index brings rows, train items and names of its own; give it without their options"
+            )
+        opened = load_index(index)
+        if Path(out).resolve() == Path(index).resolve():
+            raise L2QError(f"--out {out} is the index that is quantized; give another folder")
+        source: dict[str, Any] = {"users": opened}
+        before, dataset = compression(opened.manifest)["item_bytes"], opened.manifest["dataset"]
+    else:
+        source = _read(**arrays)
+        before, dataset = 4 * source["users"].shape[1], ""
+    with steps(stderr=True) as progress:
+        found = quantize(**source, bits=bits, seed=seed, progress=progress)
+    metrics = {f"float/recall_{found.k}": found.recall}
+    folder = Index.of(found.representations, found.exclude, dataset=dataset, metrics=metrics).save(out)
+    item_bytes = compression(folder)["item_bytes"]
+    num_users, num_items = found.representations.num_users, found.representations.num_items
+    print(f"{num_users:,} users and {num_items:,} items x {bits} bits in {folder}")
+    print(f"{item_bytes:.1f} bytes an item instead of {before:.1f} ({before / item_bytes:.1f} x smaller)")
+    print(
+        f"Recall@{found.k} against the ranking of the {'index' if index else 'arrays'}: {found.recall:.4f} "
+        f"({found.num_measured:,} users)"
+    )
+
+
+def _read(
+    users: str | None, items: str | None, train: str | None, user_names: str | None, item_names: str | None
+) -> dict[str, Any]:
+    """The arguments of ``quantize`` from files; what cannot be used is told by option and file."""
+    from l2q.data.readers import read_lightgcn
+    from l2q.interactions import Interactions
+    from l2q.quantization import check_widths
+
+    if users is None or items is None:
+        raise L2QError("give --index DIR of a run, or --users U.npy and --items V.npy of another program")
+    X, Y = _read_rows(users, "--users"), _read_rows(items, "--items")
+    check_widths(X, Y, "--users", "--items")
+    names = {
+        "user_names": _read_names(user_names, len(X), "--user-names", "--users"),
+        "item_names": _read_names(item_names, len(Y), "--item-names", "--items"),
+    }
+    owners, owned = read_lightgcn(train) if train else ((), ())
+    try:
+        has = Interactions.from_pairs(owners, owned, len(X), len(Y))
+    except L2QError as error:
+        raise L2QError(f"--train {train}: {error}, the rows of --users and --items") from error
+    return {"users": X, "items": Y, "train": has, **names}
+
+
+def _read_rows(path: str, option: str) -> np.ndarray:
+    """(rows, d) float32 from an .npy file."""
+    import zipfile
+
+    import numpy as np
+
+    from l2q.quantization import float_rows
+
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or "no .npy file of numbers"
+        raise L2QError(f"{option} {path} cannot be read: {reason}") from error
+    if not isinstance(values, np.ndarray):  # an archive of several
+        raise L2QError(
+            f"{option} {path}: expected an array (rows, d) of numbers, got {type(values).__name__}; "
+            "save one array, by numpy.save"
+        )
+    return float_rows(values, f"{option} {path}")
+
+
+def _read_names(path: str | None, size: int, option: str, rows: str) -> list[str] | None:
+    from l2q.data.readers import read_names
+
+    if path is None:
+        return None
+    names = read_names(path).tolist()
+    if len(names) != size:
+        raise L2QError(
+            f"{option} {path} has {len(names):,} lines, {rows} {size:,} rows; a row needs one name"
+        )
+    return names
