@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,15 +19,26 @@ class Interactions:
     """Binary interactions R in {0, 1}^(num_users x num_items) in compressed rows.
 
     ``indptr`` (num_users + 1,) int64 and ``items`` (nnz,) int32; the items of user u are
-    ``items[indptr[u]:indptr[u + 1]]``, ascending, without duplicates.
+    ``items[indptr[u]:indptr[u + 1]]``, ascending, without duplicates. Names are (num_users,) and (num_items,) arrays
+    of strings (see ``name_array``); None: the ids are the names.
     """
 
     indptr: np.ndarray
     items: np.ndarray
     num_items: int
+    user_names: np.ndarray | None = field(default=None, repr=False)
+    item_names: np.ndarray | None = field(default=None, repr=False)
 
     @classmethod
-    def from_pairs(cls, users, items, num_users: int, num_items: int) -> Interactions:
+    def from_pairs(
+        cls,
+        users,
+        items,
+        num_users: int,
+        num_items: int,
+        user_names: np.ndarray | None = None,
+        item_names: np.ndarray | None = None,
+    ) -> Interactions:
         """Rows from pairs in any order; a repeated pair counts once. O(edges) apart from one sort.
 
         Raises L2QError for an id outside 0 .. num_users - 1 or 0 .. num_items - 1.
@@ -42,7 +53,9 @@ class Interactions:
         keys = keys[np.diff(keys, prepend=-1) != 0]
         indptr = np.zeros(num_users + 1, dtype=np.int64)
         np.cumsum(np.bincount(keys // max(num_items, 1), minlength=num_users), out=indptr[1:])
-        return cls(indptr, (keys % max(num_items, 1)).astype(np.int32), num_items)
+        return cls(
+            indptr, (keys % max(num_items, 1)).astype(np.int32), num_items, user_names, item_names
+        )
 
     def __len__(self) -> int:
         return len(self.items)
@@ -84,7 +97,7 @@ class Interactions:
     def select(self, chosen: np.ndarray) -> Interactions:
         """The pairs where the mask ``chosen`` (nnz,) is true; users and items keep their ids."""
         before = np.concatenate(([0], np.cumsum(chosen)))
-        return Interactions(before[self.indptr], self.items[chosen], self.num_items)
+        return replace(self, indptr=before[self.indptr], items=self.items[chosen])
 
     def to_csr(self, dtype=np.float32) -> sparse.csr_array:
         """R as a SciPy matrix of ones, int32 indices."""
@@ -110,15 +123,21 @@ def power(degrees: np.ndarray, exponent: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A set split into train and test, with equal shapes. Names are (num_users,) and (num_items,) arrays
-    of strings (see ``name_array``); None: the ids are the names. ``columns`` of users and items, of a table."""
+    """A set split into train and test, of equal shapes and names. ``columns`` are those of users and items, of a
+    table."""
 
     name: str
     train: Interactions
     test: Interactions
-    user_names: np.ndarray | None = None
-    item_names: np.ndarray | None = None
     columns: tuple[str, ...] = ()
+
+    @property
+    def user_names(self) -> np.ndarray | None:
+        return self.train.user_names
+
+    @property
+    def item_names(self) -> np.ndarray | None:
+        return self.train.item_names
 
 
 def name_array(names: list[str]) -> np.ndarray:

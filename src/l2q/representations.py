@@ -43,6 +43,11 @@ class Representations:
     weights: np.ndarray
     scale_dtype: str = "float32"
 
+    @classmethod
+    def floats(cls, users: np.ndarray, items: np.ndarray) -> Representations:
+        """Rows (M, d) and (N, d) whose scores are their inner products."""
+        return cls(Rows(users), Rows(items), (users.shape[1],), np.ones(1, np.float32))
+
     @property
     def num_users(self) -> int:
         return len(self.users)

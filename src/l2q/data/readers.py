@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from l2q.data.splits import holdout
+from l2q.data.splits import split
 from l2q.errors import L2QError
 from l2q.interactions import LINE_BREAK, Dataset, Interactions, name_array
 
@@ -76,12 +76,14 @@ def read_dataset(path: str | Path, name: str, split_seed: int = 0, test_fraction
     path = Path(path)
     if path.suffix.lower() in TABLES:
         columns, user_names, users, item_names, items = _read_events(path)
-        every = Interactions.from_pairs(users, items, len(user_names), len(item_names))
+        every = Interactions.from_pairs(
+            users, items, len(user_names), len(item_names), user_names, item_names
+        )
         _warn(path, len(users) - len(every), "repeated pairs are counted once")
         if not test_fraction:
             nothing = every.select(np.zeros(len(every), bool))
-            return Dataset(name, every, nothing, user_names, item_names, tuple(columns))
-        train, test = holdout(every, test_fraction, split_seed)
+            return Dataset(name, every, nothing, tuple(columns))
+        train, test = split(every, "random", fraction=test_fraction, seed=split_seed)
         if not len(test):
             raise L2QError(
                 f"{path}: no user, column {columns[0]!r}, has two items, column {columns[1]!r}, so there is none to "
@@ -95,7 +97,7 @@ def read_dataset(path: str | Path, name: str, split_seed: int = 0, test_fraction
                 f"{columns[1]!r}; are these the columns of users and items?",
             )
         _warn_of_cold(path, train, test)
-        return Dataset(name, train, test, user_names, item_names, tuple(columns))
+        return Dataset(name, train, test, tuple(columns))
 
     if not test_fraction:
         raise L2QError(f"{path}: dataset.test_fraction is of a table; of a folder, test.txt is the test part")
@@ -112,14 +114,14 @@ def read_dataset(path: str | Path, name: str, split_seed: int = 0, test_fraction
         if lines is not None and len(lines) < size:
             raise L2QError(f"{path / file} has {len(lines)} names, but ids go up to {size - 1}")
         shape.append(size if lines is None else len(lines))
-    train, test = (Interactions.from_pairs(*part, *shape) for part in pairs)
+    train, test = (Interactions.from_pairs(*part, *shape, *names) for part in pairs)
     repeated = sum(len(part[0]) for part in pairs) - len(train) - len(test)
     _warn(path, repeated, "repeated pairs are counted once")
     known = np.isin(test.keys, train.keys, assume_unique=True)
     _warn(path, int(known.sum()), "test pairs are in train too and leave test")
     test = test.select(~known)
     _warn_of_cold(path, train, test)
-    return Dataset(name, train, test, names[0], names[1])
+    return Dataset(name, train, test)
 
 
 def read_names(path: str | Path) -> np.ndarray:

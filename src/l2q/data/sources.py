@@ -6,14 +6,16 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Lt
 
 from l2q.data.readers import TABLES, read_dataset
+from l2q import settings
 from l2q.errors import L2QError
+from l2q.options import Whole, options
 from l2q.files import replaced_file
 from l2q.interactions import Dataset, Interactions, name_array
 
@@ -21,16 +23,19 @@ FILES = ("train.txt", "test.txt")
 
 
 def load_dataset(name: str, **values: Any) -> Dataset:
-    """The set described by ``Source(name, **values)``, fetched, verified and cached as far as that is needed.
+    """A set with its ``train`` and ``test``: one that ``conf/dataset`` describes, by name, such as ``debian``, which
+    comes with the package; or the one that ``values``, the arguments of ``Source``, describe. It is fetched, verified
+    and cached as far as that is needed.
 
     Raises L2QError, which says what to put where, when the set is absent, unreachable or another one.
+
+        data = l2q.load_dataset("gowalla", dir="data/gowalla")
+        index = l2q.fit(data.train, "l2q_plus")
     """
+    if name in settings.choices("dataset") and name != "table":
+        values = settings.preset(f"dataset/{name}") | values
+        values.pop("name")
     return Source(name, **values).load()
-
-
-def prepare(name: str, **values: Any) -> None:
-    """Bring the set of ``load_dataset(name, **values)`` onto this machine and into the cache."""
-    Source(name, **values).load()
 
 
 def load_embedded(path: str | Path, name: str) -> Dataset:
@@ -38,20 +43,24 @@ def load_embedded(path: str | Path, name: str) -> Dataset:
     there are names, ``user_names, item_names``: UTF-8 bytes, one name per line; likewise ``columns``."""
     with np.load(path, allow_pickle=False) as arrays:
         num_items = int(arrays["num_items"])
-        train, test = (
-            Interactions(
-                arrays[f"{part}_indptr"].astype(np.int64), arrays[f"{part}_items"].astype(np.int32), num_items
-            )
-            for part in ("train", "test")
-        )
         user_names, item_names, columns = (
             name_array(arrays[what].tobytes().decode().split("\n")) if what in arrays else None
             for what in ("user_names", "item_names", "columns")
         )
-    return Dataset(name, train, test, user_names, item_names, () if columns is None else tuple(columns))
+        train, test = (
+            Interactions(
+                arrays[f"{part}_indptr"].astype(np.int64),
+                arrays[f"{part}_items"].astype(np.int32),
+                num_items,
+                user_names,
+                item_names,
+            )
+            for part in ("train", "test")
+        )
+    return Dataset(name, train, test, () if columns is None else tuple(columns))
 
 
-@dataclass(frozen=True)
+@options("dataset")
 class Source:
     """Where a set is found, in this order, and how it is recognised; plain values of ``conf/dataset``.
 
@@ -69,11 +78,11 @@ class Source:
     counts: Mapping[str, int] | None = None
     fingerprints: Mapping[str, str] | None = None
     md5: Mapping[str, str] | None = None
-    dir: str | None = None
+    dir: str | Path | None = None
     verify: bool = True
-    cache_dir: str | None = None
-    split_seed: int = 0
-    test_fraction: float = 0.2
+    cache_dir: str | Path | None = None
+    split_seed: Whole = 0
+    test_fraction: Annotated[float, Ge(0), Lt(1)] = 0.2
 
     def load(self) -> Dataset:
         embedded = Path(__file__).with_name(f"{self.name}.npz")

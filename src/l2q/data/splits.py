@@ -1,6 +1,12 @@
-"""Which of a user's items are held out."""
+"""Which of a user's items are held out, for a test or for validation.
+
+A split is a class with two things of its own: ``least``, the fewest items of a user who gives some away, and
+``order``, whose smallest values go first. A new one is added to ``SPLITS`` and nowhere else.
+"""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import numpy as np
 
@@ -8,72 +14,99 @@ from l2q.errors import L2QError
 from l2q.interactions import Interactions, normalize
 from l2q.kernels.svd import truncated_svd
 
-SPLITS = ("random", "cluster")
+
+class Split(ABC):
+    """Cuts interactions in two: what remains, and what is held out."""
+
+    least: int
+
+    @abstractmethod
+    def order(self, interactions: Interactions, seed: int) -> np.ndarray:
+        """A number for every pair, (nnz,): of each user's items, those with the smallest are held out."""
+
+    def __call__(
+        self, interactions: Interactions, fraction: float, seed: int
+    ) -> tuple[Interactions, Interactions]:
+        """(rest, held out), of the same shape and names.
+
+        A user with n >= ``least`` items gives ``fraction`` * n of them: halves are rounded up, at least 1 goes and at
+        least 1 stays. Other users give none. Where users have so few items that this would be more than one and a
+        half times ``fraction`` of all pairs, only every second of these users gives, from two and a half times on
+        every third, and so forth. Raises L2QError for a fraction outside 0 .. 1.
+        """
+        if not 0 < fraction < 1:
+            raise L2QError(f"fraction={fraction} must lie between 0 and 1")
+        degrees = interactions.user_degrees
+        # the small term mends products such as .29 * 50 = 14.4999...
+        sizes = np.clip(np.floor(fraction * degrees + 0.5 + 1e-9).astype(np.int64), 1, degrees - 1)
+        sizes[degrees < self.least] = 0
+        givers = np.flatnonzero(sizes)
+        every = max(round(sizes.sum() / max(fraction * len(interactions), 1)), 1)
+        sizes[np.setdiff1d(givers, givers[::every])] = 0
+        by_order = np.lexsort((self.order(interactions, seed), interactions.users))
+        rank = np.arange(len(interactions)) - np.repeat(interactions.indptr[:-1], degrees)
+        held = np.empty(len(interactions), dtype=bool)
+        held[by_order] = rank < np.repeat(sizes, degrees)
+        return interactions.select(~held), interactions.select(held)
 
 
-def split_validation(
-    train: Interactions, split: str, fraction: float, seed: int
-) -> tuple[Interactions, Interactions]:
-    """What remains of train, and the validation part: ``random`` items of each user, or ``cluster``, an item with
-    its nearest ones by the vectors of a truncated SVD of train."""
-    if split not in SPLITS:
-        raise L2QError(f"split={split} is unknown; use {' or '.join(SPLITS)}")
-    if split == "random":
-        return holdout(train, fraction, seed)
-    rank = min(128, train.num_users, train.num_items)
-    _, _, item_vectors = truncated_svd(normalize(train), rank, seed)
-    return cluster_holdout(train, item_vectors, fraction, seed)
+class Random(Split):
+    """Any of a user's items, each as likely as the others."""
+
+    least = 2
+
+    def order(self, interactions: Interactions, seed: int) -> np.ndarray:
+        return np.random.default_rng(seed).random(len(interactions))
 
 
-def holdout(train: Interactions, fraction: float, seed: int) -> tuple[Interactions, Interactions]:
-    """A random part of every user's items for validation, made from train alone: (fit, validation).
+class Cluster(Split):
+    """A corner of a user's taste: one of the user's items is drawn, and is held out with those of the user's own
+    items that are nearest to it. Predicting them asks for what a user turns to next rather than for more of the same,
+    as a later test does.
 
-    A user with n >= 2 items gives ``fraction`` * n of them (halves rounded up, at least 1, and one stays);
-    a user with 1 item gives none. Where users have so few items that this is more than one and a half times
-    ``fraction`` of train, every second giver gives, every third from two and a half times on, and so forth.
+    Near is the cosine of ``vectors`` (num_items, dim), by default the right singular vectors of the normalized
+    interactions (rank 128); of equally near items the lower id goes first. Users with fewer than 6 items give none.
     """
-    order = np.random.default_rng(seed).random(len(train))
-    return _hold_out(train, fraction, order, least=2)
+
+    least = 6
+
+    def __init__(self, vectors: np.ndarray | None = None) -> None:
+        self.vectors = vectors
+
+    def order(self, interactions: Interactions, seed: int) -> np.ndarray:
+        vectors = self.vectors
+        if vectors is None:
+            rank = min(128, interactions.num_users, interactions.num_items)
+            _, _, vectors = truncated_svd(normalize(interactions), rank, seed)
+        degrees, items = interactions.user_degrees, interactions.items
+        draws = np.random.default_rng(seed).random(interactions.num_users)
+        drawn = np.repeat(
+            interactions.indptr[:-1] + (draws * degrees).astype(np.int64), degrees
+        )  # (nnz,) places
+        unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        cosine = np.empty(len(items), dtype=unit.dtype)
+        for first in range(0, len(items), 65536):  # two gathered blocks at a time, not two (nnz, dim) arrays
+            block = slice(first, first + 65536)
+            np.vecdot(unit[items[block]], unit[items[drawn[block]]], out=cosine[block])
+        cosine[drawn] = np.inf
+        return -cosine
 
 
-def cluster_holdout(
-    train: Interactions, item_vectors: np.ndarray, fraction: float, seed: int
+SPLITS: dict[str, type[Split]] = {"random": Random, "cluster": Cluster}
+
+
+def split(
+    interactions: Interactions, how: str | Split = "random", *, fraction: float = 0.2, seed: int = 0
 ) -> tuple[Interactions, Interactions]:
-    """A corner of every user's taste for validation, made from train alone: (fit, validation).
+    """Cuts ``interactions`` in two, user by user: (train, test), both with all users, items and names.
 
-    Of each user with 6 or more items one is drawn; it is held out together with those of the user's own items
-    that are nearest to it by cosine of ``item_vectors`` (num_items, dim), ``fraction`` * n in all (halves
-    rounded up, at least 1; of equally near ones the lower id). Users with fewer items give none. Predicting
-    such a part asks for what a user turns to next rather than for more of the same, as a later test does.
+    ``how`` is a name in ``SPLITS`` or a ``Split`` of your own; ``fraction`` of each user's items are test; ``seed``
+    fixes which. Raises L2QError for an unknown name or a fraction outside 0 .. 1.
+
+        train, test = l2q.split(events, "random", fraction=0.2, seed=0)
     """
-    rng = np.random.default_rng(seed)
-    drawn = train.indptr[:-1] + (rng.random(train.num_users) * train.user_degrees).astype(np.int64)
-    drawn = np.repeat(drawn, train.user_degrees)  # (nnz,), a position in items
-    unit = item_vectors / np.maximum(np.linalg.norm(item_vectors, axis=1, keepdims=True), 1e-12)
-    cosine = np.empty(len(train), dtype=unit.dtype)
-    for part in range(0, len(train), 65536):  # two gathered blocks at a time, not two (nnz, dim) arrays
-        block = slice(part, part + 65536)
-        np.vecdot(unit[train.items[block]], unit[train.items[drawn[block]]], out=cosine[block])
-    cosine[drawn] = np.inf
-    return _hold_out(train, fraction, -cosine, least=6)
-
-
-def _hold_out(
-    train: Interactions, fraction: float, order: np.ndarray, least: int
-) -> tuple[Interactions, Interactions]:
-    """Per user with at least ``least`` items, the ``fraction`` with the smallest ``order`` (nnz,) goes; of every
-    second such user and so forth, where all of them would give much more than ``fraction`` of train."""
-    if not 0 < fraction < 1:
-        raise L2QError(f"fraction={fraction} must lie between 0 and 1")
-    degrees = train.user_degrees
-    # the small term mends products such as .29 * 50 = 14.4999...
-    sizes = np.clip(np.floor(fraction * degrees + 0.5 + 1e-9).astype(np.int64), 1, degrees - 1)
-    sizes[degrees < least] = 0
-    givers = np.flatnonzero(sizes)
-    every = max(round(sizes.sum() / max(fraction * len(train), 1)), 1)
-    sizes[np.setdiff1d(givers, givers[::every])] = 0
-    by_order = np.lexsort((order, train.users))
-    rank = np.arange(len(train)) - np.repeat(train.indptr[:-1], degrees)
-    held = np.empty(len(train), dtype=bool)
-    held[by_order] = rank < np.repeat(sizes, degrees)
-    return train.select(~held), train.select(held)
+    if isinstance(how, str):
+        if how not in SPLITS:
+            raise L2QError(f"split={how} is unknown; use {' or '.join(SPLITS)}")
+        how = SPLITS[how]()
+    return how(interactions, fraction, seed)

@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from l2q.fitted import Fitted
 from l2q.interactions import Interactions, normalize
 from l2q.kernels.svd import truncated_svd
+from l2q.options import Count, options
+from l2q.representations import Representations
 
 
-def spectral(train: Interactions, dim: int, seed: int, gamma_user=0.5, gamma_item=0.5):
-    """Truncated SVD as embeddings, (M, dim) and (N, dim) float32: U sqrt(s) and V sqrt(s), whose products are
-    the best approximation of R_hat of that rank."""
-    U, s, V = truncated_svd(normalize(train, gamma_user, gamma_item), dim, seed)
-    return U * np.sqrt(s), V * np.sqrt(s)
-
-
-@dataclass(frozen=True)
+@options("model")
 class Popularity:
-    """score(u, i) = degree of i, for every user: the first column holds it, the others are zero."""
+    """score(u, i) = degree of i, for every user: rows of one column."""
 
-    def __call__(self, train: Interactions, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        users = np.zeros((train.num_users, dim), dtype=np.float32)
-        items = np.zeros((train.num_items, dim), dtype=np.float32)
-        users[:, 0] = 1
-        items[:, 0] = train.item_degrees
-        return users, items
+    def fit(self, train: Interactions, seed: int) -> Fitted:
+        users = np.ones((train.num_users, 1), np.float32)
+        items = train.item_degrees.astype(np.float32)[:, None]
+        return Fitted(Representations.floats(users, items))
 
 
-@dataclass(frozen=True)
+@options("model")
 class Spectral:
-    """Truncated SVD of the normalized interactions: U sqrt(s) and V sqrt(s) (``l2q.fitted.filter``); a
-    width beyond the rank of the data is filled up with zeros."""
+    """Truncated SVD of the normalized interactions: U sqrt(s) and V sqrt(s) of ``dim`` columns, whose products are the
+    best approximation of R_hat = D_u^-gamma_user R D_i^-gamma_item of that rank. A width beyond the rank of the data
+    is filled up with zeros."""
 
-    gamma_user: float = 0.5
-    gamma_item: float = 0.5
+    dim: Count
+    gamma_user: float
+    gamma_item: float
 
-    def __call__(self, train: Interactions, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        rank = min(dim, train.num_users, train.num_items)
+    def fit(self, train: Interactions, seed: int) -> Fitted:
+        rank = min(self.dim, train.num_users, train.num_items)
         sides = spectral(train, rank, seed, self.gamma_user, self.gamma_item)
-        users, items = (np.pad(side, ((0, 0), (0, dim - rank))) for side in sides)
-        return users, items
+        users, items = (np.pad(side, ((0, 0), (0, self.dim - rank))) for side in sides)
+        return Fitted(Representations.floats(users, items))
+
+
+def spectral(
+    train: Interactions, rank: int, seed: int, gamma_user: float = 0.5, gamma_item: float = 0.5
+) -> tuple[np.ndarray, np.ndarray]:
+    """U sqrt(s) and V sqrt(s) of the truncated SVD, (M, rank) and (N, rank) float32."""
+    U, s, V = truncated_svd(normalize(train, gamma_user, gamma_item), rank, seed)
+    return U * np.sqrt(s), V * np.sqrt(s)

@@ -38,7 +38,8 @@ from l2q.kernels.packing import pack
 from l2q.kernels.pairs import pair_scores
 from l2q.kernels.rotations import itq
 from l2q.kernels.svd import column_signs
-from l2q.kernels.top_lists import LENGTH, Progress, top_lists
+from l2q.kernels.top_lists import Progress, top_lists
+from l2q.options import Count, NotNegative, Whole, options
 from l2q.representations import Representations, Rows
 
 _ROWS = 4096  # rows whose products with G are at hand at once
@@ -93,15 +94,15 @@ def fit(
     base: tuple[np.ndarray, np.ndarray],
     lists: sparse.csr_array | None,
     bits: int,
-    options: CoordinateDescent,
+    descent: CoordinateDescent,
     seed: int = 0,
     exclude: Interactions | None = None,
     progress: Progress | None = None,
 ) -> Representations:
     """Codes of ``bits`` and item scales after all steps; see ``descend``."""
-    for state in descend(base, lists, bits, options, seed, exclude):
+    for state in descend(base, lists, bits, descent, seed, exclude):
         if progress is not None:
-            progress(state.step, len(options.steps), "rounds")
+            progress(state.step, len(descent.steps), "rounds")
     return to_representations(state)
 
 
@@ -109,7 +110,7 @@ def fit_codes(
     users: np.ndarray,
     items: np.ndarray,
     bits: int,
-    options: CoordinateDescent,
+    descent: CoordinateDescent,
     length: int,
     seed: int = 0,
     exclude: Interactions | None = None,
@@ -133,7 +134,7 @@ def fit_codes(
     lists = None
     if length:
         lists = top_lists(lambda block: X[block] @ Y.T, len(X), len(Y), length, exclude, progress)
-    return fit((X, Y), lists, bits, options, seed, exclude, progress)
+    return fit((X, Y), lists, bits, descent, seed, exclude, progress)
 
 
 def _positive(factors: np.ndarray) -> np.ndarray:
@@ -144,7 +145,7 @@ def descend(
     base: tuple[np.ndarray, np.ndarray],
     lists: sparse.csr_array | None,
     bits: int,
-    options: CoordinateDescent,
+    descent: CoordinateDescent,
     seed: int = 0,
     exclude: Interactions | None = None,
     state: State | None = None,
@@ -158,16 +159,16 @@ def descend(
     X, Y = base
     if lists is None:
         lists = sparse.csr_array((len(X), len(Y)), dtype=X.dtype)
-    floors, weight = _row_minima(lists), options.list_weight(lists)
+    floors, weight = _row_minima(lists), descent.list_weight(lists)
     if state is None:
-        state = start(base, lists, bits, options.itq_iterations, seed)
-    for step in range(state.step, len(options.steps)):
-        if options.steps[step] == "intruders":
-            state = replace(state, lists=_with_intruders(state, base, floors, options.intruders, exclude))
+        state = start(base, lists, bits, descent.itq_iterations, seed)
+    for step in range(state.step, len(descent.steps)):
+        if descent.steps[step] == "intruders":
+            state = replace(state, lists=_with_intruders(state, base, floors, descent.intruders, exclude))
         else:
-            users = half_round(state.users, X, Y, state.lists, state.items, weight, options.sweeps)
+            users = half_round(state.users, X, Y, state.lists, state.items, weight, descent.sweeps)
             transposed = state.lists.T.tocsr()
-            items = half_round(state.items, Y, X, transposed, users, weight, options.sweeps)
+            items = half_round(state.items, Y, X, transposed, users, weight, descent.sweeps)
             state = replace(state, users=users, items=items)
         state = replace(state, step=step + 1)
         yield state
@@ -186,7 +187,7 @@ def start(
     kept = values > 1e-12 * values[-1]
     K, K_inverse = vectors[:, kept] * np.sqrt(values[kept]), vectors[:, kept] / np.sqrt(values[kept])
     values, E = np.linalg.eigh(K.T @ (Y.T @ Y).astype(np.float64) @ K)
-    E, root = E[:, ::-1][:, : bits], np.maximum(values[::-1][: bits], 0) ** 0.25
+    E, root = E[:, ::-1][:, :bits], np.maximum(values[::-1][:bits], 0) ** 0.25
     factors = np.zeros((len(X) + len(Y), bits), X.dtype)
     factors[: len(X), : len(root)] = X @ (K_inverse @ E * root).astype(X.dtype)
     factors[len(X) :, : len(root)] = Y @ (K @ E / np.maximum(root, 1e-6 * root[0])).astype(X.dtype)

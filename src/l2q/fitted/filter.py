@@ -14,17 +14,17 @@ import torch
 from numba import njit, prange
 from scipy import sparse
 
-from l2q.errors import check_whole
 from l2q.interactions import Interactions, normalize, power
 from l2q.kernels.pairs import pair_scores
 from l2q.kernels.svd import SVD, product, truncated_svd
 from l2q.kernels.top_lists import Progress, heads, top_lists
+from l2q.options import Count, options
 
 _ROWS, _COLUMNS = 4096, 64  # users of a range, and users of a block, in products with all of R_hat
 LEAST = 0.1  # that a user's targets are multiplied by: see FilterScores.lists
 
 
-@dataclass(frozen=True)
+@options("model.filter")
 class SpectralFilter:
     """Smooth low-pass filter of the interaction graph with a linear tail, and a factor for popularity.
 
@@ -37,11 +37,8 @@ class SpectralFilter:
     gamma_user: float = 0.3
     gamma_item: float = 0.5
     popularity: float = 0.5
-    rank: int = 768
+    rank: Count = 768
     tail: float = 0.4
-
-    def __post_init__(self) -> None:
-        check_whole("filter.rank", self.rank, 1)
 
     def __call__(self, train: Interactions, seed: int, svd: SVD | None = None) -> FilterScores:
         """``svd``: triplets of ``normalize(train, gamma_user, gamma_item)`` at hand, at least ``rank``."""

@@ -8,26 +8,28 @@ them; each is better than the other for many users, and together they are better
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Lt
 from scipy import sparse
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding, normalize
 
-from l2q.errors import L2QError, check_whole
 from l2q.fitted.baselines import spectral
 from l2q.fitted.filter import FilterScores, SpectralFilter
 from l2q.interactions import Interactions
 from l2q.kernels.top_lists import Progress, top_items
+from l2q.options import Count, NotNegative, Positive, Whole, options
 from l2q.representations import Rows
 
 BATCH, NEGATIVES, BATCHES = 8192, 1024, 16  # a small set's batches are as many, and smaller
 
 
-@dataclass(frozen=True)
+@options("model.embeddings")
 class CosineEmbeddings:
     """Embeddings x_u, y_i of ``dim`` columns and unit length, trained by a softmax over sampled items:
 
@@ -40,22 +42,12 @@ class CosineEmbeddings:
     Source: Wu et al., "On the effectiveness of sampled softmax loss for item recommendation", TOIS 2024.
     """
 
-    weight: float | None = None
-    dim: int = 64
-    temperature: float = 0.15
-    steps: int = 1500
-    learning_rate: float = 0.004
-
-    def __post_init__(self) -> None:
-        check_whole("embeddings.dim", self.dim, 1)
-        check_whole("embeddings.steps", self.steps, 0)
-        if self.weight is not None and not self.weight >= 0:
-            raise L2QError(f"embeddings.weight={self.weight} must be at least 0")
-        for name in ("temperature", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise L2QError(f"embeddings.{name}={getattr(self, name)} must be above 0")
-        if self.temperature < 0.02:  # the softmax's float32 exponentials of 1 / temperature would overflow
-            raise L2QError(f"embeddings.temperature={self.temperature} must be at least 0.02")
+    weight: NotNegative | None
+    dim: Count
+    # below .02 the float32 exponentials of the softmax would overflow
+    temperature: Annotated[float, Ge(0.02), Lt(float("inf"))]
+    steps: Whole
+    learning_rate: Positive
 
     def __call__(
         self, train: Interactions, seed: int, progress: Progress | None = None
@@ -129,8 +121,8 @@ def _same(items: Tensor, negatives: Tensor, num_items: int) -> tuple[Tensor, Ten
 class Teacher:
     """A filter and, where their weight is above 0, embeddings beside it."""
 
-    filter: SpectralFilter = field(default_factory=SpectralFilter)
-    embeddings: CosineEmbeddings = field(default_factory=CosineEmbeddings)
+    filter: SpectralFilter
+    embeddings: CosineEmbeddings
 
     def __call__(self, train: Interactions, seed: int, progress: Progress | None = None) -> TeacherScores:
         learned = self.embeddings(train, seed, progress) if self.embeddings.weight else None

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from l2q.data.splits import split_validation
+from l2q.data.splits import split
 from l2q.evaluation import deciding_cutoff, evaluate
 from l2q.fitted.filter import SpectralFilter
 from l2q.fitted.teacher import CosineEmbeddings, Teacher, TeacherIndex
@@ -40,9 +40,9 @@ ROUNDS = 2  # in the second, every line is tried beside the best of the others
 def choose_teacher(
     train: Interactions,
     *,
+    embeddings: CosineEmbeddings,
     filter: SpectralFilter | None = None,
-    embeddings: CosineEmbeddings | None = None,
-    split: str = "random",
+    how: str = "random",
     sample: int = 4000,
     seed: int = 0,
 ) -> Teacher:
@@ -50,16 +50,15 @@ def choose_teacher(
     ``FILTERS`` and ``WEIGHTS`` after the other, twice over, for about ``sample`` users spread over all. A ``filter``
     that is given stays, and so does a weight of the ``embeddings``, which is 0 unless they bring 1 %. Test plays no
     part. Every try is logged. Where no user has enough items for a validation part, the default filter alone."""
-    embeddings = embeddings or CosineEmbeddings()
     weight = embeddings.weight
     best = Teacher(filter or SpectralFilter(), replace(embeddings, weight=weight or 0.0))
     if filter is not None and weight is not None:
         return best
-    fit, val = split_validation(train, split, 0.15 if split == "cluster" else 0.1, seed)
+    fit, val = split(train, how, fraction=0.15 if how == "cluster" else 0.1, seed=seed)
     users = np.flatnonzero(val.user_degrees)
     if not len(users):
         log.warning(
-            f"no user has enough items for a {split} validation part that would choose the filter: the default one"
+            f"no user has enough items for a {how} validation part that would choose the filter: the default one"
         )
         return best
     # what users who are not asked would give stays in the graph, which should be like the one that codes are fitted to
@@ -101,7 +100,7 @@ def choose_teacher(
             best = max(line(best), key=quality)
             progress(number + 1, len(grid) * ROUNDS, "choosing the teacher")
     log.info(
-        f"chosen on a {split} validation part of train, {len(tried)} tries: {best.filter}, "
+        f"chosen on a {how} validation part of train, {len(tried)} tries: {best.filter}, "
         f"weight {best.embeddings.weight:g} of embeddings; Recall + NDCG {tried.get(best, 0):.4f}"
     )
     return best

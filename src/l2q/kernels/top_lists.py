@@ -11,7 +11,6 @@ from scipy import sparse
 from l2q.interactions import Interactions
 from l2q.progress import Progress
 
-LENGTH = 40  # of the lists that codes are fitted to; conf/model/l2q_plus.yaml says it too (docs/results.md)
 MEASURED = 64  # of the lists that the teacher is measured by: the cut-offs, and what validation items leave
 USERS_PER_BLOCK = 1024
 SCORES_PER_BLOCK = 2**26  # 256 MiB of float32

@@ -1,7 +1,11 @@
-"""How this process holds memory while it trains."""
+"""How this process holds memory and waits for threads while it trains."""
 
 import ctypes
 import platform
+import warnings
+from functools import cache
+
+import l2q
 
 # names of <malloc.h>
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -19,3 +23,16 @@ def keep_freed_memory() -> bool:
     mallopt = ctypes.CDLL(None).mallopt
     trimmed = mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     return bool(trimmed and mallopt(M_MMAP_THRESHOLD, 2**30))
+
+
+@cache
+def prepare() -> None:
+    """Once a process: freed memory is kept, and what came too late is said."""
+    keep_freed_memory()
+    if l2q.LATE:
+        late = " and ".join(l2q.LATE)
+        warnings.warn(
+            f"{late} loaded before l2q: its threads spin where they wait, and on a busy machine a fit may take twice as "
+            "long; import l2q first, or set OMP_WAIT_POLICY=PASSIVE and OPENBLAS_THREAD_TIMEOUT=4",
+            stacklevel=3,
+        )

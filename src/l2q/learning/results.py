@@ -25,7 +25,8 @@ from l2q.fitted.new_users import FilterSide
 from l2q.interactions import Dataset, Interactions
 from l2q.representations import Representations
 from l2q.retrieval.index import DenseIndex
-from l2q.retrieval.storage import compression, load_index, save_index
+from l2q.retrieval.named import Index
+from l2q.retrieval.storage import compression, load_index
 
 VERIFIED_USERS = 2000
 log = logging.getLogger("l2q.file")  # the table stands on the screen
@@ -49,17 +50,14 @@ def export(
 ) -> dict[str, float]:
     """Writes the index, has a fresh process that knows only the files rank with plain NumPy, and holds its
     ranking to the float sign products'. Returns what the files weigh."""
-    save_index(
-        folder,
+    Index.of(
         representations,
         dataset.train,
-        user_names=_names(dataset.user_names),
-        item_names=_names(dataset.item_names),
         dataset=dataset.name,
         config_hash=config_hash,
         metrics={key: value for key, value in metrics.items() if key.startswith(("val/", "test/"))},
         filter_side=filter_side,
-    )
+    ).save(folder)
     users = np.unique(np.linspace(0, dataset.train.num_users - 1, VERIFIED_USERS).astype(np.int64))
     k = min(20, dataset.train.num_items)
     with tempfile.TemporaryDirectory() as scratch:
@@ -100,10 +98,6 @@ def measure_packed(
 ) -> dict[str, float]:
     """Metrics once more, from the exported files."""
     return evaluate(load_index(folder).index, part, ks, exclude).metrics
-
-
-def _names(names: np.ndarray | None) -> list[str] | None:
-    return None if names is None else names.tolist()
 
 
 def environment() -> dict[str, Any]:

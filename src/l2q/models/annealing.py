@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Le, Lt
 
 from l2q.errors import L2QError
 from l2q.models.quantizers import RELAXATIONS
+from l2q.options import Count, OneOf, Positive, Share, options
 
 
 def constant(p: float) -> float:
@@ -65,7 +68,7 @@ CURVES: dict[str, tuple[Callable[..., float], tuple[str, ...]]] = {
 }
 
 
-@dataclass(frozen=True)
+@options("annealing")
 class Annealing:
     """A curve x a relaxation, from p = 0 to p = ``end`` over all epochs. ``hold`` and ``minimum`` belong to
     geometric, ``stages`` to hashnet, ``switch`` to step.
@@ -74,26 +77,18 @@ class Annealing:
     """
 
     name: str
-    curve: str
-    relaxation: str
-    end: float = 1.0
-    hold: float = 0.25
-    minimum: float = 0.01
-    stages: int = 10
-    switch: float = 0.5
+    curve: Annotated[str, OneOf(CURVES)]
+    relaxation: Annotated[str, OneOf(RELAXATIONS)]
+    end: Positive = 1.0
+    hold: Annotated[float, Ge(0), Lt(1)] | None = None
+    minimum: Share | None = None
+    stages: Count | None = None
+    switch: Annotated[float, Ge(0), Le(1)] | None = None
 
     def __post_init__(self) -> None:
-        for option, fine, rule in (
-            ("curve", self.curve in CURVES, f"one of {', '.join(CURVES)}"),
-            ("relaxation", self.relaxation in RELAXATIONS, f"one of {', '.join(RELAXATIONS)}"),
-            ("end", 0 < self.end < math.inf, "above 0"),
-            ("hold", 0 <= self.hold < 1, "at least 0 and below 1"),
-            ("minimum", 0 < self.minimum < 1, "between 0 and 1"),
-            ("stages", self.stages >= 1, "at least 1"),
-            ("switch", 0 <= self.switch <= 1, "from 0 to 1"),
-        ):
-            if not fine:
-                raise L2QError(f"annealing.{option}={getattr(self, option)} must be {rule}")
+        for name in CURVES[self.curve][1]:
+            if getattr(self, name) is None:
+                raise L2QError(f"annealing.{name} is not given; annealing.curve={self.curve} needs it")
 
     def finished(self, share: float) -> bool:
         """Whether nothing changes any more once ``share`` of the epochs are done."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,13 +11,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from l2q.errors import L2QError
-from l2q.fitted.l2q_plus import Start
 from l2q.interactions import Interactions
 from l2q.kernels.rotations import itq, random_rotation
 from l2q.models.graph import Propagation
+from l2q.options import Count, Whole, checked
 from l2q.representations import Representations, Rows
 
-TRANSFORMS = ("identity", "rotation", "itq", "learned")
 Initialization = Callable[[Interactions, int, int], tuple[np.ndarray, np.ndarray]]
 
 
@@ -36,13 +36,13 @@ class Encoder(nn.Module):
     of the start; without quantizer a rotation leaves every score unchanged. Layer 0 has its own too: its start
     looks the same in every direction, but Adam's steps do not.
 
-    ``initialization(train, dim, seed)`` returns the two sides of E^(0); closed-form models are
-    initializations that are trained for zero epochs. ``layer_weights`` w defaults to 1 / (num_layers + 1)
+    ``initialization(train, dim, seed)`` returns the two sides of E^(0). ``layer_weights`` w defaults to 1 / (num_layers + 1)
     for ``mean`` and to 1 for ``concat``; "learned" weights start there. ``seed`` fixes initialization and rotations.
 
     Source: He et al. 2020 (LightGCN); Chen et al. 2021, arXiv 2112.01944 (reconstruction).
     """
 
+    @checked("model")
     def __init__(
         self,
         train: Interactions,
@@ -50,28 +50,17 @@ class Encoder(nn.Module):
         quantizer: nn.Module,
         initialization: Initialization,
         *,
-        embedding_dim: int = 256,
-        num_layers: int = 2,
-        combination: str = "concat",
-        layer_weights: Sequence[float] | str | None = None,
+        embedding_dim: Count,
+        num_layers: Whole,
+        combination: Literal["mean", "concat"],
+        layer_weights: list[float] | Literal["learned"] | None = None,
         residual: float = 0.0,
-        transform: str = "identity",
-        seed: int = 0,
+        transform: Literal["identity", "rotation", "itq", "learned"],
+        seed: Whole = 0,
     ) -> None:
         super().__init__()
-        if combination not in ("mean", "concat"):
-            raise L2QError(f"model.combination={combination} is unknown; use mean or concat")
-        if transform not in TRANSFORMS:
-            raise L2QError(f"model.transform={transform} is unknown; use {', '.join(TRANSFORMS)}")
-        for option, value, least in (("embedding_dim", embedding_dim, 1), ("num_layers", num_layers, 0)):
-            if value < least:
-                raise L2QError(f"model.{option}={value} must be at least {least}")
         learned = layer_weights == "learned"
         if layer_weights is not None and not learned:
-            if isinstance(layer_weights, int | float | str):
-                raise L2QError(
-                    f"model.layer_weights={layer_weights} must be a list, such as [1, 0.5], or learned"
-                )
             if len(layer_weights) != num_layers + 1:
                 raise L2QError(
                     f"model.layer_weights has {len(layer_weights)} values; "
@@ -79,10 +68,7 @@ class Encoder(nn.Module):
                 )
         if residual and combination == "mean":
             raise L2QError(f"model.residual={residual} needs model.combination=concat")
-        users, items = start = initialization(train, embedding_dim, seed)
-        self.start = (
-            start if isinstance(start, Start) else None
-        )  # the teacher that codes were fitted to, and its lists
+        users, items = initialization(train, embedding_dim, seed)
         self.num_users, self.num_items = train.num_users, train.num_items
         self.num_layers, self.combination, self.residual = num_layers, combination, residual
         self.embeddings = nn.Parameter(torch.from_numpy(np.concatenate([users, items]).astype(np.float32)))

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from l2q.errors import L2QError
 from l2q.interactions import Interactions
+from l2q.options import NotNegative, options
 
 
-@dataclass(frozen=True)
+@options("model.initialization")
 class Normal:
     """Independent N(0, std^2) entries."""
 
-    std: float = 0.01
+    std: NotNegative
 
     def __call__(self, train: Interactions, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng(seed)
         nodes = rng.standard_normal((train.num_users + train.num_items, dim), dtype=np.float32) * self.std
         return nodes[: train.num_users], nodes[train.num_users :]
+
+
+@options("model.initialization")
+class FromFitted:
+    """The rows of a model that is fitted first, such as ``l2q.fitted.baselines.Spectral``: training goes on from its
+    factors, or from its codes times their scales."""
+
+    model: Any
+
+    def __call__(self, train: Interactions, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        users, items = self.model.fit(train, seed).representations.factors()
+        if users.shape[1] != dim:
+            raise L2QError(
+                f"model.embedding_dim={dim}: the fitted rows have {users.shape[1]} columns; give as many"
+            )
+        return users, items

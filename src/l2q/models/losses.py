@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
-from l2q.errors import L2QError, check_whole
 from l2q.kernels.pairs import pair_scores
+from l2q.options import Count, NotNegative, Positive, checked
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
@@ -68,8 +68,6 @@ class Temperature(nn.Module):
 
     def __init__(self, temperature: float, learn_temperature: bool, scales: str | None):
         super().__init__()
-        if not temperature > 0:
-            raise L2QError(f"objective.temperature={temperature} must be above 0")
         self.by_width = scales == "none"
         log_temperature = torch.tensor(math.log(temperature))
         if learn_temperature:
@@ -91,17 +89,18 @@ class BPR(nn.Module):
     negative sampling: Zhang et al., "Optimizing top-N collaborative filtering", SIGIR 2013).
     """
 
+    @checked("objective")
     def __init__(
         self,
-        l2: float = 1e-3,
-        temperature: float = 1.0,
+        *,
+        l2: NotNegative,
+        temperature: Positive,
         learn_temperature: bool = False,
-        candidates: int = 1,
+        candidates: Count = 1,
         scales: str | None = None,
     ):
         super().__init__()
-        check_whole("objective.candidates", candidates, 1)
-        self.l2 = _weight(l2)
+        self.l2 = l2
         self.candidates = candidates
         self.temperature = Temperature(temperature, learn_temperature, scales)
 
@@ -128,18 +127,18 @@ class SampledSoftmax(nn.Module):
     so that their scores are one dense product. A row's own positive among them does not count.
     """
 
+    @checked("objective")
     def __init__(
         self,
-        l2: float = 1e-3,
-        temperature: float = 1.0,
+        *,
+        l2: NotNegative,
+        temperature: Positive,
         learn_temperature: bool = False,
-        num_negatives: int = 1024,
+        num_negatives: Count,
         scales: str | None = None,
     ):
         super().__init__()
-        if num_negatives < 1:
-            raise L2QError(f"objective.num_negatives={num_negatives} must be at least 1")
-        self.l2 = _weight(l2)
+        self.l2 = l2
         self.num_negatives = num_negatives
         self.temperature = Temperature(temperature, learn_temperature, scales)
 
@@ -155,9 +154,3 @@ class SampledSoftmax(nn.Module):
         negatives.masked_fill_(pos_items.unsqueeze(1) == neg_items, -torch.inf)
         squares = l2(E_users, users) + l2(E_items, torch.cat([pos_items, neg_items]))
         return sampled_softmax(positive, negatives) + self.l2 / len(users) * squares
-
-
-def _weight(l2: float) -> float:
-    if not l2 >= 0:
-        raise L2QError(f"objective.l2={l2} must be at least 0")
-    return l2

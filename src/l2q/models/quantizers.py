@@ -19,12 +19,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from l2q.errors import L2QError
+from l2q.options import OneOf, Positive, checked
 
 RELAXATIONS = ("tanh", "mixture", "guidance")
 
@@ -125,26 +126,18 @@ class Quantizer(nn.Module):
     Raises L2QError for an unknown option.
     """
 
+    @checked("model.quantizer")
     def __init__(
         self,
-        estimator: str = "ste",
+        *,
+        estimator: Annotated[str, OneOf(SURROGATES)],
         normalize: bool = False,
-        clip: float = 1.0,
-        scales: str = "none",
-        scale_dtype: str = "float32",
-        relaxation: str = "tanh",
+        clip: Positive = 1.0,
+        scales: Literal["none", "row"],
+        scale_dtype: Literal["float16", "float32"] = "float32",
+        relaxation: Annotated[str, OneOf(RELAXATIONS)] = "tanh",
     ):
         super().__init__()
-        for option, value, choices in (
-            ("estimator", estimator, tuple(SURROGATES)),
-            ("scales", scales, ("none", "row")),
-            ("scale_dtype", scale_dtype, ("float16", "float32")),
-            ("relaxation", relaxation, RELAXATIONS),
-        ):
-            if value not in choices:
-                raise L2QError(f"{option}={value} is unknown: choose one of {', '.join(choices)}")
-        if not clip > 0:
-            raise L2QError(f"clip={clip} must be greater than 0")
         self.estimator = estimator
         self.normalize = normalize
         self.clip = clip

@@ -24,7 +24,7 @@ _TILE = 4096  # items of a tile
 _CACHE_BYTES = 2**24  # of the products of a chunk and a tile
 
 
-class Index(Protocol):
+class Backend(Protocol):
     """``search`` takes user ids or query rows. Row u of ``exclude`` belongs to user id u, or to query u.
 
     Returns scores float32 and items int32, both (queries, k); where fewer than k candidates are left, the
@@ -205,7 +205,7 @@ def _packed(side: Rows, dims: tuple[int, ...]) -> Rows:
     return Rows(values, side.scales)
 
 
-def similar_items(index: Index, item: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+def similar_items(index: Backend, item: int, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k items nearest to one, itself left out: scores (k,) and items (k,).
 
     Codes are scored among each other as a user's would be, with the item's own scales; float values by
@@ -228,7 +228,7 @@ def _cosine_index(representations: Representations) -> DenseIndex:
 
 
 def _queries(
-    index: Index, stored: Rows, users: np.ndarray | Rows, k: int, exclude: Interactions | None
+    index: Backend, stored: Rows, users: np.ndarray | Rows, k: int, exclude: Interactions | None
 ) -> tuple[Rows, np.ndarray, Interactions]:
     """The rows to draw from, which of them, and exclusions by the same row number."""
     if k < 1:

@@ -17,8 +17,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +24,12 @@ import numpy as np
 
 from l2q.errors import L2QError
 from l2q.files import aside, replaced_file, replaced_folder
-from l2q.interactions import LINE_BREAK, Interactions
+from l2q.interactions import LINE_BREAK
 from l2q.kernels import packing
-from l2q.representations import Representations, Rows
-from l2q.retrieval.fold_in import FoldIn, HalfRound
-from l2q.retrieval.index import DenseIndex, Index, PackedIndex
+from l2q.retrieval.named import Index
 
 if TYPE_CHECKING:
-    from l2q.fitted.new_users import FilterSide
+    pass
 
 FORMAT, VERSION = "l2q-index", 1
 MANIFEST = "manifest.json"
@@ -58,67 +54,21 @@ def check_replaceable(folder: str | Path) -> None:
         raise L2QError(f"{folder} holds something else than an index; give another folder")
 
 
-def save_index(
-    folder: str | Path,
-    representations: Representations,
-    train: Interactions,
-    *,
-    user_names: Sequence[str] | None = None,
-    item_names: Sequence[str] | None = None,
-    dataset: str = "",
-    config_hash: str = "",
-    metrics: Mapping[str, float] | None = None,
-    filter_side: FilterSide | None = None,
-) -> Path:
+def write(index: Index, folder: str | Path) -> Path:
     """Writes the whole index beside ``folder`` and then puts it in its place; an index that was there
     is lost only when the new one is complete.
 
-    Raises L2QError where sizes disagree, a name holds a line break, or the folder cannot be written.
+    Raises L2QError where a name holds a line break, or the folder cannot be written.
     """
     folder = Path(folder).absolute()
-    if (train.num_users, train.num_items) != (representations.num_users, representations.num_items):
-        raise L2QError(
-            f"index {folder}: train is {train.num_users} users x {train.num_items} items, "
-            f"the representations {representations.num_users} x {representations.num_items}"
-        )
     check_replaceable(folder)
-    arrays: dict[str, np.ndarray] = {
-        "items.degrees": train.item_degrees.astype(np.int32),
-        "train.indptr": train.indptr,
-        "train.items": train.items,
-    }
-    for side, rows in (("users", representations.users), ("items", representations.items)):
-        if rows.binary:
-            arrays[f"{side}.codes"] = packing.pack(rows.values, representations.dims)
-        else:
-            arrays[f"{side}.values"] = np.asarray(rows.values, np.float32)
-        if rows.scales is not None:
-            arrays[f"{side}.scales"] = rows.scales.astype(representations.scale_dtype)
-    manifest = {
-        "format": FORMAT,
-        "version": VERSION,
-        "dataset": dataset,
-        "num_users": representations.num_users,
-        "num_items": representations.num_items,
-        "dims": [int(dim) for dim in representations.dims],
-        "weights": [float(weight) for weight in representations.weights],
-        "scale_dtype": representations.scale_dtype,
-        **RULES,
-        "config_hash": config_hash,
-        "metrics": dict(metrics or {}),
-    }
-    if filter_side is not None:
-        arrays["items.filter"], arrays["filter.values"] = filter_side.V, filter_side.values
-        manifest["filter"] = filter_side.options
+    manifest = {key: value for key, value in index.manifest.items() if key != "files"}
     try:
         with replaced_folder(folder) as fresh:
-            for name, array in arrays.items():
+            for name, array in index.arrays.items():
                 np.save(fresh / f"{name}.npy", array, allow_pickle=False)
-            for side, names, size in (
-                ("users", user_names, train.num_users),
-                ("items", item_names, train.num_items),
-            ):
-                if names is not None:
+            for side, size in (("users", index.num_users), ("items", index.num_items)):
+                if (names := index.names[side]) is not None:
                     _write_names(fresh / f"{side}.txt", names, size)
             manifest["files"] = {
                 path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
@@ -130,103 +80,7 @@ def save_index(
     return folder
 
 
-@dataclass(frozen=True)
-class StoredIndex:
-    """An index read from files, memory-mapped; itself an ``Index``."""
-
-    folder: Path
-    manifest: dict[str, Any] = field(repr=False)
-    arrays: dict[str, np.ndarray] = field(repr=False)
-
-    @property
-    def num_users(self) -> int:
-        return self.manifest["num_users"]
-
-    @property
-    def num_items(self) -> int:
-        return self.manifest["num_items"]
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        return tuple(self.manifest["dims"])
-
-    @property
-    def weights(self) -> np.ndarray:
-        return np.array(self.manifest["weights"], np.float32)
-
-    @cached_property
-    def exclude(self) -> Interactions:
-        """The train items of every user."""
-        return Interactions(self.arrays["train.indptr"], self.arrays["train.items"], self.num_items)
-
-    @cached_property
-    def user_names(self) -> Sequence[str]:
-        return self.names("users") or [str(row) for row in range(self.num_users)]
-
-    @cached_property
-    def item_names(self) -> Sequence[str]:
-        return self.names("items") or [str(row) for row in range(self.num_items)]
-
-    @cached_property
-    def representations(self) -> Representations:
-        """Unpacked: eight times the memory of the codes' files."""
-        return Representations(
-            self._rows("users"), self._rows("items"), self.dims, self.weights, self.manifest["scale_dtype"]
-        )
-
-    @cached_property
-    def index(self) -> Index:
-        """Packed for item codes, dense for float values."""
-        if "items.codes" in self.arrays:
-            users, items = (Rows(self._stored(side), self._scales(side)) for side in ("users", "items"))
-            return PackedIndex(users, items, self.dims, self.weights)
-        return DenseIndex(self.representations)
-
-    @property
-    def filter_side(self) -> FilterSide | None:
-        """What the codes of new users are fitted to, where the index keeps it."""
-        if "filter" not in self.manifest:
-            return None
-        from l2q.fitted.new_users import FilterSide
-
-        return FilterSide(self.arrays["items.filter"], self.arrays["filter.values"], self.manifest["filter"])
-
-    @cached_property
-    def fold_in(self) -> FoldIn | HalfRound:
-        if (side := self.filter_side) is not None:
-            return HalfRound(side, self.representations.items, self.exclude)
-        return FoldIn(self.representations, self.exclude, self.arrays["items.degrees"])
-
-    def search(
-        self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        return self.index.search(users, k, exclude)
-
-    def item_rows(self, items: np.ndarray) -> Rows:
-        return self.index.item_rows(items)
-
-    def names(self, side: str) -> list[str] | None:
-        """Of "users" or "items"; None where the index keeps none and row numbers stand for them."""
-        path = self.folder / f"{side}.txt"
-        if path.name not in self.manifest["files"]:
-            return None
-        return path.read_text("utf-8").split("\n")[:-1]
-
-    def _scales(self, side: str) -> np.ndarray | None:
-        scales = self.arrays.get(f"{side}.scales")
-        return None if scales is None else scales.astype(np.float32)
-
-    def _stored(self, side: str) -> np.ndarray:
-        return self.arrays[f"{side}.codes" if f"{side}.codes" in self.arrays else f"{side}.values"]
-
-    def _rows(self, side: str) -> Rows:
-        values = self._stored(side)
-        return Rows(
-            packing.unpack(values, self.dims) if values.dtype == np.uint8 else values, self._scales(side)
-        )
-
-
-def load_index(folder: str | Path, verify: bool = True) -> StoredIndex:
+def load_index(folder: str | Path, verify: bool = True) -> Index:
     """Opens an index. Sizes, shapes and types are always checked; ``verify`` also reads every file for its
     checksum (``verify=False`` opens a huge index at once).
 
@@ -235,6 +89,7 @@ def load_index(folder: str | Path, verify: bool = True) -> StoredIndex:
     folder = Path(folder)
     manifest = _read_manifest(folder)
     arrays = {}
+    names: dict[str, list[str] | None] = {"users": None, "items": None}
     try:
         for name, entry in manifest["files"].items():
             path = folder / name
@@ -249,6 +104,8 @@ def load_index(folder: str | Path, verify: bool = True) -> StoredIndex:
                 raise L2QError(f"index {folder}: the checksum of {name} does not match; it is damaged")
             if path.suffix == ".npy":
                 arrays[path.stem] = _open_array(path)
+            elif path.stem in names:  # read now: the index may be replaced while this one is open
+                names[path.stem] = path.read_text("utf-8").split("\n")[:-1]
         _check_arrays(folder, manifest, arrays)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise L2QError(
@@ -256,7 +113,7 @@ def load_index(folder: str | Path, verify: bool = True) -> StoredIndex:
         ) from error
     except OSError as error:
         raise L2QError(f"index {folder} cannot be read: {error.strerror or error}") from error
-    return StoredIndex(folder, manifest, arrays)
+    return Index(manifest, arrays, names, folder)
 
 
 def update_metrics(folder: str | Path, metrics: Mapping[str, float]) -> None:

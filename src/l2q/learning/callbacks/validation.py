@@ -14,7 +14,7 @@ from l2q.evaluation import evaluate
 from l2q.interactions import Interactions
 from l2q.kernels.packing import pack, unpack
 from l2q.representations import Representations, Rows
-from l2q.retrieval.index import DenseIndex, Index, PackedIndex
+from l2q.retrieval.index import Backend, DenseIndex, PackedIndex
 
 
 def code_statistics(now: Representations, before: Representations | None) -> dict[str, float]:
@@ -77,7 +77,7 @@ class Validation(Callback):
         representations = module.encoder.encode()
         values: dict[str, float] = {}
         if self.val is not None:
-            index: Index
+            index: Backend
             if representations.binary:  # the same ranking, an order of magnitude faster
                 index = PackedIndex.from_representations(representations)
             else:

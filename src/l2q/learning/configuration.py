@@ -1,0 +1,125 @@
+"""The configuration of a run: its types and ranges, what it comes to, and what of it gives a figure.
+
+A run that cannot end well is refused before anything long starts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from annotated_types import Lt
+
+from l2q import settings
+from l2q.data.splits import SPLITS
+from l2q.errors import L2QError
+from l2q.interactions import Dataset
+from l2q.options import Count, OneOf, Positive, Share, Whole, options
+
+
+@options("protocol")
+class Protocol:
+    """``final``: all of train, for the committed epochs. ``holdout``: the best epoch by a validation part of train,
+    the ``fraction`` that ``split`` draws with ``split_seed``, measured ``every_n_epochs``, until as many measurements
+    as ``patience`` brought no better. ``auto``: see ``settle``."""
+
+    name: Literal["holdout", "final", "auto"]
+    split: Annotated[str, OneOf(SPLITS)] | None = None
+    fraction: Share | None = None
+    split_seed: Whole | None = None
+    patience: Whole | None = None
+    every_n_epochs: Count = 5
+
+
+@options("eval")
+class EvaluationOptions:
+    """Cut-offs of the metrics, and memory of a search in MiB."""
+
+    ks: list[Count]
+    memory_mb: Count
+
+
+@options("")
+class Configuration:
+    """What ``conf/`` composes. Groups whose classes check themselves are mappings here."""
+
+    model: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    objective: Mapping[str, Any]
+    annealing: Mapping[str, Any]
+    protocol: Protocol
+    trainer: Mapping[str, Any]
+    logger: Mapping[str, Any]
+    eval: EvaluationOptions
+    seed: Annotated[Whole, Lt(2**32)]
+    epochs: Whole
+    batch_size: Count
+    learning_rate: Positive
+    schedule: Literal["constant", "cosine"]
+    fit: bool
+    test: bool
+    new_users: bool
+    ckpt_path: str | None
+
+
+def check(config: dict[str, Any]) -> None:
+    """Raises L2QError for a value that no set could make right, or a name that nothing reads."""
+    Configuration(**config)
+    if not config["fit"] and not config["ckpt_path"]:
+        raise L2QError("fit=false evaluates a checkpoint: name it with ckpt_path=FILE")
+
+
+def settle(config: dict[str, Any], fitted: bool) -> None:
+    """What ``test`` and ``protocol=auto`` come to. Where all events are train there is no test. A part of train that
+    is held out chooses epochs, and is measured where test is left unread: a run of a ``fitted`` model that reads test,
+    or is to be fitted to all there is, would only lose it."""
+    everything, protocol = config["dataset"].get("test_fraction") == 0, config["protocol"]
+    if protocol["name"] == "auto":
+        needless = (config["test"] or everything) and fitted
+        config["protocol"] = {"name": "final"} if needless else protocol | {"name": "holdout"}
+    config["test"] &= not everything
+
+
+def check_against(config: dict[str, Any], dataset: Dataset) -> None:
+    """Raises L2QError for what this set cannot give. Cut-offs beyond its catalogue leave ``eval.ks``, with a
+    warning; where none of the usual ones remains, the whole catalogue is one."""
+    ks, num_items = config["eval"]["ks"], dataset.train.num_items
+    kept = [k for k in ks if k <= num_items]
+    if not kept and ks == settings.defaults()["eval"]["ks"]:  # nobody asked for what so few items cannot give
+        kept = [num_items]
+    if not kept:
+        raise L2QError(
+            f"eval.ks={ks}: give a list of cut-offs from 1 to {num_items}, the size of the catalogue, such as "
+            f"eval.ks=[{min(10, num_items)}]"
+        )
+    if kept != ks:
+        config["eval"]["ks"] = kept
+        warnings.warn(f"eval.ks={ks} becomes {kept}: {dataset.name} has {num_items} items", stacklevel=2)
+    if config["test"] and not len(dataset.test):
+        raise L2QError(f"{dataset.name} has no test interactions: give it some, or test=false")
+
+
+# beside the model's, the options on which it depends what training does
+TRAINING = ("seed", "batch_size", "learning_rate", "schedule", "epochs", "objective", "annealing", "protocol")
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}.{inner}": leaf for inner, leaf in flat(value).items()}
+        else:
+            found[key] = value
+    return found
+
+
+def hashed(config: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits of what makes a run's figures: not where files lie, nor that it was gone on with, nor
+    who is told."""
+    parts = {key: value for key, value in flat(config).items() if key not in ("ckpt_path", "dataset.dir")}
+    parts = {key: value for key, value in parts.items() if not key.startswith(("logger", "eval.memory_mb"))}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,243 @@
+"""Training of one recommender: fit, choose the epoch, go on from a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.callbacks import Callback
+
+from l2q import settings
+from l2q.errors import L2QError
+from l2q.evaluation import deciding_cutoff
+from l2q.interactions import Interactions
+from l2q.learning.callbacks import (
+    AnnealingCallback,
+    BestCheckpoint,
+    EpochProgress,
+    FiniteLoss,
+    History,
+    LastCheckpoint,
+    PatienceAfterAnnealing,
+    TimeSplit,
+    Validation,
+)
+from l2q.learning.configuration import TRAINING, flat
+from l2q.learning.datamodule import InteractionsModule
+from l2q.learning.recommender import Recommender, read_checkpoint
+from l2q.models.encoder import Encoder
+from l2q.models.graph import Graph, Propagation
+from l2q.models.initialization import Normal
+from l2q.representations import Representations
+
+log = logging.getLogger("l2q")
+
+# what Lightning says of devices and log intervals hides what a run has to say
+for name in ("pytorch_lightning", "matplotlib"):
+    logging.getLogger(name).setLevel(logging.WARNING)
+for noise in (
+    ".*exists and is not empty",
+    ".*LeafSpec",
+    ".*smaller than the logging interval",
+    "The dirpath has changed",  # of a moved run's last.ckpt, which needs none of what is dropped
+):
+    warnings.filterwarnings("ignore", noise)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """Hard codes or float rows of the epoch that the protocol takes, its number, and the seconds of training by
+    part over all epochs (``callbacks.TimeSplit``)."""
+
+    representations: Representations
+    epochs: int
+    time_split: dict[str, float] = field(default_factory=dict)
+
+
+class Training:
+    """Builds a recommender for ``train`` from a ``config`` (``l2q.learning.configuration``); calling it trains.
+
+    ``val`` None: nothing is monitored, and the last epoch is taken; else the best one on it. Files go below
+    ``folder``: ``history.csv`` and ``checkpoints/``. ``dataset`` is the name that a checkpoint is held to. ``logger``
+    is Lightning's, or None.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        train: Interactions,
+        val: Interactions | None,
+        folder: Path,
+        *,
+        dataset: str = "",
+    ) -> None:
+        self.config, self.train, self.val, self.folder = config, train, val, folder
+        self.checkpoints = folder / "checkpoints"
+        # what can be refused comes first: an initialization may take minutes
+        self.annealing = AnnealingCallback(settings.build(config["annealing"], "annealing"))
+        objective = settings.build(config["objective"], "objective")
+        model = dict(config["model"])
+        quantizer = settings.build(model.pop("quantizer"), "model.quantizer")
+        # what a checkpoint must have been made with: to be measured, and to be gone on with
+        identity = {
+            "model": model["name"],
+            "dataset": dataset,
+            "fingerprint": train.fingerprint,
+            "seed": config["seed"],
+            **flat({"model": config["model"]}),
+        }
+        training = flat({key: config[key] for key in TRAINING})
+        # soft codes are training's alone
+        training["relaxation"] = identity.pop("model.quantizer.relaxation", None)
+        if config["ckpt_path"]:
+            goes_on = training if config["fit"] else {}
+            read_checkpoint(Path(config["ckpt_path"]), identity | goes_on)
+        initialization = settings.build(model.pop("initialization"), "model.initialization")
+        if config["ckpt_path"] and (config["trainer"]["max_epochs"] or not config["fit"]):
+            initialization = Normal(std=0.0)  # the checkpoint brings its own embeddings
+        del model["name"]
+        began = time.perf_counter()
+        encoder = settings.build(
+            {"_target_": f"{Encoder.__module__}.{Encoder.__name__}"} | model,
+            "model",
+            train=train,
+            propagation=Propagation(Graph.from_interactions(train)),
+            quantizer=quantizer,
+            initialization=initialization,
+            seed=config["seed"],
+        )
+        self.start_seconds = time.perf_counter() - began
+        self.recommender = Recommender(
+            encoder,
+            objective,
+            learning_rate=config["learning_rate"],
+            schedule=config["schedule"],
+            epochs=config["epochs"],
+            seed=config["seed"],
+            identity=identity,
+            training=training,
+        )
+        self.data = InteractionsModule(
+            train,
+            batch_size=config["batch_size"],
+            candidates=config["objective"].get("candidates", 1),
+            seed=config["seed"],
+        )
+
+    def __call__(self, logger: Any = None) -> Trained:
+        """Trains, or with ``fit=false`` takes the weights of the checkpoint."""
+        self._warn_of_idle_annealing()
+        if not self.config["fit"]:
+            return self._result(self._load(Path(self.config["ckpt_path"])), {})
+        return self._result(*self._fit(logger))
+
+    def _result(self, epochs: int, time_split: dict[str, float]) -> Trained:
+        return Trained(self.recommender.encoder.encode(), epochs, time_split)
+
+    def _warn_of_idle_annealing(self) -> None:
+        config = self.config
+        curve = self.annealing.annealing.curve
+        if curve != "constant" and not hasattr(self.recommender.encoder.quantizer, "strength"):
+            warnings.warn(
+                f"annealing={config['annealing']['name']} has no effect on model={config['model']['name']}, "
+                "which quantizes nothing",
+                stacklevel=2,
+            )
+
+    def _fit(self, logger: Any) -> tuple[int, dict[str, float]]:
+        """Fits, loads the epoch that the protocol says into the recommender; its number and the time split."""
+        config, protocol = self.config, self.config["protocol"]
+        ks, memory_mb = config["eval"]["ks"], config["eval"]["memory_mb"]
+        chooses = deciding_cutoff(self.train.num_items)  # measured whether or not eval.ks asks for it
+        validation = Validation(
+            self.train, self.val, sorted({*ks, chooses}), protocol.get("every_n_epochs", 5), memory_mb
+        )
+        history = History(self.folder, validation)
+        callbacks: list[Callback] = [
+            self.annealing,
+            validation,
+            TimeSplit(),
+            history,
+            FiniteLoss(),
+            EpochProgress(),
+        ]
+        best = None
+        if self.val is not None:
+            best = BestCheckpoint(
+                validation,
+                dirpath=self.checkpoints,
+                filename="best",
+                monitor=f"val/recall_{chooses}",
+                mode="max",
+                auto_insert_metric_name=False,
+                enable_version_counter=False,
+            )
+            patience = PatienceAfterAnnealing(
+                self.annealing,
+                validation,
+                monitor=f"val/recall_{chooses}",
+                mode="max",
+                patience=protocol["patience"],
+            )
+            callbacks += [patience, best]
+        # of its own: Lightning writes a "last" beside a monitored best only when the best is written
+        last = LastCheckpoint(validation, self.checkpoints)
+        trainer = settings.build(
+            config["trainer"],
+            "trainer",
+            callbacks=[*callbacks, last],
+            logger=logger or False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            default_root_dir=self.folder,
+        )
+        ckpt_path = config["ckpt_path"]
+        if trainer.max_epochs == 0 and ckpt_path:  # nothing to go on with: its weights
+            return self._load(Path(ckpt_path)), {}
+        if trainer.max_epochs == 0:  # the initialization is the result
+            trainer.strategy.connect(self.recommender)
+            trainer.save_checkpoint(self.checkpoints / "last.ckpt")
+            return 0, {}
+        if ckpt_path:
+            self._read(Path(ckpt_path))
+        trainer.fit(self.recommender, datamodule=self.data, ckpt_path=ckpt_path, weights_only=True)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        time_split = {f"time/{part}": history.total(f"time/{part}") for part in TimeSplit.PARTS}
+        if best is not None and best.best_model_path:
+            kept, done = self._load(Path(best.best_model_path)), trainer.current_epoch
+            why = (
+                ""
+                if done == trainer.max_epochs
+                else f", since {patience.patience} validations brought no better"
+            )
+            log.info(
+                f"epoch {kept} is kept, validation Recall@{chooses} {best.best_model_score:.4f}; "
+                f"trained {done} of {trainer.max_epochs} epochs{why}"
+            )
+            return kept, time_split
+        return trainer.current_epoch, time_split
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        checkpoint = read_checkpoint(path, self.recommender.identity)
+        found, wanted = checkpoint["state_dict"], self.recommender.state_dict()
+        for key in sorted(found.keys() | wanted.keys()):
+            shapes = [tuple(state[key].shape) if key in state else "no" for state in (found, wanted)]
+            if shapes[0] != shapes[1]:
+                raise L2QError(
+                    f"ckpt_path: the checkpoint has {shapes[0]} {key}, this run {shapes[1]}; "
+                    "give the options that it was trained with"
+                )
+        return checkpoint
+
+    def _load(self, path: Path) -> int:
+        """Takes the weights of a checkpoint; returns how many epochs it was trained."""
+        checkpoint = self._read(path)
+        self.recommender.load_state_dict(checkpoint["state_dict"])
+        return int(checkpoint["epoch"]) + 1 if checkpoint["global_step"] else 0

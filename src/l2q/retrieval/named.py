@@ -1,0 +1,270 @@
+"""An index that is asked by name: what ``l2q.fit`` gives and ``l2q.load_index`` opens."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from l2q.errors import L2QError
+from l2q.interactions import Interactions, name_array
+from l2q.kernels import packing
+from l2q.representations import Representations, Rows
+from l2q.retrieval.fold_in import FoldIn, HalfRound
+from l2q.retrieval.index import Backend, DenseIndex, PackedIndex, similar_items
+
+if TYPE_CHECKING:
+    from l2q.fitted.new_users import FilterSide
+
+MOST_NAMES_COMPARED = 200_000  # comparing more for a suggestion takes longer than a reader waits
+
+
+class Ranking(NamedTuple):
+    """``items``, names, best first; ``scores`` (k,) float32. Shorter than asked for where no more items are left."""
+
+    items: list[str]
+    scores: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """Users and items as packed codes (or float rows) with names and train items: ranks the catalogue exactly.
+
+        index = l2q.fit(train, "l2q_plus", bits=768)
+        items, scores = index.recommend("ffmpeg", k=10)
+        index.save("index")
+
+    ``arrays`` and ``manifest`` are those of the files (``l2q.retrieval.storage``), memory-mapped where the index was
+    opened from ``folder``. ``names`` of "users" and "items" are read when it is opened; None: the ids are the names.
+    """
+
+    manifest: dict[str, Any] = field(repr=False)
+    arrays: dict[str, np.ndarray] = field(repr=False)
+    names: dict[str, list[str] | None] = field(repr=False)
+    folder: Path | None = None
+
+    @classmethod
+    def of(
+        cls,
+        representations: Representations,
+        train: Interactions,
+        *,
+        dataset: str = "",
+        config_hash: str = "",
+        metrics: Mapping[str, float] | None = None,
+        filter_side: FilterSide | None = None,
+    ) -> Index:
+        """An index in memory, with the names of ``train``, whose items a search leaves out. ``filter_side``: what codes
+        of new users are fitted to (``l2q.fitted.new_users``). Raises L2QError where sizes disagree."""
+        from l2q.retrieval.storage import FORMAT, RULES, VERSION
+
+        if (train.num_users, train.num_items) != (representations.num_users, representations.num_items):
+            raise L2QError(
+                f"train is {train.num_users} users x {train.num_items} items, "
+                f"the representations {representations.num_users} x {representations.num_items}"
+            )
+        arrays: dict[str, np.ndarray] = {
+            "items.degrees": train.item_degrees.astype(np.int32),
+            "train.indptr": train.indptr,
+            "train.items": train.items,
+        }
+        for side, rows in (("users", representations.users), ("items", representations.items)):
+            if rows.binary:
+                arrays[f"{side}.codes"] = packing.pack(rows.values, representations.dims)
+            else:
+                arrays[f"{side}.values"] = np.asarray(rows.values, np.float32)
+            if rows.scales is not None:
+                arrays[f"{side}.scales"] = rows.scales.astype(representations.scale_dtype)
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "dataset": dataset,
+            "num_users": representations.num_users,
+            "num_items": representations.num_items,
+            "dims": [int(dim) for dim in representations.dims],
+            "weights": [float(weight) for weight in representations.weights],
+            "scale_dtype": representations.scale_dtype,
+            **RULES,
+            "config_hash": config_hash,
+            "metrics": dict(metrics or {}),
+        }
+        if filter_side is not None:
+            arrays["items.filter"], arrays["filter.values"] = filter_side.V, filter_side.values
+            manifest["filter"] = filter_side.options
+        names = {"users": train.user_names, "items": train.item_names}
+        return cls(
+            manifest, arrays, {side: None if of is None else of.tolist() for side, of in names.items()}
+        )
+
+    def recommend(
+        self,
+        users: str | int | Sequence[str | int] | None = None,
+        k: int = 10,
+        *,
+        items: Sequence[str | int] | Sequence[Sequence[str | int]] | None = None,
+    ) -> Ranking | list[Ranking]:
+        """The ``k`` best items for a user of the index by name, without the user's train items; or for a new user who
+        has ``items``, without these. A list of users, or of lists of items, gives a list of rankings.
+
+        Scores are those of ``l2q.retrieval.index``: comparable within a ranking, not between users. Raises L2QError
+        for an unknown name, which says what is near it.
+
+            index.recommend("ffmpeg", k=10)
+            index.recommend(["ffmpeg", "vlc"], k=10)
+            index.recommend(items=["libavcodec59", "libx264-164"], k=10)
+        """
+        if (users is None) == (items is None):
+            raise L2QError("recommend takes users of the index, or the items of a new user: give one of them")
+        if users is not None:
+            one = isinstance(users, str | int | np.integer)
+            rows = np.array([self.row("users", name) for name in ([users] if one else users)], np.int64)  # type: ignore[list-item, union-attr]
+            found = self.search(rows, self._most(k), self.exclude)
+        else:
+            assert items is not None
+            one = all(isinstance(item, str | int | np.integer) for item in items)
+            lists = [[self.row("items", name) for name in names] for names in ([items] if one else items)]  # type: ignore[union-attr]
+            lengths = [len(owned) for owned in lists]
+            queries = self.fold_in(lists)
+            exclude = Interactions.from_pairs(
+                np.repeat(np.arange(len(lists)), lengths), np.concatenate(lists), len(lists), self.num_items
+            )
+            found = self.search(queries, self._most(k), exclude)
+        rankings = [self._ranking(*pair) for pair in zip(*found, strict=True)]
+        return rankings[0] if one else rankings
+
+    def similar(self, items: str | int | Sequence[str | int], k: int = 10) -> Ranking | list[Ranking]:
+        """The ``k`` items nearest to one by name, itself left out; of a list, a list of rankings. Codes are scored among
+        each other as a user's would be, float rows by their cosine. Raises L2QError for an unknown name.
+
+            index.similar("libavcodec59", k=5)
+        """
+        one = isinstance(items, str | int | np.integer)
+        rankings = [
+            self._ranking(*similar_items(self.index, self.row("items", name), self._most(k)))
+            for name in ([items] if one else items)  # type: ignore[union-attr]
+        ]
+        return rankings[0] if one else rankings
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the files of the index (``l2q.retrieval.storage``); one that is there is replaced when the new one is
+        complete. Raises L2QError where the folder holds something else or cannot be written."""
+        from l2q.retrieval.storage import write
+
+        return write(self, folder)
+
+    @property
+    def num_users(self) -> int:
+        return self.manifest["num_users"]
+
+    @property
+    def num_items(self) -> int:
+        return self.manifest["num_items"]
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The width of every segment of a row."""
+        return tuple(self.manifest["dims"])
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Every segment's factor in the score, (segments,) float32."""
+        return np.array(self.manifest["weights"], np.float32)
+
+    @cached_property
+    def exclude(self) -> Interactions:
+        """The train items of every user, which no recommendation holds."""
+        names = (
+            None if self.names[side] is None else name_array(self.names[side]) for side in ("users", "items")
+        )  # type: ignore[arg-type]
+        return Interactions(self.arrays["train.indptr"], self.arrays["train.items"], self.num_items, *names)
+
+    @cached_property
+    def user_names(self) -> Sequence[str]:
+        return self.names["users"] or [str(row) for row in range(self.num_users)]
+
+    @cached_property
+    def item_names(self) -> Sequence[str]:
+        return self.names["items"] or [str(row) for row in range(self.num_items)]
+
+    @cached_property
+    def representations(self) -> Representations:
+        """Unpacked: eight times the memory of the codes' files."""
+        return Representations(
+            self._rows("users"), self._rows("items"), self.dims, self.weights, self.manifest["scale_dtype"]
+        )
+
+    @cached_property
+    def index(self) -> Backend:
+        """Packed for item codes, dense for float rows."""
+        if "items.codes" in self.arrays:
+            users, items = (Rows(self._stored(side), self._scales(side)) for side in ("users", "items"))
+            return PackedIndex(users, items, self.dims, self.weights)
+        return DenseIndex(self.representations)
+
+    @property
+    def filter_side(self) -> FilterSide | None:
+        """What the codes of new users are fitted to, where the index keeps it."""
+        if "filter" not in self.manifest:
+            return None
+        from l2q.fitted.new_users import FilterSide
+
+        return FilterSide(self.arrays["items.filter"], self.arrays["filter.values"], self.manifest["filter"])
+
+    @cached_property
+    def fold_in(self) -> FoldIn | HalfRound:
+        """Makes query rows of new users from lists of item ids."""
+        if (side := self.filter_side) is not None:
+            return HalfRound(side, self.representations.items, self.exclude)
+        return FoldIn(self.representations, self.exclude, self.arrays["items.degrees"])
+
+    def search(
+        self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """By row numbers: scores and items, both (queries, k); see ``l2q.retrieval.index``."""
+        return self.index.search(users, k, exclude)
+
+    def item_rows(self, items: np.ndarray) -> Rows:
+        return self.index.item_rows(items)
+
+    def row(self, side: str, name: str | int) -> int:
+        """The row of a name, of "users" or "items"; the first where several have it. Raises L2QError for none."""
+        known = self._rows_by_name[side]
+        if (row := known.get(str(name))) is None:
+            names = self.user_names if side == "users" else self.item_names
+            near = difflib.get_close_matches(str(name), names[:MOST_NAMES_COMPARED], n=3)
+            hint = f"; near it: {', '.join(near)}" if near else ""
+            raise L2QError(f"no {side[:-1]} is named {str(name)!r} among {len(names):,}{hint}")
+        return row
+
+    @cached_property
+    def _rows_by_name(self) -> dict[str, dict[str, int]]:
+        sides = {"users": self.user_names, "items": self.item_names}
+        # from the end, so that of equal names the first row stays
+        return {
+            side: {names[row]: row for row in range(len(names) - 1, -1, -1)} for side, names in sides.items()
+        }
+
+    def _most(self, k: int) -> int:
+        return min(k, self.num_items)
+
+    def _ranking(self, scores: np.ndarray, items: np.ndarray) -> Ranking:
+        found = items >= 0
+        return Ranking([self.item_names[item] for item in items[found]], scores[found])
+
+    def _scales(self, side: str) -> np.ndarray | None:
+        scales = self.arrays.get(f"{side}.scales")
+        return None if scales is None else scales.astype(np.float32)
+
+    def _stored(self, side: str) -> np.ndarray:
+        return self.arrays[f"{side}.codes" if f"{side}.codes" in self.arrays else f"{side}.values"]
+
+    def _rows(self, side: str) -> Rows:
+        values = self._stored(side)
+        return Rows(
+            packing.unpack(values, self.dims) if values.dtype == np.uint8 else values, self._scales(side)
+        )
