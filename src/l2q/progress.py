@@ -52,7 +52,7 @@ class Bars:
         are given."""
         if label not in self._tasks:
             self._tasks[label] = self._rich.add_task(label, total=total, values="")
-        fields = {} if values is None else {"values": values}
+        fields: dict[str, Any] = {} if values is None else {"values": values}
         self._rich.update(self._tasks[label], completed=done, total=total, **fields)
 
     def left(self, label: str) -> float | None:

@@ -1,38 +1,166 @@
-"""Weights & Biases: never asks, never hangs, never fails for want of an account or a network."""
+"""Trackers: what a run says to the place where runs are compared, whichever logger of Lightning leads there.
+
+Lightning itself sends the metrics of the epochs. A ``Tracker`` adds the configuration, the epochs before a resume, the
+final values, and how the run ended, through the interface that all of Lightning's loggers share. So another logger is
+one file in ``conf/logger``: its class as ``_target_``, and its options. W&B can show more and has its own tracker here.
+"""
 
 from __future__ import annotations
 
+import inspect
 import os
 import uuid
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import wandb
 from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers.logger import DummyLogger
+
+from l2q import settings
+from l2q.errors import L2QError
 
 ID_FILE = "wandb_id.txt"
 
 
-def no_logger(folder: Path, name: str, group: str | None, config: dict[str, Any]) -> None:
+class Tracker:
+    """One run as a logger of Lightning keeps it."""
+
+    def __init__(self, logger: Logger) -> None:
+        self.logger = logger
+
+    def start(self, config: dict[str, Any]) -> None:
+        """The configuration, plain values in nested dictionaries; before anything else."""
+        self.logger.log_hyperparams(config)
+
+    def replay(self, rows: Sequence[dict[str, float]]) -> None:
+        """The epochs before a resume, rows of ``history.csv``. A logger begins anew where a run goes on, so it is told
+        them again; one that goes on with its old record tells nothing."""
+        for row in rows:
+            values = {key: value for key, value in row.items() if "/" in key}
+            self.logger.log_metrics(values | {"epoch": row["epoch"] - 1}, step=int(row["step"]) - 1)
+
+    def log_summary(
+        self,
+        values: dict[str, Any],
+        table: tuple[list[str], list[list[Any]]] | None = None,
+        figure: Path | None = None,
+        step: int = 0,
+    ) -> None:
+        """What the run came to. Numbers become metrics at the last ``step`` of training; words, such as commit and
+        hardware, become hyperparameters below ``run``. ``table`` (titles of columns, rows) and ``figure`` (PNG) are
+        shown by trackers that can; the run's folder has both."""
+        numbers = {key: float(value) for key, value in values.items() if isinstance(value, Real)}
+        words = {key: value for key, value in values.items() if key not in numbers}
+        self.logger.log_metrics(numbers, step=step)
+        if words:
+            self.logger.log_hyperparams({"run": words})
+
+    def finish(self, failed: bool) -> None:
+        """Nothing comes after it; a failed run is marked as one."""
+        self.logger.finalize("failed" if failed else "success")
+
+
+class WandbTracker(Tracker):
+    """Final values become W&B's summary, beside a table and a figure."""
+
+    logger: WandbLogger
+
+    def replay(self, rows: Sequence[dict[str, float]]) -> None:
+        if self.logger.experiment.offline:  # a file that cannot be continued; online, the run itself is
+            super().replay(rows)
+
+    def log_summary(
+        self,
+        values: dict[str, Any],
+        table: tuple[list[str], list[list[Any]]] | None = None,
+        figure: Path | None = None,
+        step: int = 0,
+    ) -> None:
+        import wandb
+
+        run = self.logger.experiment
+        run.summary.update(values)
+        if table is not None:
+            run.log({"results": wandb.Table(columns=list(table[0]), data=table[1])})
+        if figure is not None:
+            run.log({"training": wandb.Image(str(figure))})
+
+    def finish(self, failed: bool) -> None:
+        self.logger.experiment.finish(exit_code=int(failed))
+
+
+def tracker(logger: Logger | None) -> Tracker:
+    """The tracker that makes the most of ``logger``; None is told everything and keeps nothing."""
+    if isinstance(logger, WandbLogger):
+        return WandbTracker(logger)
+    return Tracker(DummyLogger() if logger is None else logger)
+
+
+@contextmanager
+def tracked(logger: Logger | None, config: dict[str, Any]) -> Iterator[Tracker]:
+    """The tracker of one run, from its configuration to its end, which is a failure where an exception passes.
+
+    with tracked(logger, config) as tracker:
+        metrics = fit_and_measure()
+        tracker.log_summary(metrics)
+    """
+    it, failed = tracker(logger), True
+    try:
+        it.start(config)
+        yield it
+        failed = False
+    finally:
+        it.finish(failed)
+
+
+def connect(
+    values: Mapping[str, Any], folder: Path, run_name: str, group: str | None = None
+) -> Logger | None:
+    """The logger of a file in ``conf/logger``: ``_target_`` is a class of Lightning's loggers or a function of this
+    module, the other values are its arguments.
+
+    ``save_dir`` and ``folder`` (of the run), ``run_name`` and ``group`` (of the sweep) are filled in where it has such
+    an argument and ``values`` do not. Raises L2QError for an option that it does not have, and where its package is
+    not installed.
+
+        connect({"_target_": "pytorch_lightning.loggers.CSVLogger"}, Path("outputs/1"), "first")
+    """
+    offered = {"save_dir": str(folder), "folder": folder, "run_name": run_name, "group": group}
+    takes = inspect.signature(settings.locate(values["_target_"])).parameters.keys() - values.keys()
+    try:
+        return settings.build(
+            values, "logger", **{key: value for key, value in offered.items() if key in takes}
+        )
+    except ModuleNotFoundError as error:
+        reason = " ".join(str(error).split())
+        raise L2QError(f"logger: {reason}; install it, or give logger=none") from error
+
+
+def no_logger() -> None:
     """``logger=none``: nothing beside the files of the run's folder."""
 
 
 def wandb_logger(
     folder: Path,
-    name: str,
+    run_name: str,
     group: str | None,
-    config: dict[str, Any],
     *,
     project: str = "l2q",
     offline: bool | None = None,
 ) -> Logger | None:
-    """The run's W&B logger, its files in ``folder/wandb``.
+    """The run's W&B logger, its files in ``folder/wandb``. It never asks, never hangs, never fails for want of an
+    account or a network.
 
     ``offline=None`` is offline exactly where no key is configured; a key without a network falls back to
     offline too; WANDB_MODE=disabled is no logger. The run's id is kept in ``folder/checkpoints/wandb_id.txt``: a
     resumed run continues it.
     """
+    import wandb
+
     os.environ.setdefault("WANDB_SILENT", "true")
     if (mode := os.environ.get("WANDB_MODE")) == "disabled":
         return None
@@ -45,11 +173,10 @@ def wandb_logger(
     arguments: dict[str, Any] = {
         "project": project,
         "dir": str(folder),
-        "name": name,
+        "name": run_name,
         "group": group,
         "id": run_id,
         "resume": "allow",
-        "config": config,
         "reinit": "finish_previous",
         "settings": wandb.Settings(init_timeout=30, console="off", x_disable_stats=True),
     }
@@ -63,24 +190,10 @@ def wandb_logger(
 
 def _logged_in() -> bool:
     """Whether there is a key that the server takes; False, with a warning, where it cannot be asked."""
+    import wandb
+
     try:
         return bool(wandb.login(prompt=False))
     except wandb.errors.Error as error:
         warnings.warn(f"W&B does not take the key ({error}); this run is logged offline", stacklevel=3)
         return False
-
-
-def finish(failed: bool) -> None:
-    """Closes the current run, marked failed where its job failed."""
-    if wandb.run is not None:
-        wandb.finish(exit_code=int(failed))
-
-
-def log_summary(values: dict[str, Any], table: tuple[list[str], list[list[Any]]], plot: Path | None) -> None:
-    """Final values, table and figure of the current run; nothing without one."""
-    if wandb.run is None:
-        return
-    wandb.run.summary.update(values)
-    wandb.run.log({"results": wandb.Table(columns=list(table[0]), data=table[1])})
-    if plot is not None:
-        wandb.run.log({"training": wandb.Image(str(plot))})

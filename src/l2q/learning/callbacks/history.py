@@ -8,10 +8,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import WandbLogger
 
 from l2q.files import replaced_file
 from l2q.learning.callbacks.validation import Validation
+from l2q.learning.tracking import tracker
 
 
 class History(Callback):
@@ -30,11 +30,9 @@ class History(Callback):
         self.rows = list(state["rows"])
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
-        # an offline W&B file cannot be continued: the file of a resumed run begins with what came before
-        if self.rows and isinstance(trainer.logger, WandbLogger) and trainer.logger.experiment.offline:
-            for row in self.rows:
-                values = {key: value for key, value in row.items() if "/" in key}
-                trainer.logger.log_metrics(values | {"epoch": row["epoch"] - 1}, step=int(row["step"]) - 1)
+        if self.rows:  # of the run that is gone on with
+            for logger in trainer.loggers:
+                tracker(logger).replay(self.rows)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         logged = trainer.callback_metrics
