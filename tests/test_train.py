@@ -395,7 +395,7 @@ def test_a_folder_instead_of_a_checkpoint_is_told_what_is_in_it(tmp_path):
 
 def test_wandb_that_is_disabled_writes_nothing(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert wandb_logger(tmp_path, "name", None, {}) is None
+    assert wandb_logger(tmp_path, "name", None) is None
     assert not list(tmp_path.iterdir())
 
 
