@@ -7,7 +7,7 @@ import time
 import pytest
 from rich.console import Console
 
-from l2q.progress import Bars, span, steps
+from l2q.progress import Bars, progress_bars, span
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_span(seconds, text):
 
 @pytest.mark.parametrize("stderr", [False, True])
 def test_without_a_terminal_there_is_a_line_for_every_label_at_the_end(clock, capsys, stderr):
-    with steps(stderr=stderr) as report:
+    with progress_bars(stderr=stderr) as report:
         for done in range(1, 4):
             clock[0] += 2
             report(done, 3, "lists")
@@ -44,7 +44,7 @@ def test_without_a_terminal_there_is_a_line_for_every_label_at_the_end(clock, ca
 
 def test_without_a_terminal_there_is_a_line_every_half_minute(clock, capsys):
     said = []
-    with steps() as report:
+    with progress_bars() as report:
         for done in range(1, 11):
             clock[0] += 10
             report(done, 10, "rounds")
@@ -56,7 +56,7 @@ def test_without_a_terminal_there_is_a_line_every_half_minute(clock, capsys):
 
 def test_nothing_is_claimed_where_the_work_failed(capsys):
     def fails() -> None:
-        with steps() as report:
+        with progress_bars() as report:
             report(1, 2, "rounds")
             raise ValueError("broken")
 
@@ -79,7 +79,7 @@ def text(screen: io.StringIO) -> str:
 
 def test_a_terminal_has_a_bar_with_the_time_left_and_no_lines(clock, monkeypatch):
     screen = terminal(monkeypatch)
-    with steps() as report:
+    with progress_bars() as report:
         for done in range(1, 4):
             clock[0] += 100
             report(done, 4, "rounds")

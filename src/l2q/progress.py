@@ -65,13 +65,13 @@ class Bars:
 
 
 @contextmanager
-def steps(stderr: bool = False) -> Iterator[Progress]:
+def progress_bars(stderr: bool = False) -> Iterator[Progress]:
     """A bar with the time left for every label that ``progress(done, total, label)`` is called with.
 
     Where the output is no terminal there is a line every half minute instead, and at the end one for each label.
     ``stderr``: stdout is left to a command's results.
 
-        with steps() as progress:
+        with progress_bars() as progress:
             for number, block in enumerate(blocks, 1):
                 work(block)
                 progress(number, len(blocks), "lists")

@@ -30,7 +30,7 @@ def run(index: str, out: str, k: int) -> None:
     import pyarrow.parquet as pq
 
     from l2q.files import replaced_file
-    from l2q.progress import steps
+    from l2q.progress import progress_bars
     from l2q.retrieval.storage import load_index
 
     target = Path(out)
@@ -51,7 +51,7 @@ def run(index: str, out: str, k: int) -> None:
         with (
             replaced_file(target) as fresh,
             pq.ParquetWriter(fresh, schema) as writer,
-            steps(stderr=True) as progress,
+            progress_bars(stderr=True) as progress,
         ):
             step = min(USERS, max(RANKED // max(k, 1), 1))
             for start in range(0, opened.num_users, step):

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(index: str | None, out: str, bits: int, seed: int, **arrays: str | None) -> None:
     """Packed codes of any model whose scores are inner products, and what they cost: Recall@20 of the codes' ranking
     against the model's own. The model is the ``index`` of a run, or ``arrays`` in files."""
-    from l2q.progress import steps
+    from l2q.progress import progress_bars
     from l2q.quantization import check_options, quantize
     from l2q.retrieval.named import Index
     from l2q.retrieval.storage import check_replaceable, compression, load_index
@@ -50,7 +50,7 @@ def run(index: str | None, out: str, bits: int, seed: int, **arrays: str | None)
     else:
         source = _read(**arrays)
         before, dataset = 4 * source["users"].shape[1], ""
-    with steps(stderr=True) as progress:
+    with progress_bars(stderr=True) as progress:
         found = quantize(**source, bits=bits, seed=seed, progress=progress)
     metrics = {f"float/recall_{found.k}": found.recall}
     folder = Index.of(found.representations, found.exclude, dataset=dataset, metrics=metrics).save(out)

@@ -38,8 +38,9 @@ from l2q.kernels.packing import pack
 from l2q.kernels.pairs import pair_scores
 from l2q.kernels.rotations import itq
 from l2q.kernels.svd import column_signs
-from l2q.kernels.top_lists import Progress, top_lists
+from l2q.kernels.top_lists import top_lists
 from l2q.options import Count, NotNegative, Whole, options
+from l2q.progress import Progress
 from l2q.representations import Representations, Rows
 
 _ROWS = 4096  # rows whose products with G are at hand at once

@@ -17,8 +17,9 @@ from scipy import sparse
 from l2q.interactions import Interactions, normalize, power
 from l2q.kernels.pairs import pair_scores
 from l2q.kernels.svd import SVD, product, truncated_svd
-from l2q.kernels.top_lists import Progress, heads, top_lists
+from l2q.kernels.top_lists import heads, top_lists
 from l2q.options import Count, options
+from l2q.progress import Progress
 
 _ROWS, _COLUMNS = 4096, 64  # users of a range, and users of a block, in products with all of R_hat
 LEAST = 0.1  # that a user's targets are multiplied by: see FilterScores.lists

@@ -15,7 +15,7 @@ from l2q.fitted.tuning import choose_teacher
 from l2q.interactions import Interactions
 from l2q.kernels.top_lists import MEASURED, heads
 from l2q.options import Count, options
-from l2q.progress import steps
+from l2q.progress import progress_bars
 
 MOST_BITS = 8192  # the rotation before a fit takes time with their cube
 
@@ -41,7 +41,7 @@ class L2QPlus:
         teacher = choose_teacher(
             train, filter=self.filter, embeddings=self.embeddings, how=self.split, seed=seed
         )
-        with steps() as progress:
+        with progress_bars() as progress:
             scores = teacher(train, seed, progress)
             base, ranking = scores.lists(train, self.length, progress, MEASURED)
             lists = heads(ranking, self.length)

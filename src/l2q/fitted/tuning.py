@@ -15,7 +15,7 @@ from l2q.fitted.filter import SpectralFilter
 from l2q.fitted.teacher import CosineEmbeddings, Teacher, TeacherIndex
 from l2q.interactions import Interactions, normalize
 from l2q.kernels.svd import SVD, truncated_svd
-from l2q.progress import steps
+from l2q.progress import progress_bars
 
 log = logging.getLogger("l2q")
 log_tries = logging.getLogger("l2q.file")  # some 40 lines, which nobody waits for
@@ -72,7 +72,7 @@ def choose_teacher(
     svds: dict[tuple[float, float], SVD] = {}
     tried: dict[Teacher, float] = {}
 
-    with steps() as progress:
+    with progress_bars() as progress:
         learned = None if weight == 0 else embeddings(fit, seed, progress)
 
         def quality(candidate: Teacher) -> float:
