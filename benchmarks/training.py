@@ -485,15 +485,15 @@ def seconds_to_codes(data: Path, repeats: int) -> list[Record]:
     """Whole processes on Gowalla, from its files to test metrics: ours against the goals that we set ourselves,
     and against what a practitioner would pick. Quality differs, so it has records of its own."""
     folder = f"dataset.dir={data.resolve()}"
-    part = "model.initialization"  # a shorter fit than the experiments'
-    short = [f"{part}.descent.rounds=2", f"{part}.descent.intruder_rounds=2", f"{part}.embeddings.weight=0"]
+    # a shorter fit than the experiments'
+    short = ["model.descent.rounds=2", "model.descent.intruder_rounds=2", "model.embeddings.weight=0"]
     run_experiment("gowalla_l2q_plus_224", "dataset=debian")  # compiles the kernels
     records, ours = [], {}
     for name, bits, least, goal, rank in (
         ("gowalla_l2q_plus_224", 256, 0.185, 45, 512),
         ("gowalla_l2q_plus_784", 784, 0.192, 90, 768),
     ):
-        runs = [run_experiment(name, folder, *short, f"{part}.filter.rank={rank}") for _ in range(repeats)]
+        runs = [run_experiment(name, folder, *short, f"model.filter.rank={rank}") for _ in range(repeats)]
         seconds, metrics = float(np.median([run[0] for run in runs])), runs[0][1]
         recall, found = metrics["test/packed/recall_20"], round(8 * metrics["item_bytes"])
         assert recall >= least, f"{name}: Recall@20 {recall}"

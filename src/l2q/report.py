@@ -303,6 +303,10 @@ def _name(run: dict[str, Any], runs: list[dict[str, Any]]) -> str:
     else:
         counts = Counter(word for other in runs for word in set(_words(other)))
         words = [word for word in _words(run) if 2 * counts[word] <= len(runs)]
-        words = [word for word in words if not word.startswith(("seed=", "model=", "model.embedding_dim="))]
+        words = [
+            word
+            for word in words
+            if not word.startswith(("seed=", "model=", "model.embedding_dim=", "model.bits="))
+        ]
     options = [word.partition("=") for word in words]
     return " ".join([name, *(f"`{key.split('.')[-1]}={value}`" for key, _, value in options)])
