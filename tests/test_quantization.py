@@ -9,7 +9,7 @@ import torch
 from l2q.errors import L2QError
 from l2q.evaluation import evaluate
 from l2q.interactions import Interactions, name_array
-from l2q.quantization import quantize
+from l2q.quantization import measured_users, quantize
 from l2q.representations import Representations, Rows
 from l2q.retrieval.named import Index
 from l2q.retrieval.storage import load_index
@@ -42,27 +42,29 @@ def naive_recall(scores: np.ndarray, train: Interactions, found: np.ndarray) -> 
     return float(np.mean(shares))
 
 
+def kept(index: Index, k: int = 20) -> float:
+    return index.manifest["metrics"][f"float/recall_{k}"]
+
+
 def test_arrays(rows, train, tmp_path):
     steps = []
     users, items = rows
-    found = quantize(
+    index = quantize(
         users, items, bits=64, train=train, progress=lambda done, total, label: steps.append((label, total))
     )
-    codes = found.representations
-    assert (codes.num_users, codes.num_items, codes.dims) == (USERS, ITEMS, (64,))
-    assert codes.binary
-    assert (found.k, found.num_measured) == (20, USERS)
+    assert (index.num_users, index.num_items, index.dims) == (USERS, ITEMS, (64,))
+    assert index.representations.binary
     # the files answer as was measured, and the measure is the naive one
-    opened = load_index(Index.of(codes, found.exclude).save(tmp_path / "index"))
+    opened = load_index(index.save(tmp_path / "index"))
     answers = opened.search(np.arange(USERS), 20, opened.exclude)[1]
-    assert found.recall == pytest.approx(naive_recall(users @ items.T, train, answers), abs=1e-12)
-    assert found.recall > 0.7  # by chance 20 / 80
+    assert kept(opened) == pytest.approx(naive_recall(users @ items.T, train, answers), abs=1e-12)
+    assert kept(index) == kept(opened) > 0.7  # by chance 20 / 80
     assert not any(set(train[user]) & set(answers[user]) for user in range(USERS))
     assert {label for label, _ in steps} == {"lists", "rounds"}
 
 
 def test_more_bits_keep_more(rows):
-    few, many = (quantize(*rows, bits=bits).recall for bits in (4, 64))
+    few, many = (kept(quantize(*rows, bits=bits)) for bits in (4, 64))
     assert few + 0.1 < many
 
 
@@ -73,18 +75,22 @@ def test_a_seed_says_the_codes(rows):
 
 
 def test_a_catalogue_of_few_items(rows):
-    assert quantize(rows[0], rows[1][:12], bits=8).k == 3  # a quarter of it
+    index = quantize(rows[0], rows[1][:12], bits=8)  # a quarter of it
+    assert list(index.manifest["metrics"]) == ["float/recall_3"]
+    assert 3 / 12 < kept(index, 3) <= 1
 
 
 def test_names_come_with_train_or_are_given(rows, train):
     named = replace(train, user_names=name_array(NAMES), item_names=name_array(["x"] * ITEMS))
-    kept = quantize(*rows, bits=4, train=named).exclude
-    assert (kept.user_names[3], kept.item_names[0]) == ("user 3", "x")
-    given = quantize(*rows, bits=4, train=named, item_names=range(ITEMS)).exclude
-    assert (given.user_names[3], given.item_names[7]) == ("user 3", "7")
-    np.testing.assert_array_equal(given.items, train.items)
-    bare = quantize(*rows, bits=4)
-    assert (bare.exclude.user_names, len(bare.exclude)) == (None, 0)
+    index = quantize(*rows, bits=4, train=named)
+    assert (index.user_names[3], index.item_names[0]) == ("user 3", "x")
+    index = quantize(*rows, bits=4, train=named, item_names=[f"item {row}" for row in range(ITEMS)])
+    ranking = index.recommend("user 3", k=ITEMS)
+    assert set(index.item_names) - set(ranking.items) == {"item 3", "item 4"}
+    assert quantize(*rows, bits=4, user_names=range(USERS)).names == {
+        "users": [str(row) for row in range(USERS)],
+        "items": None,
+    }
 
 
 def test_tensors_and_lists_are_arrays_too(rows):
@@ -104,29 +110,28 @@ def test_an_index_of_layers(train, tmp_path, on_disk):
         sides.append(Rows(values, rng.uniform(0.5, 2, (count, 2)).astype(np.float32)))
     weights = np.array([1, 3], np.float32)
     layers = Representations(*sides, (8, 16), weights)
-    index = Index.of(layers, replace(train, user_names=name_array(NAMES)))
+    given = Index.of(layers, replace(train, user_names=name_array(NAMES)), dataset="toy")
     if on_disk:
-        index = load_index(index.save(tmp_path / "layers"))
-    found = quantize(index, bits=64)
-    np.testing.assert_array_equal(found.exclude.items, train.items)
-    assert (list(found.exclude.user_names), found.exclude.item_names) == (NAMES, None)
+        given = load_index(given.save(tmp_path / "layers"))
+    index = quantize(given, bits=64)
+    np.testing.assert_array_equal(index.exclude.items, train.items)
+    assert (index.names, index.dims) == ({"users": NAMES, "items": None}, (64,))
+    assert index.manifest["dataset"] == "toy"
     dense = [side.values * side.scales.repeat((8, 16), axis=1) for side in sides]
     scores = dense[0] * weights.repeat((8, 16)) @ dense[1].T
-    codes = Index.of(found.representations, found.exclude)
-    answers = codes.search(np.arange(USERS), 20, train)[1]
-    assert found.recall == pytest.approx(naive_recall(scores, train, answers), abs=1e-12)
-    assert found.recall > 0.7
+    answers = index.search(np.arange(USERS), 20, train)[1]
+    assert kept(index) == pytest.approx(naive_recall(scores, train, answers), abs=1e-12)
+    assert kept(index) > 0.7  # by chance 20 / 80
 
 
 def test_a_share_of_many_users_is_measured(rows, monkeypatch):
     monkeypatch.setattr("l2q.quantization.MEASURED_USERS", 40)
-    found = quantize(*rows, bits=8)
-    assert found.num_measured == 40
-    users = np.unique(np.linspace(0, USERS - 1, 40).astype(int))
+    index = quantize(*rows, bits=8)
+    users = measured_users(index.exclude)
+    np.testing.assert_array_equal(users, np.unique(np.linspace(0, USERS - 1, 40).astype(int)))
     best = np.argsort(-(rows[0] @ rows[1].T)[users], axis=1)[:, :20]
     right = Interactions.from_pairs(users.repeat(20), best.ravel(), USERS, ITEMS)
-    codes = Index.of(found.representations, found.exclude)
-    assert found.recall == pytest.approx(evaluate(codes, right, (20,)).metrics["recall_20"], abs=1e-12)
+    assert kept(index) == pytest.approx(evaluate(index, right, (20,)).metrics["recall_20"], abs=1e-12)
 
 
 def test_users_who_have_everything_are_not_measured(rows):
@@ -134,7 +139,7 @@ def test_users_who_have_everything_are_not_measured(rows):
     full = Interactions.from_pairs(np.arange(USERS).repeat(ITEMS), everything, USERS, ITEMS)
     with pytest.raises(L2QError, match="every user has all 80 items: there is no ranking to keep"):
         quantize(*rows, bits=4, train=full)
-    assert quantize(*rows, bits=4, train=full.select(full.users > 0)).num_measured == 1
+    assert measured_users(quantize(*rows, bits=4, train=full.select(full.users > 0)).exclude).tolist() == [0]
 
 
 def changed(values: np.ndarray, row: int, value: float) -> np.ndarray:

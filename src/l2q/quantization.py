@@ -9,8 +9,7 @@ segment. The codes are fitted to the rankings by coordinate descent (``l2q.fitte
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,38 +21,14 @@ from l2q.fitted.l2q_plus import MOST_BITS
 from l2q.interactions import Interactions, name_array
 from l2q.progress import Progress
 from l2q.representations import Representations
-from l2q.retrieval.index import DenseIndex, PackedIndex
+from l2q.retrieval.index import DenseIndex
+from l2q.retrieval.named import Index
 
 MEASURED_USERS = 10_000  # at most: of more, every so many
 
 
-@runtime_checkable
-class Scored(Protocol):
-    """What is asked of an index that is quantized: its rows, and the train items of every user with the names of
-    both sides. An ``l2q.retrieval.named.Index``, in memory or on disk, has it."""
-
-    @property
-    def representations(self) -> Representations: ...
-
-    @property
-    def exclude(self) -> Interactions: ...
-
-
-@dataclass(frozen=True, eq=False)
-class Quantized:
-    """Codes of ``representations``; ``exclude``, what every user has and what rows are called; ``recall``, the share of
-    the ``k`` best items by the float scores that are among the k best by the codes, each without what the user has,
-    the mean over ``num_measured`` users."""
-
-    representations: Representations
-    exclude: Interactions
-    recall: float
-    k: int
-    num_measured: int
-
-
 def quantize(
-    users: np.ndarray | Scored,
+    users: np.ndarray | Index,
     items: np.ndarray | None = None,
     *,
     bits: int = 768,
@@ -62,43 +37,52 @@ def quantize(
     item_names: Sequence[str] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Quantized:
+) -> Index:
     """Codes of ``bits`` and one scale an item for float rows ``users`` (M, d) and ``items`` (N, d), or for an index
     given in place of ``users``, which brings train items and names of its own.
 
-    ``train``: what users have, M x N, which neither ranking holds; its names are the rows' names unless ``user_names``
-    (M,) and ``item_names`` (N,) say others. ``progress(done, total, label)`` is called during the fit. The time grows
-    with M N d for the lists of best items, and with (M + N) bits^2 for the codes.
+    ``train``: what users have, M x N, which no recommendation holds; its names are the rows' names unless
+    ``user_names`` (M,) and ``item_names`` (N,) say others. ``progress(done, total, label)`` is called during the fit,
+    whose time grows with M N d for the lists of best items, and with (M + N) bits^2 for the codes.
+
+    What the codes keep is measured, too: ``manifest["metrics"]["float/recall_20"]`` of the result is the share of the
+    20 best items by the float scores that are among the 20 best by the codes, the mean over ``measured_users``. Of
+    fewer than 80 items a quarter takes the place of 20, in the key too.
 
     Raises L2QError for rows that are no finite float32 numbers or differ in width, sizes that disagree, bits outside
     1 .. 8,192, and where no user has a ranking to keep: all products are zero, or all items are train items.
 
-        U, V = model.user_factors, model.item_factors
-        codes = quantize(U, V, bits=256, train=train)
-        print(f"{codes.recall:.1%} of the {codes.k} best items are kept")
+        index = l2q.quantize(model.user_factors, model.item_factors, bits=256, train=train)
+        index.recommend("ffmpeg", k=10)
     """
     check_options(bits, seed)
-    if isinstance(users, Scored):
+    if isinstance(users, Index):
         if not (items is None and train is None and user_names is None and item_names is None):
             raise L2QError("an index brings rows, train items and names of its own; give bits and seed alone")
         X, Y = users.representations.factors()
-        exclude = users.exclude
+        exclude, dataset = users.exclude, users.manifest["dataset"]
     else:
         if items is None:
             raise L2QError("items are missing: give arrays of users and of items, or an index alone")
         X, Y = float_rows(users, "users"), float_rows(items, "items")
         check_widths(X, Y, "users", "items")
-        exclude = _named(train, len(X), len(Y), user_names, item_names)
-    open_users = np.flatnonzero(exclude.user_degrees < len(Y))
-    if not len(open_users):
+        exclude, dataset = _named(train, len(X), len(Y), user_names, item_names), ""
+    measured = measured_users(exclude)
+    if not len(measured):
         raise L2QError(f"every user has all {len(Y):,} items: there is no ranking to keep")
     preset = settings.preset("model/l2q_plus")
     descent, length = CoordinateDescent(**preset["descent"]), preset["length"]
     codes = fit_codes(X, Y, int(bits), descent, length, int(seed), exclude, progress)
-    places = np.linspace(0, len(open_users) - 1, min(len(open_users), MEASURED_USERS)).astype(np.int64)
-    measured = open_users[np.unique(places)]
-    recall, k = _kept(Representations.floats(X, Y), codes, exclude, measured)
-    return Quantized(codes, exclude, recall, k, len(measured))
+    index, k = Index.of(codes, exclude, dataset=dataset), deciding_cutoff(len(Y))
+    index.manifest["metrics"][f"float/recall_{k}"] = _kept(X, Y, index, measured, k)
+    return index
+
+
+def measured_users(exclude: Interactions) -> np.ndarray:
+    """Whose rankings say what codes keep: all who lack items, of more than 10,000 every so many; ids, ascending."""
+    lacking = np.flatnonzero(exclude.user_degrees < exclude.num_items)
+    places = np.linspace(0, len(lacking) - 1, min(len(lacking), MEASURED_USERS)).astype(np.int64)
+    return lacking[np.unique(places)]
 
 
 def check_options(bits: int, seed: int, spelled: str = "{}={}") -> None:
@@ -167,14 +151,8 @@ def _named(
     )
 
 
-def _kept(
-    floats: Representations, codes: Representations, exclude: Interactions, users: np.ndarray
-) -> tuple[float, int]:
-    """Recall@k of the codes' ranking where the k best items by float scores are held to be the right ones, and k."""
-    k = deciding_cutoff(floats.num_items)
-    best = DenseIndex(floats).search(users, k, exclude)[1]
-    right = Interactions.from_pairs(
-        np.repeat(users, k)[best.ravel() >= 0], best[best >= 0], floats.num_users, floats.num_items
-    )
-    recall = evaluate(PackedIndex.from_representations(codes), right, (k,), exclude).metrics[f"recall_{k}"]
-    return recall, k
+def _kept(X: np.ndarray, Y: np.ndarray, index: Index, users: np.ndarray, k: int) -> float:
+    """Recall@k of an index where the k best items by float scores are held to be the right ones."""
+    best = DenseIndex(Representations.floats(X, Y)).search(users, k, index.exclude)[1]
+    right = Interactions.from_pairs(np.repeat(users, k)[best.ravel() >= 0], best[best >= 0], len(X), len(Y))
+    return evaluate(index.index, right, (k,), index.exclude).metrics[f"recall_{k}"]

@@ -30,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(index: str | None, out: str, bits: int, seed: int, **arrays: str | None) -> None:
     """Packed codes of any model whose scores are inner products, and what they cost: Recall@20 of the codes' ranking
     against the model's own. The model is the ``index`` of a run, or ``arrays`` in files."""
+    from l2q.evaluation import deciding_cutoff
     from l2q.progress import progress_bars
-    from l2q.quantization import check_options, quantize
-    from l2q.retrieval.named import Index
+    from l2q.quantization import check_options, measured_users, quantize
     from l2q.retrieval.storage import check_replaceable, compression, load_index
 
     check_options(bits, seed, spelled="--{} {}")
@@ -46,21 +46,19 @@ def run(index: str | None, out: str, bits: int, seed: int, **arrays: str | None)
         if Path(out).resolve() == Path(index).resolve():
             raise L2QError(f"--out {out} is the index that is quantized; give another folder")
         source: dict[str, Any] = {"users": opened}
-        before, dataset = compression(opened.manifest)["item_bytes"], opened.manifest["dataset"]
+        before = compression(opened.manifest)["item_bytes"]
     else:
         source = _read(**arrays)
-        before, dataset = 4 * source["users"].shape[1], ""
+        before = 4 * source["users"].shape[1]
     with progress_bars(stderr=True) as progress:
-        found = quantize(**source, bits=bits, seed=seed, progress=progress)
-    metrics = {f"float/recall_{found.k}": found.recall}
-    folder = Index.of(found.representations, found.exclude, dataset=dataset, metrics=metrics).save(out)
-    item_bytes = compression(folder)["item_bytes"]
-    num_users, num_items = found.representations.num_users, found.representations.num_items
-    print(f"{num_users:,} users and {num_items:,} items x {bits} bits in {folder}")
+        codes = quantize(**source, bits=bits, seed=seed, progress=progress)
+    folder = codes.save(out)
+    item_bytes, k = compression(folder)["item_bytes"], deciding_cutoff(codes.num_items)
+    print(f"{codes.num_users:,} users and {codes.num_items:,} items x {bits} bits in {folder}")
     print(f"{item_bytes:.1f} bytes an item instead of {before:.1f} ({before / item_bytes:.1f} x smaller)")
     print(
-        f"Recall@{found.k} against the ranking of the {'index' if index else 'arrays'}: {found.recall:.4f} "
-        f"({found.num_measured:,} users)"
+        f"Recall@{k} against the ranking of the {'index' if index else 'arrays'}: "
+        f"{codes.manifest['metrics'][f'float/recall_{k}']:.4f} ({len(measured_users(codes.exclude)):,} users)"
     )
 
 
