@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
@@ -101,6 +101,18 @@ class Index:
             manifest, arrays, {side: None if of is None else of.tolist() for side, of in names.items()}
         )
 
+    @overload
+    def recommend(self, users: str | int, k: int = 10) -> Ranking: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def recommend(self, users: Sequence[str | int], k: int = 10) -> list[Ranking]: ...
+
+    @overload
+    def recommend(self, *, k: int = 10, items: Sequence[str | int]) -> Ranking: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def recommend(self, *, k: int = 10, items: Sequence[Sequence[str | int]]) -> list[Ranking]: ...
+
     def recommend(
         self,
         users: str | int | Sequence[str | int] | None = None,
@@ -136,6 +148,12 @@ class Index:
             found = self.search(queries, self._most(k), exclude)
         rankings = [self._ranking(*pair) for pair in zip(*found, strict=True)]
         return rankings[0] if one else rankings
+
+    @overload
+    def similar(self, items: str | int, k: int = 10) -> Ranking: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def similar(self, items: Sequence[str | int], k: int = 10) -> list[Ranking]: ...
 
     def similar(self, items: str | int | Sequence[str | int], k: int = 10) -> Ranking | list[Ranking]:
         """The ``k`` items nearest to one by name, itself left out; of a list, a list of rankings. Codes are scored among
