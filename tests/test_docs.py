@@ -1,22 +1,29 @@
 """What README and the pages of docs say: links resolve, commands are commands, blocks run as they stand there."""
 
 import importlib.util
+import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from pyarrow import csv, parquet
 
+import l2q
 from l2q.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-RUN = ("RUN/index", "als_index")  # an index that a page has, for those that ask a run's
 
 
 def prose(page: Path) -> str:
@@ -72,8 +79,11 @@ def test_every_page_is_in_the_navigation():
 def test_the_site_builds(tmp_path):
     if importlib.util.find_spec("zensical") is None:
         pytest.skip("zensical absent; make docs installs it")
-    for name in ("mkdocs.yml", "docs", "src", "conf"):  # away from site/ and .cache/ of the clone
-        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)  # away from site/ and .cache/ of the clone
+    for name in ("docs", "src", "conf"):
+        shutil.copytree(
+            ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
     done = subprocess.run(
         [sys.executable, "-m", "zensical", "build", "--strict"], cwd=tmp_path, capture_output=True, text=True
     )
@@ -146,3 +156,156 @@ def test_the_figures_of_the_readme_are_those_of_the_stored_results():
     for model, bits, *cells in rows:
         for name, cell, size in zip(sets, cells, (bits.split(", ") * 2)[:2], strict=True):
             assert cell.strip(" *") == sets[name][model, size]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    """A folder with events.csv: a few hundred packages of Debian, those that pages ask for among them."""
+    train = l2q.load_dataset("debian").train
+    rows = np.flatnonzero(train.user_degrees >= 12)[::6]
+    rows = np.union1d(rows, [train.user_names.tolist().index(name) for name in ("ffmpeg", "gimp")])
+    kept = np.isin(train.users, rows)
+    table = pa.table(
+        {
+            "package": train.user_names[train.users[kept]].tolist(),
+            "needs": train.item_names[train.items[kept]].tolist(),
+        }
+    )
+    folder = tmp_path_factory.mktemp("small")
+    csv.write_csv(table, folder / "events.csv")
+    parquet.write_table(table, folder / "events.parquet")
+    return folder
+
+
+def less(text: str, quick: bool = True) -> str:
+    """A block with fewer bits; ``quick``: and without the choice of a teacher, so that a fit takes seconds."""
+    given = ', model={"filter": {"rank": 32}, "embeddings": {"weight": 0}}' if quick else ""
+    text = text.replace('"l2q_plus", bits=768', f'"l2q_plus", bits=32{given}')
+    return text.replace("bits=768", "bits=32").replace("--bits 768", "--bits 32")
+
+
+def asked(words: list[str], capsys) -> str:
+    """What ``python -m l2q`` prints for the words of a command."""
+    capsys.readouterr()
+    assert main(words[3:]) == 0, words
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/how-to/your-table.md"])
+def test_the_example_runs(name, small, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(small / "events.csv", tmp_path)
+    ((_, text),) = blocks(ROOT / name, "python")
+    shown: dict[str, Any] = {}
+    exec(less(text, quick=name != "README.md"), shown)
+    assert 0.3 < float(re.findall(r"^0\.\d+$", capsys.readouterr().out, re.MULTILINE)[0]) < 1
+    assert shown["index"].num_items == shown["train"].num_items
+
+
+def test_the_site_begins_with_the_example_of_the_readme():
+    examples = [blocks(ROOT / name, "python") for name in ("README.md", "docs/index.md")]
+    first, second = (
+        [line.partition("#")[0].rstrip() for line in text.splitlines()] for ((_, text),) in examples
+    )
+    assert first == second
+
+
+def test_the_tutorial_runs(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    first, *others = [text for _, text in blocks(ROOT / "docs/tutorial/python.md", "python")]
+    shown: dict[str, Any] = {}
+    exec(first, shown)
+    assert capsys.readouterr().out == "128776\n"
+    shutil.copy(small / "events.parquet", tmp_path)  # a table of which a fit takes seconds
+    for text in others:
+        exec(less(text), shown)
+    metrics = shown["evaluation"].metrics
+    assert (
+        metrics["recall_20"]
+        > 1.2 * l2q.evaluate(shown["popular"], shown["test"], ks=[20]).metrics["recall_20"]
+    )
+    assert len(shown["ranking"].items) == 10
+    assert [len(ranking.items) for ranking in shown["rankings"]] == [10, 10]
+    (command,) = [
+        words
+        for _, text in blocks(ROOT / "docs/tutorial/python.md", "bash")
+        for words in commands(text)
+        if words[1] == "-m" and words[2] == "l2q"
+    ]
+    printed = asked(command, capsys)
+    assert all(item in printed for item in shown["index"].recommend("ffmpeg", k=10).items)
+    assert (tmp_path / "shipped" / "manifest.json").is_file()
+
+
+def test_quantize_and_command_line_run(tmp_path, monkeypatch, capsys):
+    for library in ("implicit", "faiss"):
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} absent")
+    monkeypatch.chdir(tmp_path)
+    python = "\n".join(text for _, text in blocks(ROOT / "docs/how-to/quantize.md", "python"))
+    # implicit and faiss bring an OpenMP runtime each: they get a process of their own
+    done = subprocess.run([sys.executable, "-c", less(python)], check=True, capture_output=True, text=True)
+    assert "[" in done.stdout
+    printed = [
+        asked(words, capsys)
+        for words in commands(less(blocks(ROOT / "docs/how-to/quantize.md", "bash")[0][1]))
+    ]
+    dataset, index = l2q.load_dataset("debian"), l2q.load_index("index")
+    assert index.dims == (32,)
+    assert index.exclude.fingerprint == dataset.train.fingerprint
+    assert f"{index.manifest['metrics']['float/recall_20']:.4f}" in printed[0]
+    assert all(item in printed[1] for item in index.recommend("ffmpeg", k=5).items)
+    assert "libavformat59" in printed[3]
+    assert index.recommend("ffmpeg", k=5).items == l2q.load_index("als_index").recommend("ffmpeg", k=5).items
+
+    for _, text in blocks(ROOT / "docs/how-to/command-line.md", "bash"):
+        for words in commands(text.replace("RUN/index", "index")):
+            if words[3] == "export":
+                subprocess.run([sys.executable, *words[1:]], check=True, capture_output=True)
+            else:
+                assert asked(words, capsys)
+    assert (tmp_path / "top20.parquet").stat().st_size
+    assert (tmp_path / "items.faiss").stat().st_size
+
+
+def test_a_new_part_is_the_diff_that_the_page_shows(tmp_path):
+    """Every diff applies, touches as many files as the page says, and what it adds runs."""
+    page = ROOT / "docs/how-to/extend.md"
+    for name in ("src", "conf"):
+        shutil.copytree(
+            ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
+    shutil.copy(ROOT / "train.py", tmp_path)
+    diffs = [text for _, text in blocks(page, "diff")]
+    assert len(diffs) == 8
+    for diff in diffs:
+        touched = re.findall(r"^\+\+\+ b/(.*)$", diff, re.MULTILINE)
+        assert len(touched) <= (2 if "losses.py" in diff else 1)
+        subprocess.run(["git", "apply", "-C1", "-"], input=diff, text=True, cwd=tmp_path, check=True)
+    shop = tmp_path / "data/corner_shop"
+    shop.mkdir(parents=True)
+    for name, first, number in (("train", 0, 6), ("test", 6, 2)):
+        lines = (
+            f"{user} {' '.join(str((user + 5 * n) % 40) for n in range(first, first + number))}"
+            for user in range(60)
+        )
+        (shop / f"{name}.txt").write_text("\n".join(lines))
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "src"), "L2Q_CACHE": str(tmp_path / "cache")}
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    said = {
+        word for _, text in blocks(page, "bash") for words in commands(text) for word in words if "=" in word
+    }
+    assert "logger=csv" in said
+    said -= {"model=l2q_plus", "annealing=none"}  # the curve and the estimator are tried at once
+    run("train.py", *sorted(said), "epochs=2", "model.embedding_dim=8", "protocol.every_n_epochs=1")
+    (folder,) = (tmp_path / "outputs/corner_shop/l2q_anl").iterdir()
+    assert 0 <= json.loads((folder / "metrics.json").read_text())["test/packed/all_found_20"] <= 1
+    printed = run("-m", "l2q", "popular", "--index", str(folder / "index"), "-k", "5")
+    assert len(printed.splitlines()) == 5
