@@ -1,13 +1,13 @@
 """1-bit graph recommenders: L2Q-GCN and L2Q-GCN-anl, trained, quantized, packed and served.
 
-    import l2q
+import l2q
 
-    events = l2q.read_events("events.parquet")
-    train, test = l2q.split(events, "random", fraction=0.2, seed=0)
-    index = l2q.fit(train, "l2q_plus", bits=768, seed=0)
-    items, scores = index.recommend("ffmpeg", k=10)
-    l2q.evaluate(index, test, ks=[20]).metrics["recall_20"]
-    index.save("index")
+events = l2q.read_events("events.parquet")
+train, test = l2q.split(events, "random", fraction=0.2, seed=0)
+index = l2q.fit(train, "l2q_plus", bits=768, seed=0)
+items, scores = index.recommend("ffmpeg", k=10)
+l2q.evaluate(index, test, ks=[20]).metrics["recall_20"]
+index.save("index")
 """
 
 from __future__ import annotations

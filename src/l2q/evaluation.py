@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
-from l2q.metrics import per_user_metrics
 
 BYTES_PER_SCORE = 8  # for one user and item where the whole catalogue is scored: a float32, and as much again
 
@@ -26,33 +24,25 @@ class Ranker(Protocol):
     """What ``evaluate`` asks of an index, ours or a wrapper around another library: the search of
     ``l2q.retrieval.index.Index`` by user ids."""
 
-    num_users: int
-    num_items: int
+    @property
+    def num_users(self) -> int: ...
+
+    @property
+    def num_items(self) -> int: ...
 
     def search(
         self, users: np.ndarray, k: int, exclude: Interactions | None = None
     ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a ranking gave each user: ``users`` (n,) with held-out items, ``hits`` (n, max(ks)) boolean in
-    rank order, ``relevant`` (n,) how many items each user has held out."""
+    """What a ranking gave each user. ``users`` (n,) are those with held-out items; ``per_user`` has every metric as
+    float64 (n,) beside them, ``metrics`` its mean: ``recall_20``, ``ndcg_20``, ..."""
 
     users: np.ndarray
-    hits: np.ndarray
-    relevant: np.ndarray
-    ks: tuple[int, ...]
-
-    @cached_property
-    def per_user(self) -> dict[str, np.ndarray]:
-        """Every metric per user, float64 (n,), beside ``users``; keys as in ``metrics``."""
-        return per_user_metrics(self.hits, self.relevant, self.ks)
-
-    @cached_property
-    def metrics(self) -> dict[str, float]:
-        """Every metric as the mean over users: ``recall_20``, ``ndcg_20``, ..."""
-        return {name: float(values.mean()) for name, values in self.per_user.items()}
+    per_user: dict[str, np.ndarray]
+    metrics: dict[str, float]
 
 
 def evaluate(
@@ -63,15 +53,20 @@ def evaluate(
     memory_mb: float = 512,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Ranks the whole catalogue, without the items of ``exclude``, for every user of ``interactions``
-    with items; users without are left out.
+    """Ranks the whole catalogue for every user of ``interactions`` with items; users without are left out.
+
+        l2q.evaluate(index, test, ks=[10, 20]).metrics["recall_20"]
+
+    Items of ``exclude`` stay out of the rankings; None: the train items that the index itself keeps, if it does.
 
     Users go to ``index.search`` in chunks whose scores of all items take about ``memory_mb`` MiB, should the index
     keep them, halved where memory still runs out; the chunk does not change the result. ``progress(done, total)``
     is called after each chunk, in users.
 
-    Raises L2QError for a K outside the catalogue, an index of another shape, or no interactions at all.
+    Raises L2QError for a K outside the catalogue, an index of another shape or with other names, or no interactions.
     """
+    from l2q.ranking_metrics import RankingMetrics  # brings torch and torchmetrics along
+
     num_users, num_items = interactions.num_users, interactions.num_items
     ks = tuple(ks)
     if not ks or min(ks) < 1 or max(ks) > num_items:
@@ -81,11 +76,15 @@ def evaluate(
             f"the index has {index.num_users} users x {index.num_items} items, the data {num_users} x "
             f"{num_items}: evaluate it on the set that it was built from"
         )
+    known: Interactions | None = getattr(index, "exclude", None)
+    exclude = known if exclude is None else exclude
+    if known is not None:
+        _check_names(known, interactions)
     users = np.flatnonzero(interactions.user_degrees)
     if not len(users):
         raise L2QError("no held-out interactions to evaluate on: give a set with test items")
 
-    hits = np.empty((len(users), max(ks)), dtype=bool)
+    measured = RankingMetrics(ks)
     keys = interactions.keys
     chunk = max(int(memory_mb * 2**20) // (BYTES_PER_SCORE * num_items), 1)
     done = 0
@@ -98,11 +97,23 @@ def evaluate(
                 raise
             chunk //= 2
             continue
-        hits[done : done + len(batch)] = _contains(keys, batch[:, None], np.asarray(items), num_items)
+        hits = _contains(keys, batch[:, None], np.asarray(items), num_items)
+        measured.update(hits, interactions.user_degrees[batch])
         done += len(batch)
         if progress is not None:
             progress(done, len(users))
-    return Evaluation(users, hits, interactions.user_degrees[users], ks)
+    return Evaluation(users, measured.per_user(), measured.compute())
+
+
+def _check_names(known: Interactions, asked: Interactions) -> None:
+    """Raises L2QError where rows of an index and of what it is asked are named otherwise."""
+    for side in ("user_names", "item_names"):
+        ours, theirs = getattr(known, side), getattr(asked, side)
+        if ours is not None and theirs is not None and not np.array_equal(ours, theirs):
+            raise L2QError(
+                f"the {side[:4]}s of the interactions are named otherwise than those of the index: take both parts "
+                "from one l2q.split"
+            )
 
 
 def _keys(users: np.ndarray, items: np.ndarray, num_items: int) -> np.ndarray:

@@ -53,9 +53,7 @@ class Interactions:
         keys = keys[np.diff(keys, prepend=-1) != 0]
         indptr = np.zeros(num_users + 1, dtype=np.int64)
         np.cumsum(np.bincount(keys // max(num_items, 1), minlength=num_users), out=indptr[1:])
-        return cls(
-            indptr, (keys % max(num_items, 1)).astype(np.int32), num_items, user_names, item_names
-        )
+        return cls(indptr, (keys % max(num_items, 1)).astype(np.int32), num_items, user_names, item_names)
 
     def __len__(self) -> int:
         return len(self.items)

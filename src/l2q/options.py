@@ -67,7 +67,7 @@ def options(group: str) -> Callable[[type[T]], type[T]]:
     def decorate(cls: type[T]) -> type[T]:
         made = pydantic.dataclasses.dataclass(cls, frozen=True, config=_CONFIG | ConfigDict(extra="forbid"))
         made.__init__ = _reporting(made.__init__, group, made)  # type: ignore[method-assign]
-        return made
+        return made  # type: ignore[return-value]
 
     return decorate
 
@@ -76,7 +76,7 @@ def checked(group: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """The same for the arguments of a function, such as the constructor of a module."""
 
     def decorate(function: Callable[..., T]) -> Callable[..., T]:
-        return functools.wraps(function)(_reporting(validate_call(function, config=_CONFIG), group, function))
+        return functools.wraps(function)(_reporting(validate_call(config=_CONFIG)(function), group, function))
 
     return decorate
 
@@ -120,7 +120,7 @@ def _kinds(owner: Any) -> dict[str, Any]:
     """The declared types by name, of a class's fields or of a function's parameters."""
     if inspect.isclass(owner):
         hints = typing.get_type_hints(owner, include_extras=True)
-        return {field.name: hints[field.name] for field in dataclasses.fields(owner)}
+        return {field.name: hints[field.name] for field in dataclasses.fields(owner)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(owner, include_extras=True)
     return {name: hints.get(name, Any) for name in inspect.signature(owner).parameters}
 
@@ -146,7 +146,7 @@ def rule(annotation: Any) -> str:
     if origin is Literal:
         return ("one of " if len(parts) > 1 else "") + ", ".join(map(str, parts))
     if origin in (Union, types.UnionType):
-        parts = sorted(parts, key=lambda part: part is type(None))
+        parts = tuple(sorted(parts, key=lambda part: part is type(None)))
         return " or ".join("null" if part is type(None) else rule(part) for part in parts)
     if inspect.isclass(origin) and issubclass(origin, (list, tuple, typing.Sequence)):  # type: ignore[arg-type]
         return f"a list, each {rule(parts[0])}" if parts else "a list"

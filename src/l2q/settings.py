@@ -22,7 +22,13 @@ from omegaconf import OmegaConf
 
 from l2q.errors import L2QError
 
-GROUPS = ("objective", "annealing", "protocol", "model")  # in the order of conf/config.yaml; later ones win
+GROUPS = (
+    "objective",
+    "annealing",
+    "protocol",
+    "model",
+    "trainer",
+)  # in the order of conf/config.yaml; later ones win
 
 
 @cache
@@ -64,13 +70,12 @@ def compose(changes: Mapping[str, Any] | None = None, **chosen: str) -> dict[str
             for key, value in entry.items() if isinstance(entry, dict) else ():
                 other = key.removeprefix("override ").lstrip("/").partition("@")[0]
                 names[other] = chosen.get(other, value)
-    merged = OmegaConf.create(first)
+    merged: Any = OmegaConf.create(first)
     for group in GROUPS:
         for values in _with_parents(group, names[group]):
             merged = OmegaConf.merge(merged, values)
     config = OmegaConf.merge(merged, OmegaConf.create(dict(changes or {})))
-    known = OmegaConf.to_container(merged)
-    assert isinstance(known, dict)
+    known: Any = OmegaConf.to_container(merged)
     for key in changes or {}:
         if key not in known:
             raise L2QError(f"{key}: there is no such option; there are {', '.join(sorted(known))}")

@@ -1,12 +1,14 @@
-"""Implicit feedback as one record: which user has which items; its readers and its splits."""
+"""Readers of interactions: text files of LightGCN, and tables of events."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from l2q.data.splits import split
 from l2q.errors import L2QError
@@ -75,11 +77,8 @@ def read_dataset(path: str | Path, name: str, split_seed: int = 0, test_fraction
     """
     path = Path(path)
     if path.suffix.lower() in TABLES:
-        columns, user_names, users, item_names, items = _read_events(path)
-        every = Interactions.from_pairs(
-            users, items, len(user_names), len(item_names), user_names, item_names
-        )
-        _warn(path, len(users) - len(every), "repeated pairs are counted once")
+        columns, table = _read_table(path)
+        every = _encode(path, columns, table)
         if not test_fraction:
             nothing = every.select(np.zeros(len(every), bool))
             return Dataset(name, every, nothing, tuple(columns))
@@ -114,7 +113,10 @@ def read_dataset(path: str | Path, name: str, split_seed: int = 0, test_fraction
         if lines is not None and len(lines) < size:
             raise L2QError(f"{path / file} has {len(lines)} names, but ids go up to {size - 1}")
         shape.append(size if lines is None else len(lines))
-    train, test = (Interactions.from_pairs(*part, *shape, *names) for part in pairs)
+    train, test = (
+        Interactions.from_pairs(users, items, shape[0], shape[1], names[0], names[1])
+        for users, items in pairs
+    )
     repeated = sum(len(part[0]) for part in pairs) - len(train) - len(test)
     _warn(path, repeated, "repeated pairs are counted once")
     known = np.isin(test.keys, train.keys, assume_unique=True)
@@ -146,62 +148,131 @@ def _read(path: str | Path) -> bytes:
         raise L2QError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _read_events(path: Path) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The two columns, user names, user of each event, item names, item of each event."""
+def read_events(source: Any, user: str | None = None, item: str | None = None) -> Interactions:
+    """Which user has which items, by name, from a table of events: a ``.csv``, ``.tsv`` or ``.parquet`` file with a
+    header, a pandas, polars or Arrow table, or a SciPy sparse matrix of users x items (rows and columns are the
+    names, entries that are not zero the events).
+
+    ``user`` and ``item`` name the columns; by default they are the first two. Ids follow the sorted names; a repeated
+    pair counts once and is counted in a warning. Other columns are not read. Raises L2QError for what cannot be read,
+    a column that is not there, a row without user or item, and for no events at all.
+
+        events = l2q.read_events("ratings.csv", user="user_id", item="movie_id")
+    """
+    if sparse.issparse(source):
+        pairs = source.tocoo()
+        kept = pairs.data != 0
+        if not kept.any():
+            raise L2QError("the matrix has no interactions")
+        return Interactions.from_pairs(pairs.row[kept], pairs.col[kept], *source.shape)
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if path.suffix.lower() not in TABLES:
+            raise L2QError(f"{path} is no table of events; give one of {', '.join(TABLES)}")
+        where, (columns, table) = str(path), _read_table(path, user, item)
+    else:
+        where, (columns, table) = "the table", _arrow(source, user, item)
+    return _encode(where, columns, table)
+
+
+def _arrow(table: Any, user: str | None, item: str | None) -> tuple[list[str], Any]:
+    """The two columns of anything that gives itself as an Arrow stream."""
     import pyarrow as pa
-    import pyarrow.compute as pc
+
+    if not hasattr(table, "__arrow_c_stream__"):
+        raise L2QError(
+            f"events of type {type(table).__name__} cannot be read: give a path, a pandas, polars or Arrow table, or a "
+            "SciPy sparse matrix"
+        )
+    table = pa.table(table)
+    columns = _chosen("the table", table.column_names, user, item)
+    return columns, table.select(columns)
+
+
+def _read_table(path: Path, user: str | None = None, item: str | None = None) -> tuple[list[str], Any]:
+    """The two columns of a file by name, and the Arrow table of them."""
+    import pyarrow as pa
     from pyarrow import csv, parquet
 
     columns: list[str] = []
     try:
         if path.suffix.lower() == ".parquet":
-            columns = _two(path, parquet.read_schema(path).names)
-            table = parquet.read_table(path, columns=columns)
-        else:
-            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-            parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)  # of other columns' texts
-            with csv.open_csv(path, parse_options=parse) as reader:
-                columns = _two(path, reader.schema.names)
-            if any(re.fullmatch(r"\s*-?\d+(\.\d+)?\s*", column) for column in columns):
-                raise L2QError(
-                    f"{path}: the first line, {', '.join(columns)}, has a number where names of columns are "
-                    "expected; put a header above it, or name the columns, such as user,item"
-                )
-            text = csv.ConvertOptions(include_columns=columns, column_types={c: pa.string() for c in columns})
-            table = csv.read_csv(path, parse_options=parse, convert_options=text)
-            with path.open("rb") as file:
-                lines = sum(not line.isspace() for line in file)
-            _warn(
-                path,
-                max(lines - 1 - len(table), 0),
-                "lines lie inside quotes: texts of several lines, or a stray quote",
+            columns = _chosen(path, parquet.read_schema(path).names, user, item)
+            return columns, parquet.read_table(path, columns=columns)
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)  # of other columns' texts
+        with csv.open_csv(path, parse_options=parse) as reader:
+            columns = _chosen(path, reader.schema.names, user, item)
+        if any(re.fullmatch(r"\s*-?\d+(\.\d+)?\s*", column) for column in columns):
+            raise L2QError(
+                f"{path}: the first line, {', '.join(columns)}, has a number where names of columns are "
+                "expected; put a header above it, or name the columns, such as user,item"
             )
-        sides = [column.cast(pa.string()) for column in table.columns]
+        text = csv.ConvertOptions(include_columns=columns, column_types={c: pa.string() for c in columns})
+        table = csv.read_csv(path, parse_options=parse, convert_options=text)
+        with path.open("rb") as file:
+            lines = sum(not line.isspace() for line in file)
+        _warn(
+            path,
+            max(lines - 1 - len(table), 0),
+            "lines lie inside quotes: texts of several lines, or a stray quote",
+        )
+        return columns, table
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         if columns and (wrong := re.search(r"CSV column #([01]): .*invalid UTF8", reason)):
             reason = f"column {columns[int(wrong[1])]!r} is not UTF-8 text; save the file as UTF-8"
         raise L2QError(f"cannot read {path}: {reason}") from error
-    if not table.num_rows:
-        raise L2QError(f"{path} has no interactions")
 
-    found: list[np.ndarray] = []
-    for column, given, side in zip(columns, table.columns, sides, strict=True):
+
+def _encode(where: str | Path, columns: list[str], table: Any) -> Interactions:
+    """Names of any type as strings, and rows by the sorted names."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not table.num_rows:
+        raise L2QError(f"{where} has no interactions")
+    names: list[np.ndarray] = []
+    ids: list[np.ndarray] = []
+    for column, given in zip(columns, table.columns, strict=True):
+        try:
+            side = given.cast(pa.string())
+        except pa.ArrowException as error:
+            raise L2QError(f"cannot read {where}: {str(error).splitlines()[0]}") from error
         missing = pc.or_kleene(pc.is_null(given, nan_is_null=True), pc.equal(side, ""))
         for bad, what in ((missing, "no"), (pc.match_substring_regex(side, LINE_BREAK), "a line break in")):
             if pc.any(bad).as_py():
                 row = pc.index(bad, True).as_py() + 1
-                raise L2QError(f"{path}: row {row} below the header has {what} {column}")
+                raise L2QError(f"{where}: row {row} below the header has {what} {column}")
         encoded = side.combine_chunks().dictionary_encode()
-        names = name_array(encoded.dictionary.to_pylist())
-        order = np.argsort(names)
+        found = name_array(encoded.dictionary.to_pylist())
+        order = np.argsort(found)
         rank = np.empty(len(order), dtype=np.int64)
         rank[order] = np.arange(len(order))
-        found += [names[order], rank[encoded.indices.to_numpy()]]
-    return columns, found[0], found[1], found[2], found[3]
+        names.append(found[order])
+        ids.append(rank[encoded.indices.to_numpy()])
+    every = Interactions.from_pairs(ids[0], ids[1], len(names[0]), len(names[1]), names[0], names[1])
+    _warn(where, len(ids[0]) - len(every), "repeated pairs are counted once")
+    return every
 
 
-def _two(path: Path, columns: list[str]) -> list[str]:
+def _chosen(where: str | Path, columns: list[str], user: str | None, item: str | None) -> list[str]:
+    """The columns of users and items: those that are named, else the first two."""
+    for option, column in (("user", user), ("item", item)):
+        if column is not None and column not in columns:
+            raise L2QError(
+                f"{where} has no column {column!r} for {option}; it has {', '.join(map(repr, columns))}"
+            )
+    if (user is None) != (item is None):
+        raise L2QError("name both columns, user and item, or neither")
+    if user is not None and item is not None:
+        if user == item:
+            raise L2QError(f"{where}: users and items are in one column, {user!r}; name two")
+        return [user, item]
+    return _two(where, columns)
+
+
+def _two(path: str | Path, columns: list[str]) -> list[str]:
     if len(columns) < 2:
         raise L2QError(
             f"{path} has one column, {', '.join(columns)!r}; the first two are user and item, with commas between "
@@ -212,7 +283,7 @@ def _two(path: Path, columns: list[str]) -> list[str]:
     return columns[:2]
 
 
-def _warn(path: Path, count: int, what: str) -> None:
+def _warn(path: str | Path, count: int, what: str) -> None:
     if count:
         warnings.warn(f"{path}: {count:,} {what}", stacklevel=3)
 

@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Lt
 
-from l2q.data.readers import TABLES, read_dataset
 from l2q import settings
+from l2q.data.readers import TABLES, read_dataset
 from l2q.errors import L2QError
-from l2q.options import Whole, options
 from l2q.files import replaced_file
 from l2q.interactions import Dataset, Interactions, name_array
+from l2q.options import Whole, options
 
 FILES = ("train.txt", "test.txt")
 

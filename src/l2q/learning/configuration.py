@@ -72,6 +72,11 @@ def check(config: dict[str, Any]) -> None:
         raise L2QError("fit=false evaluates a checkpoint: name it with ckpt_path=FILE")
 
 
+def check_model(config: dict[str, Any]) -> None:
+    """As ``check``, for settings without a data set and a tracker, as ``l2q.fit`` has them."""
+    check({"dataset": {}, "logger": {}} | config)
+
+
 def settle(config: dict[str, Any], fitted: bool) -> None:
     """What ``test`` and ``protocol=auto`` come to. Where all events are train there is no test. A part of train that
     is held out chooses epochs, and is measured where test is left unread: a run of a ``fitted`` model that reads test,

@@ -32,7 +32,7 @@ def prepare() -> None:
     if l2q.LATE:
         late = " and ".join(l2q.LATE)
         warnings.warn(
-            f"{late} loaded before l2q: its threads spin where they wait, and on a busy machine a fit may take twice as "
-            "long; import l2q first, or set OMP_WAIT_POLICY=PASSIVE and OPENBLAS_THREAD_TIMEOUT=4",
+            f"{late} came before l2q: threads spin where they wait, which slows a fit down on a busy machine; "
+            "import l2q first, or set OMP_WAIT_POLICY=PASSIVE and OPENBLAS_THREAD_TIMEOUT=4",
             stacklevel=3,
         )

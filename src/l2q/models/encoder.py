@@ -36,8 +36,9 @@ class Encoder(nn.Module):
     of the start; without quantizer a rotation leaves every score unchanged. Layer 0 has its own too: its start
     looks the same in every direction, but Adam's steps do not.
 
-    ``initialization(train, dim, seed)`` returns the two sides of E^(0). ``layer_weights`` w defaults to 1 / (num_layers + 1)
-    for ``mean`` and to 1 for ``concat``; "learned" weights start there. ``seed`` fixes initialization and rotations.
+    ``initialization(train, dim, seed)`` returns the two sides of E^(0). ``layer_weights`` w defaults to
+    1 / (num_layers + 1) for ``mean`` and to 1 for ``concat``; "learned" weights start there. ``seed`` fixes
+    initialization and rotations.
 
     Source: He et al. 2020 (LightGCN); Chen et al. 2021, arXiv 2112.01944 (reconstruction).
     """
@@ -60,12 +61,11 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         learned = layer_weights == "learned"
-        if layer_weights is not None and not learned:
-            if len(layer_weights) != num_layers + 1:
-                raise L2QError(
-                    f"model.layer_weights has {len(layer_weights)} values; "
-                    f"num_layers={num_layers} needs {num_layers + 1}"
-                )
+        if layer_weights is not None and not learned and len(layer_weights) != num_layers + 1:
+            raise L2QError(
+                f"model.layer_weights has {len(layer_weights)} values; "
+                f"num_layers={num_layers} needs {num_layers + 1}"
+            )
         if residual and combination == "mean":
             raise L2QError(f"model.residual={residual} needs model.combination=concat")
         users, items = initialization(train, embedding_dim, seed)

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 MOST_NAMES_COMPARED = 200_000  # comparing more for a suggestion takes longer than a reader waits
 
 
+Name = str | int | np.integer
+
+
+def _is_name(given: Any) -> bool:
+    return isinstance(given, Name)
+
+
 class Ranking(NamedTuple):
     """``items``, names, best first; ``scores`` (k,) float32. Shorter than asked for where no more items are left."""
 
@@ -102,24 +109,18 @@ class Index:
         )
 
     @overload
-    def recommend(self, users: str | int, k: int = 10) -> Ranking: ...  # type: ignore[overload-overlap]
-
+    def recommend(self, users: Name, k: int = 10) -> Ranking: ...  # type: ignore[overload-overlap]
     @overload
-    def recommend(self, users: Sequence[str | int], k: int = 10) -> list[Ranking]: ...
-
+    def recommend(self, users: Sequence[Name], k: int = 10) -> list[Ranking]: ...
     @overload
-    def recommend(self, *, k: int = 10, items: Sequence[str | int]) -> Ranking: ...  # type: ignore[overload-overlap]
-
+    def recommend(  # type: ignore[overload-overlap]
+        self, users: None = None, k: int = 10, *, items: Sequence[Name]
+    ) -> Ranking: ...
     @overload
-    def recommend(self, *, k: int = 10, items: Sequence[Sequence[str | int]]) -> list[Ranking]: ...
-
     def recommend(
-        self,
-        users: str | int | Sequence[str | int] | None = None,
-        k: int = 10,
-        *,
-        items: Sequence[str | int] | Sequence[Sequence[str | int]] | None = None,
-    ) -> Ranking | list[Ranking]:
+        self, users: None = None, k: int = 10, *, items: Sequence[Sequence[Name]]
+    ) -> list[Ranking]: ...
+    def recommend(self, users: Any = None, k: int = 10, *, items: Any = None) -> Ranking | list[Ranking]:
         """The ``k`` best items for a user of the index by name, without the user's train items; or for a new user who
         has ``items``, without these. A list of users, or of lists of items, gives a list of rankings.
 
@@ -133,13 +134,12 @@ class Index:
         if (users is None) == (items is None):
             raise L2QError("recommend takes users of the index, or the items of a new user: give one of them")
         if users is not None:
-            one = isinstance(users, str | int | np.integer)
-            rows = np.array([self.row("users", name) for name in ([users] if one else users)], np.int64)  # type: ignore[list-item, union-attr]
+            one = _is_name(users)
+            rows = np.array([self.row("users", name) for name in ([users] if one else users)], np.int64)
             found = self.search(rows, self._most(k), self.exclude)
         else:
-            assert items is not None
-            one = all(isinstance(item, str | int | np.integer) for item in items)
-            lists = [[self.row("items", name) for name in names] for names in ([items] if one else items)]  # type: ignore[union-attr]
+            one = all(map(_is_name, items))
+            lists = [[self.row("items", name) for name in names] for names in ([items] if one else items)]
             lengths = [len(owned) for owned in lists]
             queries = self.fold_in(lists)
             exclude = Interactions.from_pairs(
@@ -150,21 +150,19 @@ class Index:
         return rankings[0] if one else rankings
 
     @overload
-    def similar(self, items: str | int, k: int = 10) -> Ranking: ...  # type: ignore[overload-overlap]
-
+    def similar(self, items: Name, k: int = 10) -> Ranking: ...  # type: ignore[overload-overlap]
     @overload
-    def similar(self, items: Sequence[str | int], k: int = 10) -> list[Ranking]: ...
-
-    def similar(self, items: str | int | Sequence[str | int], k: int = 10) -> Ranking | list[Ranking]:
-        """The ``k`` items nearest to one by name, itself left out; of a list, a list of rankings. Codes are scored among
-        each other as a user's would be, float rows by their cosine. Raises L2QError for an unknown name.
+    def similar(self, items: Sequence[Name], k: int = 10) -> list[Ranking]: ...
+    def similar(self, items: Any, k: int = 10) -> Ranking | list[Ranking]:
+        """The ``k`` items nearest to one by name, itself left out; of a list, a list of rankings. Codes are scored
+        among each other as a user's would be, float rows by their cosine. Raises L2QError for an unknown name.
 
             index.similar("libavcodec59", k=5)
         """
-        one = isinstance(items, str | int | np.integer)
+        one = _is_name(items)
         rankings = [
             self._ranking(*similar_items(self.index, self.row("items", name), self._most(k)))
-            for name in ([items] if one else items)  # type: ignore[union-attr]
+            for name in ([items] if one else items)
         ]
         return rankings[0] if one else rankings
 
@@ -196,9 +194,7 @@ class Index:
     @cached_property
     def exclude(self) -> Interactions:
         """The train items of every user, which no recommendation holds."""
-        names = (
-            None if self.names[side] is None else name_array(self.names[side]) for side in ("users", "items")
-        )  # type: ignore[arg-type]
+        names = [None if found is None else name_array(found) for found in self.names.values()]
         return Interactions(self.arrays["train.indptr"], self.arrays["train.items"], self.num_items, *names)
 
     @cached_property

@@ -1,0 +1,87 @@
+"""A fitted or trained index from Python, without Hydra, a folder or a tracker."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from l2q import settings
+from l2q.data.splits import split
+from l2q.errors import L2QError
+from l2q.fitted import Fitted
+from l2q.interactions import Interactions
+from l2q.learning import memory
+from l2q.learning.configuration import check_model, hashed
+from l2q.learning.run import closed_form
+from l2q.learning.training import Training
+from l2q.retrieval.named import Index
+
+
+def fit(
+    train: Interactions,
+    model: str = "l2q_plus",
+    /,
+    *,
+    bits: int | None = None,
+    seed: int = 0,
+    protocol: str = "final",
+    new_users: bool = True,
+    **changes: Any,
+) -> Index:
+    """An index of all users and items of ``train``, by any model of ``conf/model``.
+
+    ``bits`` are those of a row, without its scales; a model of several layers shares them out, and float models have
+    none. ``protocol`` "final" takes all of train and, of a model that is trained, all its epochs; "holdout" keeps a
+    tenth of train back and takes the epoch that is best on it. ``new_users`` keeps what codes of later users are fitted
+    to (``l2q_plus``). ``changes`` are settings as ``conf/`` has them, groups as mappings.
+
+    The same settings give the same index as ``train.py``, where the train part is the same. Raises L2QError for an
+    unknown model or setting, and for a value out of range.
+
+        index = l2q.fit(train, "l2q_plus", bits=256)
+        index = l2q.fit(train, "l2q_anl", epochs=20, learning_rate=0.01, model={"num_layers": 3})
+    """
+    memory.prepare()
+    chosen = {group: changes.pop(group) for group in settings.GROUPS if isinstance(changes.get(group), str)}
+    groups = {"model": model, "protocol": protocol} | chosen
+    config = settings.compose(changes | {"seed": seed}, **groups)
+    config["eval"]["ks"] = []  # the deciding cut-off alone is measured
+    if bits is not None:
+        _share_out(config, bits)
+    check_model(config)
+    fitted = closed_form(config)
+    if fitted is not None:
+        return _index(fitted.fit(train, seed), train, config, new_users)
+    held = config["protocol"]
+    rest, val = train, None
+    if held["name"] == "holdout":
+        rest, val = split(train, held["split"], fraction=held["fraction"], seed=held["split_seed"])
+        if not len(val):
+            raise L2QError("no user has enough items for a validation part; use protocol='final'")
+    with tempfile.TemporaryDirectory() as folder:
+        return _index(Training(config, rest, val, Path(folder))(), train, config, new_users)
+
+
+def _index(found: Any, train: Interactions, config: Mapping[str, Any], new_users: bool) -> Index:
+    side = found.filter_side if isinstance(found, Fitted) and new_users else None
+    return Index.of(found.representations, train, config_hash=hashed(config), filter_side=side)
+
+
+def _share_out(config: dict[str, Any], bits: int) -> None:
+    """``bits`` of a row as the model's own option."""
+    model, name = config["model"], config["model"]["name"]
+    if "bits" in model:
+        model["bits"] = bits
+        return
+    if "Identity" in model.get("quantizer", {}).get("_target_", "Identity"):
+        width = "dim" if "dim" in model else "embedding_dim"
+        advice = f"; model={{{width!r}: 64}} sets its width" if width in model else ""
+        raise L2QError(f"bits={bits}: {name} keeps floats{advice}")
+    segments = 1 if model["combination"] == "mean" else model["num_layers"] + 1
+    if not isinstance(bits, int) or bits < segments or bits % segments:
+        raise L2QError(
+            f"bits={bits}: {name} shares them out among {segments} layers; give a multiple of {segments}"
+        )
+    model["embedding_dim"] = bits // segments
