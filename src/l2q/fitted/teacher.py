@@ -22,7 +22,7 @@ from torch.nn.functional import embedding, normalize
 from l2q.fitted.baselines import spectral
 from l2q.fitted.filter import FilterScores, SpectralFilter
 from l2q.interactions import Interactions
-from l2q.kernels.top_lists import top_items
+from l2q.kernels.selection import top_items
 from l2q.options import Count, NotNegative, Positive, Whole, options
 from l2q.progress import Progress
 from l2q.representations import Rows

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from numba import njit, prange
 from scipy import sparse
 
 from l2q.interactions import Interactions
+from l2q.kernels.selection import top_items
 from l2q.progress import Progress
 
 MEASURED = 64  # of the lists that the teacher is measured by: the cut-offs, and what validation items leave
@@ -61,61 +61,3 @@ def heads(lists: sparse.csr_array, length: int) -> sparse.csr_array:
     indptr = np.concatenate(([0], np.cumsum(lengths))).astype(lists.indptr.dtype)
     kept = np.arange(indptr[-1]) + np.repeat(lists.indptr[:-1] - indptr[:-1], lengths)
     return sparse.csr_array((lists.data[kept], lists.indices[kept], indptr), shape=lists.shape)
-
-
-def top_items(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids (n, k) int32 and values (n, k) of the k largest of each row, largest first, lower id first among
-    equals; -1 and -inf where a row has fewer above -inf. A heap that few entries enter: one comparison for
-    each score."""
-    items = np.empty((len(scores), k), dtype=np.int32)
-    values = np.empty((len(scores), k), dtype=scores.dtype)
-    _top_items(scores, items, values)
-    return items, values
-
-
-@njit(inline="always")
-def _before(value, item, other_value, other_item):
-    return value > other_value or (value == other_value and item < other_item)
-
-
-@njit(cache=True)
-def _sink(values, items, size, value, item):
-    """Puts (value, item) at the root of a heap whose root is its worst entry."""
-    place = 0
-    while True:
-        child = 2 * place + 1
-        if child >= size:
-            break
-        if child + 1 < size and _before(values[child], items[child], values[child + 1], items[child + 1]):
-            child += 1
-        if not _before(value, item, values[child], items[child]):
-            break
-        values[place], items[place] = values[child], items[child]
-        place = child
-    values[place], items[place] = value, item
-
-
-@njit(inline="always")
-def offer(values, items, scores, first):
-    """Items first, first + 1, ... with their ``scores`` to a row's heap of best (values, items), which starts
-    as -inf and -1; ids come in ascending order over all calls."""
-    for place in range(len(scores)):
-        if scores[place] > values[0]:  # an equal one is behind: its id is higher
-            _sink(values, items, len(values), scores[place], np.int32(first + place))
-
-
-@njit(cache=True)
-def sort_heap(values, items):
-    """Best first."""
-    for size in range(len(values) - 1, 0, -1):  # the worst leaves the heap for the place behind it
-        value, item = values[0], items[0]
-        _sink(values, items, size, values[size], items[size])
-        values[size], items[size] = value, item
-
-
-@njit(parallel=True, cache=True)
-def _top_items(scores, items, values):
-    for row in prange(len(scores)):
-        values[row], items[row] = -np.inf, -1
-        offer(values[row], items[row], scores[row], 0)
-        sort_heap(values[row], items[row])

@@ -17,7 +17,7 @@ import numpy as np
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
 from l2q.kernels import packed as kernels
-from l2q.kernels import packing
+from l2q.kernels import packing, selection
 from l2q.representations import Representations, Rows
 
 _TILE = 4096  # items of a tile
@@ -105,6 +105,7 @@ class DenseIndex:
                 some, scaled, factors, np.ascontiguousarray(self._item_scales[:, tile]), first, next_excluded,
                 excluded.indptr[rows + 1], excluded.items, scores, items,
             )  # fmt: skip
+        selection.sort_heaps(scores, items)
 
 
 def _matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
@@ -121,14 +122,12 @@ def _matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
 def _rank(
     products, scaled, factors, item_scales, first_item, next_excluded, excluded_ends, excluded, scores, items
 ):
-    """The k best of each row of ``products``, a tile of items from ``first_item`` on, into ``scores`` and ``items``,
-    which hold the best of the tiles before it, at first -inf and -1. ``next_excluded`` is where the excluded items
-    of each query go on, and is moved.
+    """Offers a tile of items, from ``first_item`` on, to the heap of each query (row of ``scores`` and ``items``).
 
-    Items come in ascending order and replace only a strictly smaller score: the lower id wins a tie.
+    ``products`` (segments, queries, items of the tile) are overwritten. ``next_excluded`` (queries,) is where each
+    query's excluded items go on, and is moved behind the tile.
     """
     segments, num_queries, num_items = products.shape
-    k = scores.shape[1]
     for query in numba.prange(num_queries):
         total = products[0, query]
         if scaled:
@@ -144,25 +143,7 @@ def _rank(
             total[excluded[place] - first_item] = -np.inf
             place += 1
         next_excluded[query] = place
-        best, best_items = scores[query], items[query]
-        worst = best[k - 1]
-        for first in range(0, num_items, 64):
-            block = total[first : first + 64]
-            if len(block) == 64:  # a fixed length for the vector units: few blocks hold a better score
-                better = np.int32(0)
-                for place in range(64):
-                    better += np.int32(block[place] > worst)
-                if better == 0:
-                    continue
-            for item in range(len(block)):
-                score = block[item]
-                if score > worst:
-                    place = k - 1
-                    while place > 0 and score > best[place - 1]:
-                        best[place], best_items[place] = best[place - 1], best_items[place - 1]
-                        place -= 1
-                    best[place], best_items[place] = score, first_item + first + item
-                    worst = best[k - 1]
+        selection.offer(total, first_item, scores[query], items[query])
 
 
 class PackedIndex:

@@ -1,18 +1,14 @@
-"""Truncated SVD, the graph filter and rotations, against dense linear algebra on small graphs."""
+"""The spectral model and the graph filter, against dense linear algebra on small graphs."""
 
 import numpy as np
 import pytest
-from scipy import sparse
 
 import l2q.fitted.filter
-from l2q.errors import L2QError
 from l2q.fitted.baselines import spectral
 from l2q.fitted.filter import FilterScores, SpectralFilter
 from l2q.fitted.teacher import TeacherScores
 from l2q.interactions import Interactions, normalize
-from l2q.kernels.rotations import itq, random_rotation
-from l2q.kernels.svd import truncated_svd
-from l2q.kernels.top_lists import heads, top_items, top_lists, user_blocks
+from l2q.kernels.top_lists import heads
 
 
 def graph(num_users=60, num_items=45, density=0.2, seed=0) -> Interactions:
@@ -40,38 +36,6 @@ def test_spectral_start_equals_a_dense_svd(shape):
     np.testing.assert_allclose(users @ items.T, (U[:, :8] * s[:8]) @ V_T[:8], atol=2e-6)
     np.testing.assert_allclose((users**2).sum(axis=0), s[:8], rtol=1e-5)
     assert users.dtype == items.dtype == np.float32
-
-
-def test_svd_is_orthonormal_signed_and_close_where_the_block_is_narrow():
-    train = graph(900, 700, 0.02)
-    U, s, V = truncated_svd(normalize(train), 20, seed=1, power_iterations=12)
-    exact = np.linalg.svd(normalize(train).toarray(), compute_uv=False)[:20]
-    np.testing.assert_allclose(s, exact, rtol=2e-3)
-    assert s[0] == pytest.approx(1, abs=1e-5)  # the normalised adjacency of a connected graph
-    assert np.all(np.diff(s) <= 0)
-    np.testing.assert_allclose(U.T @ U, np.eye(20), atol=5e-6)
-    np.testing.assert_allclose(V.T @ V, np.eye(20), atol=5e-6)
-    np.testing.assert_allclose(normalize(train) @ V, U * s, atol=2e-2)
-    assert np.all(V[np.abs(V).argmax(axis=0), np.arange(20)] > 0)
-
-
-def test_svd_is_seeded_and_checks_its_rank():
-    R_hat = normalize(graph(400, 300, 0.03))
-    first, again, other = (truncated_svd(R_hat, 10, seed) for seed in (3, 3, 4))
-    for a, b in zip(first, again, strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert not np.array_equal(first[0], other[0])
-    with pytest.raises(L2QError, match="rank=301 must lie between 1 and 300"):
-        truncated_svd(R_hat, 301, 0)
-
-
-def test_svd_of_a_matrix_of_lower_rank():
-    train = Interactions.from_pairs([0, 1, 2, 3] * 2, [0, 0, 1, 1, 2, 2, 3, 3], 5, 5)  # two blocks: rank 2
-    U, s, V = truncated_svd(normalize(train), 4, seed=0)
-    np.testing.assert_allclose(s, [1, 1, 0, 0], atol=1e-3)
-    assert np.isfinite(U).all()
-    assert np.isfinite(V).all()
-    np.testing.assert_allclose((U * s) @ V.T, normalize(train).toarray(), atol=1e-5)
 
 
 @pytest.mark.parametrize(("tail", "whole"), [(0.0, False), (0.4, False), (0.4, True)])
@@ -161,78 +125,3 @@ def test_a_user_without_items_is_scored_as_the_mean_of_the_others():
     scores = SpectralFilter(rank=12, tail=0)(train, seed=0)
     rows = np.delete(scores.scores(slice(0, 60)), 5, axis=0)
     np.testing.assert_allclose(scores.scores(slice(5, 6))[0], rows.mean(axis=0), atol=1e-5)
-
-
-def test_top_items_breaks_ties_by_lower_id():
-    items, values = top_items(np.array([[1.0, 3, 3, 2, 3], [-np.inf, 0, -np.inf, 0, -np.inf]]), 3)
-    assert items.tolist() == [[1, 2, 4], [1, 3, -1]]
-    assert values.tolist() == [[3, 3, 3], [0, 0, -np.inf]]
-
-
-def test_top_items_equals_a_stable_sort():
-    scores = np.random.default_rng(0).integers(0, 50, (40, 300)).astype(np.float32)
-    items, values = top_items(scores, 60)
-    expected = np.argsort(-scores, axis=1, kind="stable")[:, :60]
-    np.testing.assert_array_equal(items, expected)
-    np.testing.assert_array_equal(values, np.take_along_axis(scores, expected, axis=1))
-
-
-def test_top_lists_leave_out_what_is_excluded_and_report_progress():
-    scores = np.arange(2100 * 4, dtype=np.float32).reshape(2100, 4)
-    exclude = Interactions.from_pairs([0, 0, 0, 2099], [1, 2, 3, 3], 2100, 4)
-    seen = []
-    lists = top_lists(lambda b: scores[b].copy(), 2100, 4, 2, exclude, lambda *step: seen.append(step))
-    assert lists.indices[lists.indptr[0] : lists.indptr[2]].tolist() == [0, 3, 2]
-    assert lists.indices[lists.indptr[2099] :].tolist() == [2, 1]
-    assert seen == [(1024, 2100, "lists"), (2048, 2100, "lists"), (2100, 2100, "lists")]
-
-
-@pytest.mark.parametrize(
-    ("num_items", "size"),
-    [(0, 1024), (4, 1024), (65_536, 1024), (65_537, 1023), (2_000_000, 33), (2**26, 1), (2**28, 1)],
-)
-def test_a_block_of_scores_takes_at_most_256_mib(num_items, size):
-    blocks = list(user_blocks(2100, num_items))
-    assert blocks[0] == slice(0, size)
-    assert [user for block in blocks for user in range(block.start, block.stop)] == list(range(2100))
-
-
-def test_rotation_leaves_float_scores_unchanged():
-    rng = np.random.default_rng(0)
-    R = random_rotation(32, rng)
-    np.testing.assert_allclose(R.T @ R, np.eye(32), atol=1e-6)
-    users, items = rng.standard_normal((9, 32)), rng.standard_normal((8, 32))
-    np.testing.assert_allclose((users @ R) @ (items @ R).T, users @ items.T, atol=1e-5)
-    np.testing.assert_array_equal(R, random_rotation(32, np.random.default_rng(0)))
-
-
-def test_itq_lowers_the_quantization_error_monotonically():
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((500, 24)) * np.linspace(3, 0.1, 24)
-    errors = []
-    for iterations in range(12):
-        R = itq(X, iterations, rng=np.random.default_rng(1))
-        np.testing.assert_allclose(R.T @ R, np.eye(24), atol=1e-6)
-        errors.append(np.square(np.where(X @ R >= 0, 1, -1) - X @ R).sum())
-    assert np.all(np.diff(errors) <= 0)
-    assert errors[-1] < 0.97 * errors[0]
-
-
-def test_itq_samples_many_rows():
-    X = np.random.default_rng(0).standard_normal((400, 8)).astype(np.float32)
-    R = itq(X, rng=np.random.default_rng(1), samples=100)
-    assert R.dtype == np.float32
-    np.testing.assert_array_equal(R, itq(X, rng=np.random.default_rng(1), samples=100))
-    np.testing.assert_allclose(R.T @ R, np.eye(8), atol=1e-5)
-
-
-def test_heads_are_the_first_entries_of_every_row():
-    lists = sparse.csr_array(
-        (np.arange(7.0), np.array([4, 1, 3, 0, 2, 4, 1]), np.array([0, 3, 3, 4, 7])), shape=(4, 5)
-    )
-    first = heads(lists, 2)
-    assert first.indptr.tolist() == [0, 2, 2, 3, 5]
-    assert first.indices.tolist() == [4, 1, 0, 2, 4]
-    assert first.data.tolist() == [0, 1, 3, 4, 5]
-    assert first.shape == (4, 5)
-    assert heads(lists, 9).indices.tolist() == lists.indices.tolist()
