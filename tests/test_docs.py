@@ -21,6 +21,7 @@ from pyarrow import csv, parquet
 
 import l2q
 from l2q.cli import main
+from l2q.report import markdown, read
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -138,9 +139,13 @@ def composes(words: list[str], extended: set[str]) -> None:
         assert compose("config", overrides)
 
 
-def test_the_figures_of_the_readme_are_those_of_the_stored_results():
-    from l2q.report import markdown, read
+def test_the_ablations_are_those_of_the_stored_runs():
+    page = (ROOT / "docs/results/ablations.md").read_text("utf-8").splitlines()
+    for folder in (ROOT / "outputs/ablations").iterdir():
+        assert {line for line in markdown(read(folder)).splitlines() if line.startswith("|")} <= set(page)
 
+
+def test_the_figures_of_the_readme_are_those_of_the_stored_results():
     readme = (ROOT / "README.md").read_text("utf-8")
     assert len(readme.splitlines()) <= 120
     sets = {"Gowalla": {}, "Yelp2018": {}}
