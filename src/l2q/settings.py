@@ -3,14 +3,15 @@
     settings.compose(model="l2q_anl", epochs=20)["quantizer"]
     settings.preset("model/l2q_plus")["descent"]
 
-A file's first line may say ``# @package _global_`` (its keys stand at the top, not below the name of its group), and
-its ``defaults`` may name other files of its group and override the choice of other groups. That is all of Hydra's
-language that the files of ``conf/`` use, apart from what belongs to the command line.
+A file's first line may say where its keys stand (``# @package _global_``: at the top, not below the name of its group),
+and its ``defaults`` may name other files and override the choice of other groups. That is all of Hydra's language that
+the files of ``conf/`` use, apart from what belongs to the command line.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
@@ -46,9 +47,8 @@ def choices(group: str) -> list[str]:
 def preset(name: str) -> dict[str, Any]:
     """The values of one file, without what its ``defaults`` bring: ``preset("model/l2q_plus")``."""
     group, _, word = name.partition("/")
-    values = OmegaConf.to_container(OmegaConf.create(_read(group, word)[0]))
-    assert isinstance(values, dict)
-    return values.get(group, values)
+    values, _, package = _read(group, word)
+    return values[group] if package == "_global_" else values
 
 
 def defaults() -> dict[str, Any]:
@@ -61,24 +61,25 @@ def compose(changes: Mapping[str, Any] | None = None, **chosen: str) -> dict[str
     every group's file, ``chosen`` by name (``model="lightgcn"``), with ``changes`` merged into it.
 
     Raises L2QError for a name that a group does not have, and for a change of what there is not.
+
+        compose({"epochs": 20, "model": {"num_layers": 3}}, model="l2q_anl")
     """
-    first, defaults = _read("", "config")
-    names = {key: value for entry in defaults if isinstance(entry, dict) for key, value in entry.items()}
-    names = {group: names[group] for group in GROUPS} | chosen
+    first, entries, _ = _read("", "config")
+    names = {key: value for entry in entries if isinstance(entry, dict) for key, value in entry.items()}
+    names |= chosen
     for group in GROUPS:  # a file may choose for other groups, as l2q_anl does; the caller has the last word
-        for entry in _read(group, names[group])[1]:
-            for key, value in entry.items() if isinstance(entry, dict) else ():
-                other = key.removeprefix("override ").lstrip("/").partition("@")[0]
+        for key, value in _entries(_read(group, names[group])[1]):
+            if key.startswith("override "):
+                other = key.removeprefix("override ").lstrip("/")
                 names[other] = chosen.get(other, value)
     merged: Any = OmegaConf.create(first)
     for group in GROUPS:
-        for values in _with_parents(group, names[group]):
+        for values in _with_parts(group, names[group], group, chosen):
             merged = OmegaConf.merge(merged, values)
-    config = OmegaConf.merge(merged, OmegaConf.create(dict(changes or {})))
-    known: Any = OmegaConf.to_container(merged)
     for key in changes or {}:
-        if key not in known:
-            raise L2QError(f"{key}: there is no such option; there are {', '.join(sorted(known))}")
+        if key not in merged:
+            raise L2QError(f"{key}: there is no such option; there are {', '.join(sorted(merged))}")
+    config = OmegaConf.merge(merged, OmegaConf.create(dict(changes or {})))
     found = OmegaConf.to_container(config, resolve=True)
     assert isinstance(found, dict)
     return {str(key): value for key, value in found.items()}
@@ -114,20 +115,35 @@ def locate(target: str) -> Any:
         raise L2QError(f"_target_={target} cannot be found: {error}") from error
 
 
-def _read(group: str, name: str) -> tuple[dict[str, Any], list[Any]]:
-    """A file's values as they stand below the top, and its ``defaults``."""
+def _read(group: str, name: str) -> tuple[dict[str, Any], list[Any], str | None]:
+    """A file's values, its ``defaults``, and the package that its first line names."""
     path = folder() / group / f"{name}.yaml"
     if not path.is_file():
         raise L2QError(f"{group}={name} is unknown; use {', '.join(choices(group))}")
     values: Any = OmegaConf.to_container(OmegaConf.load(path))
-    defaults = values.pop("defaults", [])
     values.pop("hydra", None)
-    lifted = not group or path.read_text("utf-8").startswith("# @package _global_")
-    return (values if lifted else {group: values}), defaults
+    package = re.match(r"# @package (\S+)", path.read_text("utf-8"))
+    return values, values.pop("defaults", []), package[1] if package else None
 
 
-def _with_parents(group: str, name: str) -> list[dict[str, Any]]:
-    """A file's values behind those of the files of its group that it builds on."""
-    values, defaults = _read(group, name)
-    parents = [entry for entry in defaults if isinstance(entry, str) and entry != "_self_"]
-    return [found for parent in parents for found in _with_parents(group, parent)] + [values]
+def _entries(defaults: list[Any]) -> list[tuple[str, str]]:
+    """The ``group: name`` of a file's defaults, in order."""
+    return [pair for entry in defaults if isinstance(entry, dict) for pair in entry.items()]
+
+
+def _with_parts(group: str, name: str, package: str, chosen: Mapping[str, str]) -> list[dict[str, Any]]:
+    """A file's values at the place of its package, behind those of the files that it builds on."""
+    values, defaults, own = _read(group, name)
+    package = "" if own == "_global_" else own or package
+    found = []
+    for entry in defaults:
+        if isinstance(entry, str) and entry != "_self_":
+            found += _with_parts(group, entry, package, chosen)
+        for key, value in entry.items() if isinstance(entry, dict) else ():
+            if not key.startswith("override "):
+                other, _, inner = key.lstrip("/").partition("@")
+                place = ".".join(filter(None, [package, inner or other]))
+                found += _with_parts(other, value if inner else chosen.get(other, value), place, chosen)
+    for part in reversed(package.split(".") if package else []):
+        values = {part: values}
+    return [*found, values]

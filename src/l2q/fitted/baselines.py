@@ -15,6 +15,8 @@ from l2q.representations import Representations
 class Popularity:
     """score(u, i) = degree of i, for every user: rows of one column."""
 
+    name: str
+
     def fit(self, train: Interactions, seed: int) -> Fitted:
         users = np.ones((train.num_users, 1), np.float32)
         items = train.item_degrees.astype(np.float32)[:, None]
@@ -27,6 +29,7 @@ class Spectral:
     best approximation of R_hat = D_u^-gamma_user R D_i^-gamma_item of that rank. A width beyond the rank of the data
     is filled up with zeros."""
 
+    name: str
     dim: Count
     gamma_user: float
     gamma_item: float

@@ -30,6 +30,7 @@ class L2QPlus:
     cannot change a ranking.
     """
 
+    name: str
     bits: Annotated[int, Ge(1), Le(MOST_BITS)]
     filter: SpectralFilter | None
     embeddings: CosineEmbeddings

@@ -28,7 +28,7 @@ log = logging.getLogger("l2q")
 
 def closed_form(config: Mapping[str, Any]) -> FittedModel | None:
     """The model of a configuration, where it is fitted rather than trained: one whose class has a ``fit``."""
-    values = {key: value for key, value in config["model"].items() if key != "name"}
+    values = config["model"]
     if "_target_" not in values:
         return None
     model = settings.build(values, "model")

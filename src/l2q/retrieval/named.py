@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from l2q.fitted.new_users import FilterSide
 
 MOST_NAMES_COMPARED = 200_000  # comparing more for a suggestion takes longer than a reader waits
-
+FEW_NAMES = 16  # are searched for one by one; of more, all names are numbered once
 
 Name = str | int | np.integer
 
@@ -135,11 +135,11 @@ class Index:
             raise L2QError("recommend takes users of the index, or the items of a new user: give one of them")
         if users is not None:
             one = _is_name(users)
-            rows = np.array([self.row("users", name) for name in ([users] if one else users)], np.int64)
+            rows = np.array(self._row_numbers("users", [users] if one else users), np.int64)
             found = self.search(rows, self._most(k), self.exclude)
         else:
             one = all(map(_is_name, items))
-            lists = [[self.row("items", name) for name in names] for names in ([items] if one else items)]
+            lists = [self._row_numbers("items", names) for names in ([items] if one else items)]
             lengths = [len(owned) for owned in lists]
             queries = self.fold_in(lists)
             exclude = Interactions.from_pairs(
@@ -161,8 +161,8 @@ class Index:
         """
         one = _is_name(items)
         rankings = [
-            self._ranking(*similar_items(self.index, self.row("items", name), self._most(k)))
-            for name in ([items] if one else items)
+            self._ranking(*similar_items(self.index, row, self._most(k)))
+            for row in self._row_numbers("items", [items] if one else items)
         ]
         return rankings[0] if one else rankings
 
@@ -245,23 +245,27 @@ class Index:
     def item_rows(self, items: np.ndarray) -> Rows:
         return self.index.item_rows(items)
 
-    def row(self, side: str, name: str | int) -> int:
+    def row(self, side: str, name: Name) -> int:
         """The row of a name, of "users" or "items"; the first where several have it. Raises L2QError for none."""
-        known = self._rows_by_name[side]
-        if (row := known.get(str(name))) is None:
-            names = self.user_names if side == "users" else self.item_names
-            near = difflib.get_close_matches(str(name), names[:MOST_NAMES_COMPARED], n=3)
-            hint = f"; near it: {', '.join(near)}" if near else ""
-            raise L2QError(f"no {side[:-1]} is named {str(name)!r} among {len(names):,}{hint}")
-        return row
+        return self._row_numbers(side, [name])[0]
+
+    def _row_numbers(self, side: str, wanted: Sequence[Name]) -> list[int]:
+        names = self.user_names if side == "users" else self.item_names
+        try:
+            if len(wanted) > FEW_NAMES or side in self._numbers:
+                known = self._numbers.setdefault(side, _numbered(names))
+                return [known[str(name)] for name in wanted]
+            return [names.index(str(name)) for name in wanted]
+        except (KeyError, ValueError):
+            name = next(str(name) for name in wanted if str(name) not in names)
+        near = difflib.get_close_matches(name, names[:MOST_NAMES_COMPARED], n=3)
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        raise L2QError(f"no {side[:-1]} is named {name!r} among {len(names):,}{hint}")
 
     @cached_property
-    def _rows_by_name(self) -> dict[str, dict[str, int]]:
-        sides = {"users": self.user_names, "items": self.item_names}
-        # from the end, so that of equal names the first row stays
-        return {
-            side: {names[row]: row for row in range(len(names) - 1, -1, -1)} for side, names in sides.items()
-        }
+    def _numbers(self) -> dict[str, dict[str, int]]:
+        """Rows by name, of a side once many names of it are asked for: it takes as long as twenty searches."""
+        return {}
 
     def _most(self, k: int) -> int:
         return min(k, self.num_items)
@@ -282,3 +286,8 @@ class Index:
         return Rows(
             packing.unpack(values, self.dims) if values.dtype == np.uint8 else values, self._scales(side)
         )
+
+
+def _numbered(names: Sequence[str]) -> dict[str, int]:
+    # from the end, so that of equal names the first row stays
+    return {names[row]: row for row in range(len(names) - 1, -1, -1)}
