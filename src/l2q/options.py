@@ -18,13 +18,12 @@ import types
 import typing
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform
 
 import pydantic
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, ValidationError, validate_call
 from pydantic_core import PydanticCustomError, core_schema
-from typing_extensions import dataclass_transform
 
 from l2q.errors import L2QError
 
@@ -159,7 +158,7 @@ def rule(annotation: Any) -> str:
 
 
 def _range(bounds: tuple[Any, ...]) -> str:
-    words = {Ge: "of at least {ge:g}", Gt: "above {gt:g}", Le: "of at most {le:g}", Lt: "below {lt:g}"}
+    words = {Ge: "of at least {ge}", Gt: "above {gt}", Le: "of at most {le}", Lt: "below {lt}"}
     limits = [bound for bound in bounds if type(bound) in words]
     shown = [
         words[type(bound)].format(**dataclasses.asdict(bound))

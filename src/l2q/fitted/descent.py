@@ -50,11 +50,11 @@ _ROWS = 4096  # rows whose products with G are at hand at once
 class CoordinateDescent:
     """Options of the fit. ``rounds`` of both sides first; then ``intruder_rounds`` times: the ``intruders``
     best items by the codes themselves join each user's list where they are not on it, and a round follows. Short
-    lists and many such rounds keep more than long lists and few (docs/results.md): a list's items are held in
+    lists and many such rounds keep more than long lists and few (docs/results/l2q-plus.md): a list's items are held in
     place from both sides, all others only once they rise too high.
 
     ``weight`` None is N / (4 L) for lists of L: one then weighs a quarter of what the whole catalogue of N items
-    does. A fixed weight costs codes of small catalogues up to a fifth of Recall@20 (docs/results.md)."""
+    does. A fixed weight costs codes of small catalogues up to a fifth of Recall@20 (docs/results/l2q-plus.md)."""
 
     weight: NotNegative | None
     rounds: Count

@@ -3,7 +3,7 @@
     r_hat = n^-gamma_user R_new D_i^-gamma_item        U_new = r_hat V diag(1 / s)        (fold-in of the SVD)
 
 take the place of R_hat and U in the filter's scores; the tail goes over the known users, R_hat_new R_hat^T R_hat.
-float16 costs nothing; columns of V left out do (docs/results.md).
+float16 costs nothing; columns of V left out do (docs/results/new-users.md).
 
 Source of the fold-in: Deerwester et al., "Indexing by latent semantic analysis", JASIS 1990.
 """

@@ -3,7 +3,7 @@
     S = S_filter / |S_filter| + weight E / |E|,    E_ui = exp(cos(x_u, y_i) / (2 temperature)),    norms by user
 
 The filter knows what follows from the interactions at once, the embeddings what a loss that ranks can learn from
-them; each is better than the other for many users, and together they are better than both (docs/results.md).
+them; each is better than the other for many users, and together they are better than both (docs/results/l2q-plus.md).
 """
 
 from __future__ import annotations

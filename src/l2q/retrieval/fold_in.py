@@ -59,7 +59,7 @@ class FoldIn:
 
     p = s - 1 where segments are layers. Layer 0 is an embedding of its own, which a new user lacks: it is
     put where its items are, p = 0, as is the only segment of other models. That ranks better than leaving
-    layer 0 out of the score (docs/results.md).
+    layer 0 out of the score (docs/results/new-users.md).
 
     W_s takes the known users' x^(s) to their own A_u^(s) by least squares, held near c O_s:
 
