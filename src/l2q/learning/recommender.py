@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from l2q.errors import L2QError
 from l2q.models.encoder import Encoder
 
+VERSION = 1  # of the format of checkpoints
+
 
 class Recommender(pl.LightningModule):
     """Trains ``encoder`` on triplets.
@@ -101,6 +103,7 @@ class Recommender(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["l2q"] = self.identity | self.training_options
+        checkpoint["l2q_version"] = VERSION
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         _check(checkpoint, self.identity | self.training_options)
@@ -122,6 +125,11 @@ def read_checkpoint(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
 def _check(checkpoint: dict[str, Any], expected: dict[str, Any]) -> None:
     if "l2q" not in checkpoint:
         raise L2QError("ckpt_path: the file is no checkpoint of this project")
+    if (version := checkpoint.get("l2q_version", 1)) != VERSION:  # the first ones did not say theirs
+        raise L2QError(
+            f"ckpt_path: the checkpoint has format version {version}, this l2q reads version {VERSION}; go on with the "
+            "l2q that wrote it, or train anew"
+        )
     found = checkpoint["l2q"]
     groups = {key.partition(".")[0] for key in expected}
     # an option that the checkpoint alone was given differs, too
