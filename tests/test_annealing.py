@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from presets import annealing as option
+from presets import quantizer as quantizer_of
 
 from l2q.errors import L2QError
-from l2q.models.annealing import Annealing
-from l2q.models.quantizers import Quantizer
+from l2q.models.annealing import CURVES
 
 CONF = Path(__file__).parents[1] / "conf" / "annealing"
 OPTIONS = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -24,12 +24,6 @@ EXPECTED = {
     "guidance": ([0, 0.25, 0.5, 0.75, 1], "guidance"),
     "two_phase": ([0, 0, 1, 1, 1], "tanh"),
 }
-
-
-def option(name, **changes):
-    resolved = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"), resolve=True)
-    assert resolved.pop("_target_") == "l2q.models.annealing.Annealing"
-    return Annealing(**(resolved | changes))
 
 
 def test_every_option_has_its_line_here():
@@ -60,7 +54,7 @@ def test_the_curve_rises_and_ends_at_exactly_one(name):
 def test_outputs_are_the_floats_at_strength_zero_and_the_codes_at_the_end(name):
     annealing = option(name)
     x = torch.randn(40, 8, generator=torch.Generator().manual_seed(3))
-    quantizer = Quantizer(estimator="clipped", scales="row", relaxation=annealing.relaxation)
+    quantizer = quantizer_of(estimator="clipped", scales="row", relaxation=annealing.relaxation)
     codes, scales = quantizer.encode(x)
     for progress, expected in ((0, codes * scales if name == "none" else x), (1, codes * scales)):
         quantizer.strength = annealing.strength(progress)
@@ -97,3 +91,14 @@ def test_parameters_move_their_curves():
 def test_a_bad_value_is_one_clear_line(name, value):
     with pytest.raises(L2QError, match=rf"^annealing\.{name}={value} must be [^\n]+$"):
         option("linear", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("curve", "parameter"), [(curve, name) for curve, (_, names) in CURVES.items() for name in names]
+)
+def test_a_curve_asks_for_its_parameters(curve, parameter):
+    given = {"hold": 0.25, "minimum": 0.01, "stages": 10, "switch": 0.5, parameter: None}
+    with pytest.raises(
+        L2QError, match=rf"^annealing\.{parameter} is not given; annealing\.curve={curve} needs it$"
+    ):
+        option("linear", curve=curve, **given)

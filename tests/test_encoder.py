@@ -5,16 +5,15 @@ import copy
 import numpy as np
 import pytest
 import torch
+from presets import bpr, normal
+from presets import quantizer as quantizer_of
 
 from l2q.errors import L2QError
-from l2q.fitted.baselines import Popularity
 from l2q.interactions import Interactions
 from l2q.learning.recommender import Recommender
 from l2q.models.encoder import Encoder
 from l2q.models.graph import Graph, Propagation
-from l2q.models.initialization import Normal
-from l2q.models.losses import BPR
-from l2q.models.quantizers import Identity, Quantizer
+from l2q.models.quantizers import Identity
 from l2q.retrieval.index import DenseIndex
 
 
@@ -25,13 +24,13 @@ def train() -> Interactions:
 
 
 def encoder_of(train: Interactions, quantizer=None, **options) -> Encoder:
-    options = {"embedding_dim": 8, "num_layers": 2, **options}
+    usual = {"embedding_dim": 8, "num_layers": 2, "combination": "concat", "transform": "identity"}
     return Encoder(
         train,
         Propagation(Graph.from_interactions(train)),
         quantizer or Identity(),
-        Normal(),
-        **options,
+        normal(),
+        **usual | options,
     )
 
 
@@ -68,7 +67,7 @@ def test_mean_and_concat_are_the_dense_layers(train):
 
 @pytest.mark.parametrize(("combination", "residual"), [("mean", 0), ("concat", 0), ("concat", 0.5)])
 def test_the_rows_of_a_batch_give_the_same_values_and_gradients(train, combination, residual):
-    quantizer = Quantizer("clipped", normalize=True, clip=2.5, scales="row")
+    quantizer = quantizer_of(estimator="clipped", normalize=True, clip=2.5, scales="row")
     encoder = encoder_of(train, quantizer, combination=combination, residual=residual)
     encoder.quantizer.strength = 0.5
     nodes = torch.tensor([0, 3, 7, 21, 30])
@@ -113,7 +112,7 @@ def test_a_seed_fixes_the_start_and_the_rotations(train, transform):
 
 
 def test_scales_beyond_their_type_are_named(train):
-    encoder = encoder_of(train, Quantizer(scales="row", scale_dtype="float16"))
+    encoder = encoder_of(train, quantizer_of(scales="row", scale_dtype="float16"))
     encoder.encode()
     with torch.no_grad():
         encoder.embeddings *= 1e8
@@ -122,7 +121,7 @@ def test_scales_beyond_their_type_are_named(train):
 
 
 def test_annealing_leads_from_the_float_scores_to_the_exported_codes(train):
-    encoder = encoder_of(train, Quantizer(scales="row"))
+    encoder = encoder_of(train, quantizer_of(scales="row"))
     floats = encoder_of(train)
     encoder.quantizer.strength = 0.0
     assert torch.equal(encoder(), floats())
@@ -139,7 +138,7 @@ def test_annealing_leads_from_the_float_scores_to_the_exported_codes(train):
 
 
 def test_evaluation_is_hard_whatever_the_strength(train):
-    encoder = encoder_of(train, Quantizer(scales="row"))
+    encoder = encoder_of(train, quantizer_of(scales="row"))
     encoder.quantizer.strength = 0.0
     soft = encoder.encode()
     encoder.quantizer.strength = 1.0
@@ -150,24 +149,10 @@ def test_evaluation_is_hard_whatever_the_strength(train):
 
 
 def test_a_single_segment_needs_no_user_scale(train):
-    rows = encoder_of(train, Quantizer(scales="row", scale_dtype="float16"), combination="mean").encode()
+    rows = encoder_of(train, quantizer_of(scales="row", scale_dtype="float16"), combination="mean").encode()
     assert rows.users.scales is None
     assert rows.scale_dtype == "float16"
     np.testing.assert_array_equal(rows.items.scales, rows.items.scales.astype(np.float16).astype(np.float32))
-
-
-def test_popularity_ranks_by_degree(train):
-    encoder = Encoder(
-        train,
-        Propagation(Graph.from_interactions(train)),
-        Identity(),
-        Popularity(),
-        embedding_dim=1,
-        num_layers=0,
-    )
-    _, items = DenseIndex(encoder.encode()).search(np.array([0, 5]), 15)
-    expected = np.lexsort((np.arange(15), -train.item_degrees))
-    np.testing.assert_array_equal(items, [expected, expected])
 
 
 def test_the_checkerboard_is_learned_perfectly():
@@ -177,9 +162,9 @@ def test_the_checkerboard_is_learned_perfectly():
     held_out = items == (users + 2) % 20
     train = Interactions.from_pairs(users[same & ~held_out], items[same & ~held_out], 20, 20)
     encoder = encoder_of(
-        train, Quantizer("clipped", normalize=True, clip=2.5, scales="row"), embedding_dim=32
+        train, quantizer_of(estimator="clipped", normalize=True, clip=2.5, scales="row"), embedding_dim=32
     )
-    objective = BPR(l2=0)
+    objective = bpr(l2=0)
     adam = torch.optim.Adam(encoder.parameters(), lr=0.02)
     rng = np.random.default_rng(0)
     for step in range(60):
@@ -199,7 +184,7 @@ def test_the_checkerboard_is_learned_perfectly():
 
 
 def test_the_graph_stays_out_of_checkpoints_and_copies(train):
-    encoder = encoder_of(train, Quantizer())
+    encoder = encoder_of(train, quantizer_of())
     assert set(encoder.state_dict()) == {"embeddings"}
     assert torch.equal(copy.deepcopy(encoder)(), encoder())
 
@@ -227,10 +212,12 @@ def test_learned_layer_weights_start_as_the_fixed_ones(train, combination):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"combination": "sum"}, "combination=sum"),
-        ({"transform": "shear"}, "transform=shear"),
-        ({"layer_weights": [1.0]}, "needs 3"),
-        ({"layer_weights": "fixed"}, "or learned"),
+        ({"combination": "sum"}, "model.combination=sum must be one of mean, concat"),
+        ({"transform": "shear"}, "model.transform=shear must be one of identity, rotation, itq, learned"),
+        ({"layer_weights": [1.0]}, "model.layer_weights has 1 values; num_layers=2 needs 3"),
+        ({"layer_weights": "fixed"}, "model.layer_weights=fixed must be a list, .* or learned or null"),
+        ({"embedding_dim": 0}, "model.embedding_dim=0 must be a whole number of at least 1"),
+        ({"num_layers": -1}, "model.num_layers=-1 must be a whole number of at least 0"),
     ],
 )
 def test_unknown_options_are_named(train, options, words):
@@ -251,7 +238,7 @@ def test_an_epoch_equals_pytorch_geometrics_lightgcn(train, size, some):
         peer.embedding.weight.copy_(start)
     pairs = np.stack([train.users, train.items + m]).astype(np.int64)
     edges = torch.from_numpy(np.concatenate([pairs, pairs[::-1]], axis=1))
-    recommender = Recommender(encoder, BPR(l2=0.1), learning_rate=1e-2)
+    recommender = Recommender(encoder, bpr(l2=0.1), learning_rate=1e-2)
     recommender.log = lambda *args, **options: None
     ours, theirs = (torch.optim.Adam(module.parameters(), lr=1e-2) for module in (encoder, peer))
     rng = np.random.default_rng(0)
@@ -284,7 +271,7 @@ def test_an_epoch_equals_pytorch_geometrics_lightgcn(train, size, some):
 def test_a_step_takes_the_hardest_of_a_pairs_candidates(train, size, some):
     """The loss of rows alone and of all rows is the plain formula's."""
     encoder = encoder_of(train, combination="mean")
-    recommender = Recommender(encoder, BPR(l2=0.1, candidates=3), learning_rate=1e-2)
+    recommender = Recommender(encoder, bpr(l2=0.1, candidates=3), learning_rate=1e-2)
     recommender.log = lambda *args, **options: None
     rng = np.random.default_rng(1)
     users, positives, negatives = (

@@ -77,9 +77,9 @@ def test_hand_worked():
     exclude = rows([], [0], [1], num_items=4)
     found = evaluate(index, test, (1, 2), exclude)
     assert found.users.tolist() == [0, 1]
-    assert found.hits.tolist() == [[False, True], [True, False]]
-    assert found.relevant.tolist() == [2, 1]
+    assert found.per_user["recall_1"].tolist() == [0.0, 1.0]
     assert found.per_user["recall_2"].tolist() == [0.5, 1.0]
+    assert found.per_user["mrr_2"].tolist() == [0.5, 1.0]
     assert found.metrics == pytest.approx(
         {
             **{"recall_1": 1 / 2, "ndcg_1": 1 / 2, "precision_1": 1 / 2, "hit_rate_1": 1 / 2, "mrr_1": 1 / 2},
@@ -133,8 +133,9 @@ def test_padding_is_never_a_hit():
     """User 1 has one candidate left. The key of (1, -1) is that of user 0's last item, a test item."""
     index = TableIndex(np.zeros((2, 3)))
     test, exclude = rows([2], [0], num_items=3), rows([], [1, 2], num_items=3)
-    found = evaluate(index, test, [3], exclude)
-    assert found.hits.tolist() == [[False, False, True], [True, False, False]]
+    found = evaluate(index, test, [1, 2, 3], exclude)
+    hits = [found.per_user[f"precision_{k}"] * k for k in (1, 2, 3)]  # hits@K: at rank 3, and at rank 1
+    np.testing.assert_allclose(hits, [[0, 1], [0, 1], [1, 1]])
 
 
 def test_chunks_do_not_change_the_result():
@@ -147,7 +148,9 @@ def test_chunks_do_not_change_the_result():
     whole = evaluate(TableIndex(scores), test, [5], train)
     assert [len(users) for users in index.searched] == [8] * 7  # 0.0025 MiB of 40 scores of 8 bytes
     assert seen == [(done, 56) for done in range(8, 57, 8)]
-    np.testing.assert_array_equal(small.hits, whole.hits)
+    assert small.per_user.keys() == whole.per_user.keys()
+    for name, values in whole.per_user.items():
+        np.testing.assert_array_equal(small.per_user[name], values)
     assert small.metrics == whole.metrics
 
 

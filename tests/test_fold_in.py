@@ -4,20 +4,20 @@ import json
 
 import numpy as np
 import pytest
+from presets import embeddings, l2q_plus
 
 from l2q.cli import main
 from l2q.errors import L2QError
 from l2q.evaluation import evaluate
-from l2q.fitted.descent import CoordinateDescent, Side, half_round
+from l2q.fitted.descent import Side, half_round
 from l2q.fitted.filter import SpectralFilter
-from l2q.fitted.l2q_plus import FittedCodes
 from l2q.fitted.new_users import FilterSide
-from l2q.fitted.teacher import Teacher
 from l2q.interactions import Interactions
 from l2q.representations import Representations, Rows
 from l2q.retrieval.fold_in import FoldIn, HalfRound
 from l2q.retrieval.index import DenseIndex
-from l2q.retrieval.storage import compression, load_index, save_index
+from l2q.retrieval.named import Index
+from l2q.retrieval.storage import compression, load_index
 
 
 def rotation(dim: int, seed: int) -> np.ndarray:
@@ -151,20 +151,13 @@ def test_half_round_finds_for_known_users_what_their_own_codes_find(tmp_path, ca
     both = blocks(rng, per_user=24)
     held_out = rng.random(len(both)) < 0.3
     train, test = both.select(~held_out), both.select(held_out)
-    filter_, descent = SpectralFilter(rank=24), CoordinateDescent(bits=64)
-    start = FittedCodes(Teacher(filter_), descent, length=40)(train, 64, seed=0)
-    users, items = start
-    scales = np.abs(items).mean(axis=1, keepdims=True)
-    representations = Representations(
-        Rows(users.astype(np.int8)),
-        Rows(np.where(items >= 0, 1, -1).astype(np.int8), scales),
-        (64,),
-        np.ones(1, np.float32),
-        "float16",
-    )
+    model = l2q_plus(bits=64, filter={"rank": 24}, embeddings=embeddings(weight=0.0), length=40)
+    found = model.fit(train, seed=0)
+    representations, side = found.representations, found.filter_side
+    scales = representations.items.scales
     capsys.readouterr()
-    plain = save_index(tmp_path / "plain", representations, train)
-    folder = save_index(tmp_path / "index", representations, train, filter_side=start.filter_side)
+    plain = Index.of(representations, train).save(tmp_path / "plain")
+    folder = Index.of(representations, train, filter_side=side).save(tmp_path / "index")
     assert compression(folder) == compression(plain)
     assert main(["info", "--index", str(folder), "--json"]) == 0
     header = 128  # of an .npy file
@@ -177,18 +170,17 @@ def test_half_round_finds_for_known_users_what_their_own_codes_find(tmp_path, ca
     assert rows.binary
     own, folded = (
         evaluate(
-            DenseIndex(Representations(side, representations.items, (64,), np.ones(1, np.float32))),
+            DenseIndex(Representations(queries, representations.items, (64,), np.ones(1, np.float32))),
             test,
             (20,),
             train,
         ).metrics["recall_20"]
-        for side in (representations.users, rows)
+        for queries in (representations.users, rows)
     )
     assert own > 4 * 20 / train.num_items
     assert folded > 0.97 * own
 
     # the same codes as by a half-round of all rows at once, from the same start
-    side = start.filter_side
     (X, Y), lists = side.scores(train, train).lists(train, 40)
     A = representations.items.values * scales
     gram = A.T @ A

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from presets import bpr, normal, sampled_softmax
+from presets import quantizer as quantizer_of
 
 from l2q.interactions import Interactions
 from l2q.learning.recommender import Recommender
 from l2q.models.encoder import Encoder
 from l2q.models.graph import Graph, Propagation
-from l2q.models.initialization import Normal
-from l2q.models.losses import BPR, SampledSoftmax
-from l2q.models.quantizers import Identity, Quantizer
+from l2q.models.quantizers import Identity
 from l2q.retrieval.storage import load_index
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -23,14 +23,20 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an 
 ROOT = Path(__file__).parents[1]
 QUANTIZERS = {
     "lightgcn": (Identity, {"combination": "mean"}),
-    "tanh": (lambda: Quantizer("tanh", scales="row", normalize=True), {"transform": "rotation"}),
-    "l2q_anl": (lambda: Quantizer("clipped", scales="row", normalize=True), {"transform": "learned"}),
+    "tanh": (
+        lambda: quantizer_of(estimator="tanh", scales="row", normalize=True),
+        {"transform": "rotation"},
+    ),
+    "l2q_anl": (
+        lambda: quantizer_of(estimator="clipped", scales="row", normalize=True),
+        {"transform": "learned"},
+    ),
 }
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])
 @pytest.mark.parametrize("name", QUANTIZERS)
-@pytest.mark.parametrize("objective", [BPR, SampledSoftmax])
+@pytest.mark.parametrize("objective", [bpr, sampled_softmax])
 @pytest.mark.parametrize("batch", [20, 400], ids=["rows", "all"])
 def test_a_step_has_the_loss_and_the_gradients_of_the_cpu(objective, name, strength, batch):
     rng = np.random.default_rng(3)
@@ -45,9 +51,9 @@ def test_a_step_has_the_loss_and_the_gradients_of_the_cpu(objective, name, stren
             train,
             Propagation(Graph.from_interactions(train)),
             quantizer,
-            Normal(),
-            embedding_dim=48,
-            **options,
+            normal(),
+            **{"embedding_dim": 48, "num_layers": 2, "combination": "concat", "transform": "identity"}
+            | options,
         )
         recommender = Recommender(encoder, objective(), learning_rate=0.01).to(device)
         recommender.log = lambda *_, **__: None

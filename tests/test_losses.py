@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import presets
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -125,14 +126,14 @@ def test_sampled_softmax_objective_is_its_formula(tables):
 def test_a_row_without_a_foreign_negative_costs_nothing(tables):
     leaves, _ = tables
     only = torch.tensor([4])
-    loss = SampledSoftmax(l2=0.0)(*leaves[:2], (only, only, only), *leaves[2:])
+    loss = presets.sampled_softmax(l2=0.0)(*leaves[:2], (only, only, only), *leaves[2:])
     loss.backward()
     assert loss.item() == 0
     assert all(leaf.grad.count_nonzero() == 0 for leaf in leaves)
 
 
 @pytest.mark.parametrize(("scales", "divisor"), [("none", 4), ("row", 1), (None, 1)])
-@pytest.mark.parametrize("objective", [BPR, SampledSoftmax])
+@pytest.mark.parametrize("objective", [presets.bpr, presets.sampled_softmax])
 def test_codes_without_scales_are_divided_by_the_root_of_their_width(objective, scales, divisor):
     X = torch.ones(1, 16)
     Y = torch.stack([torch.ones(16), torch.ones(16)])
@@ -142,7 +143,7 @@ def test_codes_without_scales_are_divided_by_the_root_of_their_width(objective, 
     assert loss.item() == pytest.approx(math.log1p(math.exp(-0.5 * 8 / divisor)), rel=1e-5)
 
 
-@pytest.mark.parametrize("objective", [BPR, SampledSoftmax])
+@pytest.mark.parametrize("objective", [presets.bpr, presets.sampled_softmax])
 def test_the_temperature_is_learned_on_request(objective):
     X, Y = torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 0.0], [1.0, 0.0]])
     batch = (torch.tensor([0]), torch.tensor([0]), torch.tensor([1]))
@@ -172,10 +173,10 @@ def test_conf_options_build_their_objectives(name, quantizer, by_width):
 
 def test_candidates_are_a_whole_number():
     with pytest.raises(L2QError, match=r"^objective\.candidates=0 must be a whole number of at least 1$"):
-        BPR(candidates=0)
+        presets.bpr(candidates=0)
 
 
 @pytest.mark.parametrize(("option", "value"), [("l2", -1.0), ("temperature", 0.0), ("num_negatives", 0)])
 def test_a_bad_value_is_one_clear_line(option, value):
     with pytest.raises(L2QError, match=rf"^objective\.{option}={value} must be [^\n]+$"):
-        SampledSoftmax(**{option: value})
+        presets.sampled_softmax(**{option: value})

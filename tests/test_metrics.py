@@ -6,8 +6,8 @@ import numba
 import numpy as np
 import pytest
 
-from l2q.learning.metrics import RankingMetrics
 from l2q.metrics import per_user_metrics
+from l2q.ranking_metrics import RankingMetrics
 
 NAMES = ("recall", "ndcg", "precision", "hit_rate", "mrr")
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from l2q.data.readers import read_dataset
-from l2q.data.sources import Source, load_dataset, load_embedded, prepare
+from l2q.data.sources import Source, load_dataset, load_embedded
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
 
@@ -86,7 +86,7 @@ def one_line(caught):
 def test_fetched_once_then_read_from_the_cache(server, cache, reads):
     url, _, asked = server
     values = {"url": url, "counts": COUNTS, "fingerprints": FINGERPRINTS, "md5": MD5}
-    prepare("tiny", **values)
+    assert_tiny(load_dataset("tiny", **values))
     assert sorted(path.name for path in (cache / "tiny").iterdir()) == ["test.txt", "train.txt"]
     assert asked == ["/tiny/train.txt", "/tiny/test.txt"]
     assert_tiny(load_dataset("tiny", **values))
@@ -273,6 +273,17 @@ def test_embedded_form(tmp_path):
     assert data.item_names.dtype == object  # not as wide as the longest
 
 
+def test_options_of_a_source_are_checked():
+    with pytest.raises(L2QError, match=r"^dataset\.dirr: there is no such option; did you mean dir\?$"):
+        load_dataset("tiny", dirr="here")
+    with pytest.raises(L2QError, match=r"^dataset\.verify=maybe must be true or false$"):
+        load_dataset("debian", verify="maybe")
+    with pytest.raises(
+        L2QError, match=r"^dataset\.test_fraction=1\.0 must be a number of at least 0 and below 1$"
+    ):
+        load_dataset("table", dir="events.csv", test_fraction=1.0)
+
+
 def test_debian_comes_with_the_package(cache):
     data = load_dataset("debian")
     assert (data.train.num_users, data.train.num_items) == (len(data.user_names), len(data.item_names))
@@ -284,16 +295,16 @@ def test_debian_comes_with_the_package(cache):
 @pytest.mark.parametrize("name", NAMED)
 def test_named_sets_are_recognised(shared_data, name):
     conf = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-    values = {field.name: conf[field.name] for field in fields(Source) if field.name in conf}
+    assert conf.keys() <= {field.name for field in fields(Source)}
     if name == "amazon_book":
-        values["dir"] = str(shared_data("amazon_book_partial"))
+        folder = shared_data("amazon_book_partial")
         with pytest.raises(
             L2QError, match=r"1,871,361 train pairs instead of 2,380,730; .*dataset\.verify=false"
         ):
-            load_dataset(**values)
-        assert len(load_dataset(**values | {"verify": False}).test) == 603_378
+            load_dataset(name, dir=folder)
+        assert len(load_dataset(name, dir=folder, verify=False).test) == 603_378
     else:
-        values["dir"] = str(shared_data(name))
-        data = load_dataset(**values)
-        assert {"train": len(data.train), "test": len(data.test)}.items() <= values["counts"].items()
-        assert values["fingerprints"]["test"] == data.test.fingerprint
+        data = load_dataset(name, dir=str(shared_data(name)))
+        assert data.name == name
+        assert {"train": len(data.train), "test": len(data.test)}.items() <= conf["counts"].items()
+        assert conf["fingerprints"]["test"] == data.test.fingerprint

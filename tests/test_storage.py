@@ -4,17 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from l2q.errors import L2QError
-from l2q.interactions import Interactions
+from l2q.interactions import Interactions, name_array
 from l2q.representations import Representations, Rows
 from l2q.retrieval import storage
 from l2q.retrieval.index import DenseIndex
+from l2q.retrieval.named import Index
 from l2q.retrieval.reference import reference_search
-from l2q.retrieval.storage import check_replaceable, compression, load_index, save_index, update_metrics
+from l2q.retrieval.storage import check_replaceable, compression, load_index, update_metrics
 
 DIMS = (20, 9)
 
@@ -39,18 +41,21 @@ def interactions(num_users=30, num_items=50) -> Interactions:
     )
 
 
+def save(folder, representations, train):
+    return Index.of(representations, train).save(folder)
+
+
 @pytest.fixture
 def folder(tmp_path):
-    return save_index(
-        tmp_path / "index",
-        representations(),
+    named = replace(
         interactions(),
-        user_names=[f"user {u}" for u in range(30)],
-        item_names=[f"ítem {i}" for i in range(50)],
-        dataset="debian",
-        config_hash="abc",
-        metrics={"test/recall_20": 0.25},
+        user_names=name_array([f"user {u}" for u in range(30)]),
+        item_names=name_array([f"ítem {i}" for i in range(50)]),
     )
+    index = Index.of(
+        representations(), named, dataset="debian", config_hash="abc", metrics={"test/recall_20": 0.25}
+    )
+    return index.save(tmp_path / "index")
 
 
 def test_round_trip(folder):
@@ -67,7 +72,7 @@ def test_round_trip(folder):
     assert (stored.user_names[29], stored.item_names[3]) == ("user 29", "ítem 3")
     assert (len(stored.user_names), len(stored.item_names)) == (30, 50)
     np.testing.assert_array_equal(stored.arrays["items.degrees"], interactions().item_degrees)
-    assert stored.manifest["dataset"] == "debian"
+    assert (stored.manifest["dataset"], stored.manifest["config_hash"]) == ("debian", "abc")
     assert stored.manifest["metrics"] == {"test/recall_20": 0.25}
 
 
@@ -75,7 +80,7 @@ def test_round_trip(folder):
 @pytest.mark.parametrize("k", [7, 60])
 def test_files_rank_as_float_sign_products(tmp_path, scaled, k):
     original, train = representations(scaled=scaled), interactions()
-    folder = save_index(tmp_path / "index", original, train)
+    folder = save(tmp_path / "index", original, train)
     dense = DenseIndex(original).search(np.arange(30), k, train)
     stored = load_index(folder)
     for found in (stored.search(np.arange(30), k, stored.exclude), reference_search(folder, k=k)):
@@ -88,7 +93,7 @@ def test_float_values(tmp_path):
     users, items = (Rows(rng.standard_normal((rows, 6)).astype(np.float32)) for rows in (4, 9))
     original = Representations(users, items, (6,), np.ones(1, np.float32))
     train = Interactions.from_pairs([0, 1], [2, 3], 4, 9)
-    stored = load_index(save_index(tmp_path / "index", original, train))
+    stored = load_index(save(tmp_path / "index", original, train))
     np.testing.assert_array_equal(stored.representations.users.values, users.values)
     expected = users.values.astype(float) @ items.values.T.astype(float)
     expected[[0, 1], [2, 3]] = -np.inf
@@ -105,7 +110,7 @@ def test_float_users_with_item_codes(tmp_path):
     scales = rng.choice(np.float32([0.5, 1, 2]), (50, 2))
     original = Representations(users, Rows(coded.items.values, scales), DIMS, np.float32([0.5, 1]), "float16")
     train = interactions(num_users=6)
-    stored = load_index(save_index(tmp_path / "index", original, train))
+    stored = load_index(save(tmp_path / "index", original, train))
     assert {"users.values", "items.codes"} <= stored.arrays.keys()
     exact = 0.5 * users.values[:, :20].astype(float) @ (coded.items.values[:, :20] * scales[:, :1]).T
     exact += users.values[:, 20:].astype(float) @ (coded.items.values[:, 20:] * scales[:, 1:]).T
@@ -127,7 +132,7 @@ def test_reference_runs_from_the_files_alone(folder, tmp_path):
 
 
 def test_names_default_to_row_numbers(tmp_path):
-    stored = load_index(save_index(tmp_path / "index", representations(), interactions()))
+    stored = load_index(save(tmp_path / "index", representations(), interactions()))
     assert stored.user_names[29] == "29"
     assert not (stored.folder / "users.txt").exists()
 
@@ -154,10 +159,10 @@ def test_replaces_an_index_only_when_complete(folder, monkeypatch):
         storage, "_write_manifest", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full"))
     )
     with pytest.raises(L2QError, match="disk full"):
-        save_index(folder, representations(5, 6), interactions(5, 6))
+        save(folder, representations(5, 6), interactions(5, 6))
     assert load_index(folder).num_users == 30
     monkeypatch.undo()
-    save_index(folder, representations(5, 6), interactions(5, 6))
+    save(folder, representations(5, 6), interactions(5, 6))
     assert load_index(folder).num_users == 5
     assert os.listdir(folder.parent) == ["index"]
 
@@ -173,11 +178,11 @@ def test_a_save_killed_between_its_renames_loses_nothing(folder, monkeypatch):
         storage, "_write_manifest", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full"))
     )
     with pytest.raises(L2QError, match="disk full"):
-        save_index(folder, representations(5, 6), interactions(5, 6))
+        save(folder, representations(5, 6), interactions(5, 6))
     assert load_index(folder).num_users == 30  # what was there is back, and stays until the new one is whole
     monkeypatch.undo()
     os.replace(folder, kept)
-    save_index(folder, representations(5, 6), interactions(5, 6))
+    save(folder, representations(5, 6), interactions(5, 6))
     assert load_index(folder).num_users == 5
     assert os.listdir(folder.parent) == ["index"]
 
@@ -186,7 +191,7 @@ def test_never_replaces_a_folder_of_something_else(tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("dear")
     with pytest.raises(L2QError, match="something else"):
-        save_index(tmp_path / "letters", representations(), interactions())
+        save(tmp_path / "letters", representations(), interactions())
     assert (tmp_path / "letters" / "dear.txt").read_text() == "dear"
 
 
@@ -262,18 +267,18 @@ def test_without_verification_sizes_still_count(folder):
 )
 def test_bad_names(tmp_path, names, message):
     with pytest.raises(L2QError, match=message):
-        save_index(tmp_path / "index", representations(), interactions(), user_names=names)
+        save(tmp_path / "index", representations(), replace(interactions(), user_names=name_array(names)))
     assert not list(tmp_path.iterdir())
 
 
 def test_sizes_must_agree(tmp_path):
     with pytest.raises(L2QError, match="30 users x 49 items"):
-        save_index(tmp_path / "index", representations(), interactions(30, 49))
+        save(tmp_path / "index", representations(), interactions(30, 49))
 
 
 def test_nothing_to_exclude(tmp_path):
     train = Interactions.from_pairs([], [], 30, 50)
-    stored = load_index(save_index(tmp_path / "index", representations(), train))
+    stored = load_index(save(tmp_path / "index", representations(), train))
     assert len(stored.exclude) == 0
     np.testing.assert_array_equal(
         stored.search(np.arange(30), 5, stored.exclude)[1],

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from presets import embeddings
 
 from l2q.errors import L2QError
 from l2q.fitted import teacher as module
@@ -42,7 +43,7 @@ def test_the_softmax_has_the_loss_and_the_gradient_of_the_plain_one():
 
 def test_embeddings_are_of_unit_length_seeded_and_learn_who_likes_what(train):
     seen = []
-    options = CosineEmbeddings(dim=8, steps=60)
+    options = embeddings(dim=8, steps=60)
     X, Y = options(train, 0, lambda *step: seen.append(step))
     assert (X.shape, Y.shape) == ((90, 8), (60, 8))
     np.testing.assert_allclose(np.linalg.norm(X[1:], axis=1), 1, atol=1e-6)
@@ -61,7 +62,7 @@ def test_training_lowers_the_full_softmax_loss(train):
     """All 60 items are negatives, so the loss over all pairs is what the steps lower."""
 
     def loss(steps: int) -> float:
-        X, Y = CosineEmbeddings(dim=8, steps=steps)(train, 0)
+        X, Y = embeddings(dim=8, temperature=0.15, steps=steps)(train, 0)
         scores = X.astype(np.float64) @ Y.T / 0.15
         chosen = scores[train.users, train.items]
         return float((np.log(np.exp(scores).sum(axis=1))[train.users] - chosen).mean())
@@ -72,7 +73,7 @@ def test_training_lowers_the_full_softmax_loss(train):
 
 def test_a_set_smaller_than_the_dimension_and_without_pairs():
     train = Interactions.from_pairs([0, 1], [0, 1], 3, 2)
-    X, Y = CosineEmbeddings(steps=3)(train, 0)
+    X, Y = embeddings(steps=3)(train, 0)
     assert (X.shape, Y.shape) == ((3, 2), (2, 2))
     assert np.isfinite(X).all()
     assert np.isfinite(Y).all()
@@ -80,12 +81,12 @@ def test_a_set_smaller_than_the_dimension_and_without_pairs():
 
 @pytest.mark.parametrize("weight", [0.0, 0.7])
 def test_a_teacher_scores_by_the_formula(train, weight):
-    filter_, embeddings = SpectralFilter(rank=6), CosineEmbeddings(weight, dim=8, temperature=0.3, steps=20)
-    scores = Teacher(filter_, embeddings)(train, 3)
+    filter_, learned = SpectralFilter(rank=6), embeddings(weight=weight, dim=8, temperature=0.3, steps=20)
+    scores = Teacher(filter_, learned)(train, 3)
     S = filter_(train, 3).scores(slice(0, 90)).astype(np.float64)
     S /= np.linalg.norm(S, axis=1, keepdims=True)
     if weight:
-        X, Y = (side.astype(np.float64) for side in embeddings(train, 3))
+        X, Y = (side.astype(np.float64) for side in learned(train, 3))
         E = np.exp(X @ Y.T / 0.6)
         S += weight * E / np.linalg.norm(E, axis=1, keepdims=True)
     users = np.array([5, 0, 88])
@@ -109,20 +110,20 @@ def test_a_teacher_scores_by_the_formula(train, weight):
 def test_without_weight_nothing_is_trained(train, monkeypatch):
     monkeypatch.setattr(CosineEmbeddings, "__call__", None)
     for weight in (None, 0.0):
-        assert Teacher(embeddings=CosineEmbeddings(weight))(train, 0).X is None
+        assert Teacher(SpectralFilter(), embeddings(weight=weight))(train, 0).X is None
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"dim": 0}, "embeddings.dim=0"),
-        ({"steps": 2.5}, "embeddings.steps=2.5"),
-        ({"temperature": 0.0}, "embeddings.temperature=0.0 must be above 0"),
-        ({"temperature": 0.01}, "embeddings.temperature=0.01 must be at least 0.02"),
-        ({"learning_rate": -1}, "embeddings.learning_rate=-1 must be above 0"),
-        ({"weight": -0.1}, "embeddings.weight=-0.1 must be at least 0"),
+        ({"dim": 0}, "model.embeddings.dim=0 must be a whole number of at least 1"),
+        ({"steps": 2.5}, "model.embeddings.steps=2.5 must be a whole number of at least 0"),
+        ({"temperature": 0.0}, "embeddings.temperature=0.0 must be a number of at least 0.02"),
+        ({"temperature": 0.01}, "embeddings.temperature=0.01 must be a number of at least 0.02"),
+        ({"learning_rate": -1}, "embeddings.learning_rate=-1 must be a number above 0"),
+        ({"weight": -0.1}, "embeddings.weight=-0.1 must be a number of at least 0 or null"),
     ],
 )
 def test_bad_options_are_named(options, words):
     with pytest.raises(L2QError, match=words):
-        CosineEmbeddings(**options)
+        embeddings(**options)

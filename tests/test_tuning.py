@@ -1,24 +1,24 @@
-"""The validation grid of the teacher, and codes that start an encoder."""
+"""The validation grid of the teacher, and codes fitted to what it chooses."""
 
 from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
+from presets import descent, embeddings, l2q_plus, quantizer
 
-from l2q.data.splits import holdout
+from l2q.data.splits import split
 from l2q.errors import L2QError
 from l2q.evaluation import evaluate
 from l2q.fitted import tuning
-from l2q.fitted.descent import CoordinateDescent, fit
+from l2q.fitted.descent import fit
 from l2q.fitted.filter import SpectralFilter
-from l2q.fitted.l2q_plus import FittedCodes, TunedCodes
-from l2q.fitted.teacher import CosineEmbeddings, Teacher, TeacherIndex
+from l2q.fitted.teacher import Teacher, TeacherIndex
 from l2q.fitted.tuning import choose_teacher
 from l2q.interactions import Interactions
 from l2q.models.encoder import Encoder
 from l2q.models.graph import Graph, Propagation
-from l2q.models.quantizers import Quantizer
+from l2q.models.initialization import FromFitted
 
 
 @pytest.fixture
@@ -32,11 +32,11 @@ def train() -> Interactions:
     return Interactions.from_pairs(users, items, 90, 90)
 
 
-ALONE = CosineEmbeddings(0.0)  # a filter without embeddings
+ALONE = embeddings(weight=0.0)  # a filter without embeddings
 
 
 def test_a_teacher_is_ranked_like_its_scores(train):
-    scores = Teacher(SpectralFilter(rank=10))(train, 0)
+    scores = Teacher(SpectralFilter(rank=10), ALONE)(train, 0)
     users = np.array([3, 50, 7])
     found, items = TeacherIndex(scores).search(users, 5, train)
     expected = scores.scores(slice(0, 90))[users]
@@ -49,8 +49,8 @@ def test_a_teacher_is_ranked_like_its_scores(train):
 
 @pytest.mark.parametrize("length", [6, 15, 90])
 def test_lists_at_hand_give_the_same_ranking(train, length):
-    scores = Teacher(SpectralFilter(rank=10), CosineEmbeddings(0.5, steps=10))(train, 0)
-    fit_part, _ = holdout(train, 0.3, 0)
+    scores = Teacher(SpectralFilter(rank=10), embeddings(weight=0.5, steps=10))(train, 0)
+    fit_part, _ = split(train, fraction=0.3, seed=0)
     _, lists = scores.lists(fit_part, length)  # with lists of 6 most users lack some of their best 5
     users = np.arange(90)
     _, expected = TeacherIndex(scores).search(users, 5, train)
@@ -59,15 +59,15 @@ def test_lists_at_hand_give_the_same_ranking(train, length):
     assert (np.diff(values) <= 0).all()
 
 
-@pytest.mark.parametrize("split", ["random", "cluster"])
-def test_the_chosen_filter_is_the_best_on_validation(train, monkeypatch, split):
+@pytest.mark.parametrize("how", ["random", "cluster"])
+def test_the_chosen_filter_is_the_best_on_validation(train, monkeypatch, how):
     # two lines of two values each: the whole path can be followed by hand
     grid = tuple({"rank": rank} for rank in (3, 40)), tuple({"popularity": p} for p in (0.0, 0.5))
     monkeypatch.setattr(tuning, "FILTERS", grid)
-    fit_part, val = tuning.split_validation(train, split, 0.15 if split == "cluster" else 0.1, 0)
+    fit_part, val = split(train, how, fraction=0.15 if how == "cluster" else 0.1, seed=0)
 
     def quality(rank: int, popularity: float) -> float:
-        index = TeacherIndex(Teacher(SpectralFilter(rank=rank, popularity=popularity))(fit_part, 0))
+        index = TeacherIndex(Teacher(SpectralFilter(rank=rank, popularity=popularity), ALONE)(fit_part, 0))
         metrics = evaluate(index, val, [20], fit_part).metrics
         return metrics["recall_20"] + metrics["ndcg_20"]
 
@@ -77,7 +77,7 @@ def test_the_chosen_filter_is_the_best_on_validation(train, monkeypatch, split):
         rank = max((3, 40), key=lambda rank: found[rank, popularity])
         popularity = max((0.0, 0.5), key=lambda popularity: found[rank, popularity])
     assert len(set(found.values())) == 4  # else the choice would prove nothing
-    chosen = choose_teacher(train, embeddings=ALONE, split=split).filter
+    chosen = choose_teacher(train, embeddings=ALONE, how=how).filter
     assert (chosen.rank, chosen.popularity) == (rank, popularity)
 
 
@@ -91,7 +91,7 @@ def test_what_users_who_are_not_asked_would_give_is_fitted(train, monkeypatch):
     monkeypatch.setattr(tuning, "evaluate", spy)
     monkeypatch.setattr(tuning, "FILTERS", (({"rank": 6}, {"rank": 9}),))
     choose_teacher(train, embeddings=ALONE, sample=20)
-    whole = tuning.split_validation(train, "random", 0.1, 0)[1]
+    whole = split(train, "random", fraction=0.1, seed=0)[1]
     asked = np.flatnonzero(whole.user_degrees)[::4]
     fit_part, val = parts[0]
     assert val.keys.tolist() == whole.select(np.isin(whole.users, asked)).keys.tolist()
@@ -104,23 +104,23 @@ def test_the_weight_of_the_embeddings_is_chosen_too(train, monkeypatch, caplog, 
     the embeddings would have to bring more than they do, they are left out."""
     monkeypatch.setattr(tuning, "WEIGHTS", (0.0, 0.3, 3.0))
     monkeypatch.setattr(tuning, "GAIN", gain)
-    filter_, embeddings = SpectralFilter(rank=6), CosineEmbeddings(dim=8, steps=30)
-    fit_part, val = tuning.split_validation(train, "random", 0.1, 0)
+    filter_, learned = SpectralFilter(rank=6), embeddings(dim=8, steps=30)
+    fit_part, val = split(train, "random", fraction=0.1, seed=0)
 
     def quality(weight: float) -> float:
-        scores = Teacher(filter_, replace(embeddings, weight=weight))(fit_part, 0)
+        scores = Teacher(filter_, replace(learned, weight=weight))(fit_part, 0)
         metrics = evaluate(TeacherIndex(scores), val, [20], fit_part).metrics
         return metrics["recall_20"] + metrics["ndcg_20"]
 
     found = {weight: quality(weight) for weight in (0.0, 0.3, 3.0)}
     assert len(set(found.values())) == 3
     with caplog.at_level("INFO"):
-        chosen = choose_teacher(train, filter=filter_, embeddings=embeddings)
+        chosen = choose_teacher(train, filter=filter_, embeddings=learned)
     found[0.0] *= gain
-    assert chosen == Teacher(filter_, replace(embeddings, weight=max(found, key=found.__getitem__)))
+    assert chosen == Teacher(filter_, replace(learned, weight=max(found, key=found.__getitem__)))
     assert bool(chosen.embeddings.weight) == (gain < 1)
     assert "3 tries" in caplog.text
-    given = replace(embeddings, weight=0.3)
+    given = replace(learned, weight=0.3)
     assert choose_teacher(train, filter=filter_, embeddings=given) == Teacher(filter_, given)
     assert choose_teacher(train, embeddings=given).embeddings == given
 
@@ -138,46 +138,86 @@ def test_a_small_catalogue_gets_few_directions_and_none_twice(caplog):
     assert first == [4, 8, 16, 24]
 
 
-@pytest.mark.parametrize("split", ["random", "cluster"])
+@pytest.mark.parametrize("how", ["random", "cluster"])
 @pytest.mark.parametrize("pairs", [([0, 1, 2], [0, 1, 1]), ([0], [0])])
-def test_where_no_user_has_enough_items_the_default_teacher_is_taken(split, pairs, caplog):
+def test_where_no_user_has_enough_items_the_default_teacher_is_taken(how, pairs, caplog):
     train = Interactions.from_pairs(*pairs, max(pairs[0]) + 1, 4)
-    assert choose_teacher(train, split=split) == Teacher(SpectralFilter(), ALONE)
-    assert f"no user has enough items for a {split} validation part" in caplog.text
-    codes = TunedCodes(split=split, descent=CoordinateDescent(rounds=1), length=3)(train, 16, 0)
-    assert np.isfinite(np.concatenate(codes)).all()
+    assert choose_teacher(train, embeddings=embeddings(), how=how) == Teacher(SpectralFilter(), ALONE)
+    assert f"no user has enough items for a {how} validation part" in caplog.text
+    model = l2q_plus(bits=16, split=how, descent=descent(rounds=1), length=3)
+    rows = model.fit(train, 0).representations.items
+    assert rows.values.shape == (4, 16)
+    assert np.isfinite(rows.scales).all()
 
 
 def test_bad_options_of_the_filter_are_named(train):
     with pytest.raises(L2QError, match=r"split=banana is unknown; use random or cluster"):
-        choose_teacher(train, split="banana")
-    with pytest.raises(L2QError, match=r"filter.rank=2.5 must be a whole number"):
+        choose_teacher(train, embeddings=ALONE, how="banana")
+    with pytest.raises(L2QError, match=r"model\.split=banana must be one of random, cluster"):
+        l2q_plus(split="banana")
+    with pytest.raises(L2QError, match=r"model\.filter\.rank=2\.5 must be a whole number"):
         SpectralFilter(rank=2.5)
-    with pytest.raises(L2QError, match=r"initialization\.length=0"):
-        FittedCodes(length=0)
+    with pytest.raises(L2QError, match=r"model\.filter\.rank=0 must be a whole number of at least 1"):
+        l2q_plus(filter={"rank": 0})
+    with pytest.raises(L2QError, match=r"model\.length=0 must be a whole number of at least 1"):
+        l2q_plus(length=0)
+    with pytest.raises(
+        L2QError, match=r"model\.bits=0 must be a whole number of at least 1 and at most 8192"
+    ):
+        l2q_plus(bits=0)
 
 
-def test_an_encoder_gives_fitted_codes_back_to_the_bit(train):
-    start = TunedCodes(
-        SpectralFilter(rank=12), ALONE, descent=CoordinateDescent(rounds=1, intruders=5), length=20
+@pytest.fixture
+def model():
+    """With a filter that is given, and nothing beside it."""
+    return l2q_plus(
+        bits=24,
+        filter={"rank": 12},
+        embeddings=ALONE,
+        descent=descent(rounds=1, intruders=5),
+        length=20,
     )
-    quantizer = Quantizer(scales="row", scale_dtype="float16")
-    propagation = Propagation(Graph.from_interactions(train))
-    options = {"embedding_dim": 24, "num_layers": 0, "combination": "mean"}
-    encoded = Encoder(train, propagation, quantizer, start, **options).encode()
+
+
+def test_the_codes_are_those_of_a_descent_to_the_lists_of_the_teacher(train, model):
+    found = model.fit(train, 0)
     base, lists = SpectralFilter(rank=12)(train, 0).lists(train, 20)
-    expected = fit(base, lists, CoordinateDescent(bits=24, rounds=1, intruders=5), 0, train)
+    expected = fit(base, lists, 24, model.descent, 0, train)
+    for side in ("users", "items"):
+        ours, theirs = getattr(found.representations, side), getattr(expected, side)
+        np.testing.assert_array_equal(ours.values, theirs.values)
+    np.testing.assert_array_equal(found.representations.items.scales, expected.items.scales)
+    assert found.representations.scale_dtype == "float16"
+    assert found.teacher == Teacher(SpectralFilter(rank=12), ALONE)
+    users = np.arange(90)
+    scores = Teacher(SpectralFilter(rank=12), ALONE)(train, 0)
+    np.testing.assert_array_equal(
+        found.teacher_index.search(users, 5, train)[1], TeacherIndex(scores).search(users, 5, train)[1]
+    )
+    assert found.filter_side.options["weight"] == 90 / (4 * 20)
+    assert (found.filter_side.options["length"], found.filter_side.V.shape) == (20, (90, 12))
+
+
+def test_an_encoder_gives_fitted_codes_back_to_the_bit(train, model):
+    encoder = Encoder(
+        train,
+        Propagation(Graph.from_interactions(train)),
+        quantizer(scales="row", scale_dtype="float16"),
+        FromFitted(model),
+        embedding_dim=24,
+        num_layers=0,
+        combination="mean",
+        transform="identity",
+    )
+    encoded, expected = encoder.encode(), model.fit(train, 0).representations
     np.testing.assert_array_equal(encoded.users.values, expected.users.values)
     np.testing.assert_array_equal(encoded.items.values, expected.items.values)
     np.testing.assert_array_equal(encoded.items.scales, expected.items.scales)
     assert encoded.scale_dtype == "float16"
 
 
-def test_validation_parts_split_train(train):
-    for split in ("random", "cluster"):
-        fit_part, val = tuning.split_validation(train, split, 0.2, 0)
-        keys = np.concatenate([part.users.astype(int) * 90 + part.items for part in (fit_part, val)])
-        np.testing.assert_array_equal(np.sort(keys), np.sort(train.users.astype(int) * 90 + train.items))
-    np.testing.assert_array_equal(
-        holdout(train, 0.1, 0)[1].items, tuning.split_validation(train, "random", 0.1, 0)[1].items
-    )
+def test_an_encoder_is_as_wide_as_the_rows_that_it_starts_from(train, model):
+    with pytest.raises(
+        L2QError, match=r"model\.embedding_dim=32: the fitted rows have 24 columns; give as many"
+    ):
+        FromFitted(model)(train, 32, 0)

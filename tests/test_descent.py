@@ -1,15 +1,13 @@
 """Discrete coordinate descent against naive sums and brute force over flips, in float64."""
 
-from dataclasses import replace
-
 import numba
 import numpy as np
 import pytest
+from presets import descent
 from scipy import sparse
 
 from l2q.errors import L2QError
 from l2q.fitted.descent import (
-    CoordinateDescent,
     Side,
     State,
     descend,
@@ -22,6 +20,7 @@ from l2q.fitted.descent import (
 from l2q.interactions import Interactions
 
 WEIGHT = 6.0
+LENGTH = 40  # of lists
 
 
 def problem(listed: bool, seed=0, shape=(40, 55), rank=7):
@@ -46,8 +45,7 @@ def naive(users: Side, items: Side, base, lists) -> float:
 @pytest.mark.parametrize("listed", [False, True], ids=["no lists", "lists"])
 def test_no_half_round_raises_the_objective(listed, bits):
     base, lists = problem(listed)
-    options = CoordinateDescent(bits=bits, weight=WEIGHT)
-    state = start(base, lists, options, seed=0)
+    state = start(base, lists, bits, descent().itq_iterations, seed=0)
     values = [naive(state.users, state.items, base, lists)]
     for _ in range(6):
         users = half_round(state.users, *base, lists, state.items, WEIGHT, sweeps=1)
@@ -65,7 +63,7 @@ def test_no_half_round_raises_the_objective(listed, bits):
 @pytest.mark.parametrize("listed", [False, True], ids=["no lists", "lists"])
 def test_stops_where_no_single_flip_and_no_scale_is_better(listed, bits):
     base, lists = problem(listed, seed=1)
-    state = start(base, lists, CoordinateDescent(bits=bits), seed=0)
+    state = start(base, lists, bits, descent().itq_iterations, seed=0)
     users = half_round(state.users, *base, lists, state.items, WEIGHT, sweeps=1000)
     best = naive(users, state.items, base, lists)
     for row in range(len(users.codes)):
@@ -94,7 +92,7 @@ def test_without_a_weight_a_list_counts_as_a_quarter_of_the_catalogue():
     lists = sparse.csr_array(np.where(scores > 2, scores, 0))
     longest = (scores > 2).sum(axis=1).max()
     implied, stated, other = (
-        fit(base, lists, CoordinateDescent(bits=12, rounds=1, intruder_rounds=0, weight=weight)).items.scales
+        fit(base, lists, 12, descent(rounds=1, intruder_rounds=0, weight=weight)).items.scales
         for weight in (None, 50 / (4 * longest), 50)
     )
     np.testing.assert_array_equal(implied, stated)
@@ -114,7 +112,7 @@ def test_lists_decide_by_their_weight():
 def test_a_row_without_base_and_lists_has_scale_zero():
     base, lists = problem(listed=True)
     base[0][3] = 0
-    state = start(base, lists, CoordinateDescent(bits=16), seed=0)
+    state = start(base, lists, 16, descent().itq_iterations, seed=0)
     scales = half_round(state.users, *base, lists, state.items, WEIGHT).scales
     assert scales[3] == 0
     assert np.delete(scales, 3).min() > 0
@@ -124,8 +122,7 @@ def test_the_start_sees_only_the_scores():
     """Another factorization of twice the scores: the same codes, scales up by sqrt(2)."""
     base, lists = problem(listed=False)
     other = tuple(np.hstack([factor, factor]) for factor in base)
-    options = CoordinateDescent(bits=5, itq_iterations=2)
-    first, second = start(base, lists, options, 0), start(other, lists, options, 0)
+    first, second = start(base, lists, 5, 2, 0), start(other, lists, 5, 2, 0)
     for side in ("users", "items"):
         a, b = getattr(first, side), getattr(second, side)
         assert np.array_equal(a.codes, b.codes)
@@ -136,7 +133,7 @@ def test_more_bits_than_ranks_recover_the_scores():
     base, _ = problem(listed=False)
     errors = []
     for bits in (7, 64, 512):
-        *_, state = descend(base, None, CoordinateDescent(bits=bits, rounds=5, intruder_rounds=0))
+        *_, state = descend(base, None, bits, descent(rounds=5, intruder_rounds=0))
         errors.append(
             naive(state.users, state.items, base, state.lists) / np.square(base[0] @ base[1].T).sum()
         )
@@ -146,11 +143,11 @@ def test_more_bits_than_ranks_recover_the_scores():
 
 def test_intruders_join_the_lists_below_their_targets():
     base, lists = problem(listed=True)
-    options = CoordinateDescent(bits=24, rounds=1, intruder_rounds=1, intruders=9, weight=WEIGHT)
+    options = descent(rounds=1, intruder_rounds=1, intruders=9, weight=WEIGHT)
     exclude = Interactions.from_pairs(
         *np.nonzero(np.random.default_rng(5).random(lists.shape) < 0.2), *lists.shape
     )
-    before, after, *_ = descend(base, lists, options, exclude=exclude)
+    before, after, *_ = descend(base, lists, 24, options, exclude=exclude)
     assert before.lists is lists
     scores = before.items.scales.astype(np.float32) * (
         before.users.codes @ before.items.codes.T.astype(np.float32)
@@ -183,24 +180,24 @@ def same(a: State, b: State) -> bool:
 def test_resumes_and_repeats_to_the_bit():
     base, lists = problem(listed=True)
     base, lists = tuple(f.astype(np.float32) for f in base), lists.astype(np.float32)
-    options = CoordinateDescent(bits=48, rounds=2, intruder_rounds=1, intruders=5)
-    states = list(descend(base, lists, options, seed=3))
+    options = descent(rounds=2, intruder_rounds=1, intruders=5)
+    states = list(descend(base, lists, 48, options, seed=3))
     assert [state.step for state in states] == [1, 2, 3, 4]
     for state in states[:-1]:
-        *_, resumed = descend(base, lists, options, seed=3, state=state)
+        *_, resumed = descend(base, lists, 48, options, seed=3, state=state)
         assert same(resumed, states[-1])
-    assert not same(states[-1], list(descend(base, lists, options, seed=4))[-1])
+    assert not same(states[-1], list(descend(base, lists, 48, options, seed=4))[-1])
     threads = numba.get_num_threads()
     try:
         numba.set_num_threads(1)
-        assert same(states[-1], list(descend(base, lists, options, seed=3))[-1])
+        assert same(states[-1], list(descend(base, lists, 48, options, seed=3))[-1])
     finally:
         numba.set_num_threads(threads)
 
 
 def test_one_new_row_alone_equals_itself_among_others():
     base, lists = problem(listed=True)
-    state = start(base, lists, CoordinateDescent(bits=40), seed=0)
+    state = start(base, lists, 40, descent().itq_iterations, seed=0)
     whole = half_round(state.users, *base, lists, state.items, WEIGHT)
     A = state.items.codes * state.items.scales[:, None]
     row = Side(state.users.codes[7:8], state.users.scales[7:8])
@@ -214,8 +211,9 @@ def test_codes_of_embeddings_keep_their_rankings():
     users, items = rng.standard_normal((80, 6)), rng.standard_normal((60, 6))
     exclude = Interactions.from_pairs(np.arange(80), np.arange(80) % 60, 80, 60)
     seen = []
-    codes = fit_codes(users, items, CoordinateDescent(bits=192), exclude=exclude, length=10,
-                      progress=lambda *step: seen.append(step))  # fmt: skip
+    codes = fit_codes(
+        users, items, 192, descent(), length=10, exclude=exclude, progress=lambda *step: seen.append(step)
+    )
     scores, exact = (
         codes.items.scales[:, 0] * (codes.users.values @ codes.items.values.T.astype(int)),
         users @ items.T,
@@ -237,11 +235,10 @@ def test_codes_of_embeddings_keep_their_rankings():
 def test_user_norms_do_not_matter():
     rng = np.random.default_rng(0)
     users, items = rng.standard_normal((30, 5)), rng.standard_normal((40, 5))
-    options = CoordinateDescent(bits=32, rounds=1)
+    options = descent(rounds=1)
     stretched = users * 2.0 ** rng.integers(-5, 5, (30, 1))
-    assert np.array_equal(
-        fit_codes(users, items, options).items.values, fit_codes(stretched, items, options).items.values
-    )
+    expected, found = (fit_codes(side, items, 32, options, LENGTH) for side in (users, stretched))
+    assert np.array_equal(expected.items.values, found.items.values)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e30])
@@ -250,10 +247,10 @@ def test_a_user_without_scores_leaves_the_others_alone(scale):
     rng = np.random.default_rng(0)
     users, items = rng.standard_normal((60, 8)), rng.standard_normal((50, 8))
     users[:, 7] = items[:, 7] = 0
-    options = CoordinateDescent(bits=48, rounds=1, intruder_rounds=0)
-    alone = fit_codes(users[:-1], items, options)
+    options = descent(rounds=1, intruder_rounds=0)
+    alone = fit_codes(users[:-1], items, 48, options, LENGTH)
     users[-1] = np.eye(8)[7] * scale
-    together = fit_codes(users, items, options)
+    together = fit_codes(users, items, 48, options, LENGTH)
     same = (alone.users.values == together.users.values[:-1]).mean()
     assert same > 0.9  # not all: the start's rotation has seen one row more
 
@@ -261,21 +258,22 @@ def test_a_user_without_scores_leaves_the_others_alone(scale):
 def test_large_values_do_not_overflow():
     rng = np.random.default_rng(0)
     users, items = rng.standard_normal((30, 5)), rng.standard_normal((40, 5))
-    options = CoordinateDescent(bits=32, rounds=1)
-    expected, found = fit_codes(users, items, options), fit_codes(users * 2.0**100, items * 2.0**100, options)
+    expected, found = (
+        fit_codes(users * factor, items * factor, 32, descent(rounds=1), LENGTH) for factor in (1, 2.0**100)
+    )
     assert np.array_equal(expected.items.values, found.items.values)
 
 
 def test_rows_without_any_score_are_refused():
     with pytest.raises(L2QError, match="there is no ranking to keep"):
-        fit_codes(np.zeros((4, 3)), np.ones((5, 3)))
+        fit_codes(np.zeros((4, 3)), np.ones((5, 3)), 8, descent(), LENGTH)
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"bits": 0}, "descent.bits=0 must be a whole number of at least 1"),
-        ({"rounds": 0}, "descent.rounds=0"),
+        ({"rounds": 0}, "model.descent.rounds=0 must be a whole number of at least 1"),
+        ({"intruder_rounds": -1}, "model.descent.intruder_rounds=-1 must be a whole number of at least 0"),
         ({"intruders": -1}, "descent.intruders=-1"),
         ({"sweeps": 1.5}, "descent.sweeps=1.5"),
         ({"itq_iterations": -1}, "descent.itq_iterations=-1"),
@@ -284,14 +282,14 @@ def test_rows_without_any_score_are_refused():
 )
 def test_options_that_no_fit_can_have(option, message):
     with pytest.raises(L2QError, match=message):
-        CoordinateDescent(**option)
+        descent(**option)
 
 
 def test_fit_equals_the_last_state():
     base, lists = problem(listed=True)
-    options = CoordinateDescent(bits=16, rounds=1, intruders=5)
-    codes = fit(base, lists, options)
-    *_, state = descend(base, lists, replace(options))
+    options = descent(rounds=1, intruders=5)
+    codes = fit(base, lists, 16, options)
+    *_, state = descend(base, lists, 16, options)
     assert np.array_equal(codes.users.values, state.users.codes)
     np.testing.assert_allclose(
         codes.items.scales[:, 0] / 1024, state.items.scales / state.items.scales.max(), rtol=1e-3

@@ -1,0 +1,59 @@
+"""Parts of models with the values that ``conf/`` has for them, but for those that a test changes."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from l2q import settings
+from l2q.fitted.descent import CoordinateDescent
+from l2q.fitted.l2q_plus import L2QPlus
+from l2q.fitted.teacher import CosineEmbeddings
+from l2q.models.annealing import Annealing
+from l2q.models.initialization import Normal
+from l2q.models.losses import BPR, SampledSoftmax
+from l2q.models.quantizers import Quantizer
+
+
+@cache
+def _composed(**chosen: str) -> dict[str, Any]:
+    return settings.compose(**chosen)
+
+
+def _built(group: str, part: dict[str, Any], changes: dict[str, Any]) -> Any:
+    return settings.build(part | changes, group)
+
+
+def l2q_plus(**changes: Any) -> L2QPlus:
+    return _built("model", _composed(model="l2q_plus")["model"], changes)
+
+
+def descent(**changes: Any) -> CoordinateDescent:
+    return CoordinateDescent(**_composed(model="l2q_plus")["model"]["descent"] | changes)
+
+
+def embeddings(**changes: Any) -> CosineEmbeddings:
+    return CosineEmbeddings(**_composed(model="l2q_plus")["model"]["embeddings"] | changes)
+
+
+def quantizer(**changes: Any) -> Quantizer:
+    """That of L2Q-GCN: straight through, without scales."""
+    return _built("model.quantizer", _composed(model="l2q")["model"]["quantizer"], changes)
+
+
+def normal(**changes: Any) -> Normal:
+    return _built("model.initialization", _composed(model="l2q")["model"]["initialization"], changes)
+
+
+def annealing(name: str, **changes: Any) -> Annealing:
+    return _built("annealing", _composed(annealing=name, model="l2q")["annealing"], changes)
+
+
+def bpr(**changes: Any) -> BPR:
+    """Of a float model."""
+    return _built("objective", _composed(model="lightgcn", objective="bpr")["objective"], changes)
+
+
+def sampled_softmax(**changes: Any) -> SampledSoftmax:
+    """Of a float model."""
+    return _built("objective", _composed(model="lightgcn", objective="sampled_softmax")["objective"], changes)
