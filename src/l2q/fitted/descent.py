@@ -37,6 +37,7 @@ from l2q.kernels.packed import PackedItems, top_k
 from l2q.kernels.packing import pack
 from l2q.kernels.pairs import pair_scores
 from l2q.kernels.rotations import itq
+from l2q.kernels.sparse import even_runs
 from l2q.kernels.svd import column_signs
 from l2q.kernels.top_lists import top_lists
 from l2q.options import Count, NotNegative, Whole, options
@@ -238,7 +239,7 @@ def fit_rows(
     for first in range(0, len(X), _ROWS):
         rows = slice(first, min(first + _ROWS, len(X)))
         starts = indptr[first : rows.stop + 1]
-        bounds = _balanced(np.diff(starts))
+        bounds = even_runs(np.diff(starts), row_cost=50)  # 50: what a row costs beside its list, in entries
         B, GQ = X[rows] @ C, codes[rows].astype(X.dtype) @ G
         with numba.parallel_chunksize(1):
             descend_rows(
@@ -305,9 +306,3 @@ def _words(codes: np.ndarray) -> np.ndarray:
     padded = np.zeros((len(codes), -(-codes.shape[1] // 16) * 16), bool)
     padded[:, : codes.shape[1]] = codes > 0
     return np.packbits(padded, axis=1, bitorder="little").view("<u2")
-
-
-def _balanced(lengths: np.ndarray, chunks: int = 64) -> np.ndarray:
-    """Bounds of runs of rows of about equal work; what a row costs beside its list is worth some 50 entries."""
-    work = np.concatenate(([0], np.cumsum(lengths + 50)))
-    return np.searchsorted(work, np.linspace(0, work[-1], chunks + 1))

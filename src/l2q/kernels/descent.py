@@ -1,4 +1,7 @@
-"""The inner loop of the coordinate descent: every bit of a row in turn, whole lists as vectors."""
+"""The inner loop of the coordinate descent (``l2q.fitted.descent`` has the equations).
+
+The bits of a row take turns. For each bit the rows of its list are summed as vectors: 16 bits at once.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,13 @@ LANES = 16  # bits of one code word, and elements of one vector of the kernel
 def descend_rows(
     bounds, indptr, indices, targets, words, other_scales, squares, weight, G, B, GQ, codes, scales, sweeps
 ):
+    """Fits ``codes`` (rows, bits) in place and writes their ``scales`` (rows,).
+
+    ``bounds``: runs of rows that threads share. ``indptr``, ``indices``, ``targets``: the rows' lists, ids of the other
+    side's rows with targets t. Of the other side: ``words`` (rows, ceil(bits / 16)) uint16 are its codes,
+    ``other_scales`` its scales a, ``squares`` w a^2, ``G`` (bits, bits) = A^T A. ``B`` (rows, bits) is the base's part
+    of b, ``GQ`` (rows, bits) G q; both are overwritten.
+    """
     bits = codes.shape[1]
     blocks = words.shape[1]
     for chunk in prange(len(bounds) - 1):
@@ -111,10 +121,10 @@ def unlisted(top, indptr, indices):
 
 @intrinsic
 def _sum_masked(typing_context, words, values, count, out):
-    """out[l] = sum over j < count of the values[j] whose words[j] has bit l; count in fours. Less the others,
-    which is what the descent asks for, they sum to 2 out[l] - sum_j values[j].
+    """out[l] = sum over j < count of the values[j] whose words[j] has bit l; ``count`` is a multiple of four.
 
-    One masked addition of a whole vector for each word, in four independent sums.
+    The descent asks for the sum with the other values subtracted: that is 2 out[l] - sum_j values[j]. Each word costs
+    one masked addition of a whole vector. Four independent sums keep the processor busy.
     """
 
     def emit(context, builder, signature, arguments):
@@ -156,6 +166,8 @@ def _sum_masked(typing_context, words, values, count, out):
 
 @intrinsic
 def _popcount(typing_context, word):
+    """How many bits of a word are 1."""
+
     def emit(context, builder, signature, arguments):
         return builder.ctpop(arguments[0])
 

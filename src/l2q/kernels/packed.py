@@ -12,14 +12,9 @@ Queries choose the mode:
                last group of a segment is filled up with v = 0 (asymmetric: float query, 1-bit items).
 
 Layout. 16 items make a block, item 16 b + l lies in lane l of block b. A block holds word w of its 16 items
-side by side, so that one 512-bit vector is one word of 16 items. A pass keeps the counts of 8 queries in
-registers and costs one xor, one popcount and one addition for 512 bits of a query. The vectors are written
-down as such in LLVM's language: processors with narrower vectors, or without a vector popcount, get the same
-arithmetic from their own instructions. A lane is looked at only where its score passes its query's K-th best
-so far, and exclusion is decided there, by bisection, so that it costs nothing for all other items.
-
-With float rows a group's 16 possible sums are a table that fills one vector, and a permutation by four item
-bits looks up 16 items at once.
+side by side, so that one 512-bit vector is one word of 16 items. ``packed_scores`` scores a few queries
+against a few blocks in one pass. A lane is looked at only where its score passes its query's K-th best so
+far. Exclusion is decided there, by bisection, so that it costs nothing for all other items.
 
 Rounding. With u = 2^-24 and S segments, |score - exact| <= g sum_s |term_s|, g = (S + 1) u / (1 - (S + 1) u),
 for codes; for float rows add ceil(dim / 4) + 3 to S + 1 and take the terms with |v|. (No underflow assumed.)
@@ -45,8 +40,11 @@ _TASK_ROWS = 64
 
 @dataclass(frozen=True)
 class PackedItems:
-    """Items in the kernels' layout, converted once. ``words`` (blocks, row words, 16) uint32 and ``scales``
-    (blocks, segments, 16) float32 or None; blocks come in fours, filled up with zeros."""
+    """Items in the kernels' layout, converted once.
+
+    ``words`` (blocks, row words, 16) uint32; ``scales`` (blocks, segments, 16) float32 or None. Blocks come in fours,
+    filled up with zeros.
+    """
 
     words: np.ndarray
     scales: np.ndarray | None
@@ -89,7 +87,13 @@ def top_k(
     ``queries`` (n, row bytes) uint8 as ``packing.pack`` makes them, or (n, sum of dims) float32;
     ``factors`` (n, segments) or (segments,) float32; row ``rows[j]`` of ``exclude`` (default: row j) belongs
     to query j. Where fewer than k items are left: score -inf, item -1. A zero score is returned as +0.
-    All cores; threads as ``numba.set_num_threads`` says. Scores must not be NaN.
+    Threads are as many as ``numba.set_num_threads`` says. Scores must not be NaN. Raises L2QError for k < 1 and for
+    queries of another width.
+
+    >>> codes = np.int8([[1, 1, 1, 1], [1, 1, -1, 1], [-1, -1, -1, -1]])
+    >>> items = PackedItems.from_packed(packing.pack(codes, (4,)), (4,))
+    >>> top_k(packing.pack(codes[:1], (4,)), np.float32([1]), items, k=2)
+    (array([[4., 2.]], dtype=float32), array([[0, 1]], dtype=int32))
     """
     if k < 1:
         raise L2QError(f"k is {k}; it must be at least 1")
@@ -109,7 +113,9 @@ def top_k(
     operands = (words, factors, items.words, items.scales, first_words, dims)
     exclusions = _exclusions(exclude, rows, num_queries)
     _search(operands, items.num_items, exclusions, task_rows, PASS[words.dtype], keys)
-    return _decode(np.sort(keys.reshape(num_queries, parts * k), axis=1)[:, : -k - 1 : -1])
+    found = keys.reshape(num_queries, parts * k)
+    found.sort(axis=1)
+    return _decode(found[:, : -k - 1 : -1])
 
 
 def _aligned_zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
@@ -132,7 +138,7 @@ def _fill_blocks(blocks: np.ndarray, rows: np.ndarray, start: int) -> None:
 
 
 def _tables(values: np.ndarray, dims: Sequence[int]) -> np.ndarray:
-    """The 16 signed sums of every group of four values, (n, 8 row words, 16): bit j of the column says +."""
+    """The 16 signed sums of every group of four values, (n, 8 row words, 16): value j is added where bit j is 1."""
     if values.shape[1:] != (sum(dims),):
         raise L2QError(f"queries: expected (rows, {sum(dims)}), got {values.shape}")
     groups = np.zeros((len(values), 8 * packing.row_words(dims), 4), np.float32)
@@ -195,8 +201,11 @@ def _replace_least(heap, key):
 
 @numba.njit
 def _offer(heap, threshold, scores, passed, first_score, first_item, num_items, excluded, start, end):
-    """Take in the items whose bit is set; returns the heap's new threshold. Items come in ascending order,
-    so one that equals the K-th best loses to it and a strict comparison is enough."""
+    """Takes in the items whose bit is set; returns the heap's new threshold.
+
+    Items come in ascending order. An item that equals the K-th best has the higher id and stays out, so a strict
+    comparison is enough.
+    """
     while passed:
         lane = lowest_bit(passed)  # type: ignore[call-arg, var-annotated]
         passed &= passed - 1

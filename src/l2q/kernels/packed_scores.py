@@ -1,4 +1,12 @@
-"""The scores of one pass over packed codes, in LLVM's language (``l2q.kernels.packed`` says what a pass is)."""
+"""The scores of one pass over packed codes: a few queries against a few blocks of 16 items.
+
+``l2q.kernels.packed`` has the formula, the layout and the running best K. A pass keeps the counts of its queries in
+registers: with codes, one xor, one popcount and one addition for 512 bits of a query. With float rows a group's 16
+possible sums are a table that fills one vector. A permutation by four item bits looks up 16 items at once.
+
+The vectors are written down as such in LLVM's language. Processors with narrower vectors, or without a vector popcount,
+get the same arithmetic from their own instructions.
+"""
 
 from __future__ import annotations
 

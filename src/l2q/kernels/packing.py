@@ -1,7 +1,7 @@
 """Packed bits: how rows of signs lie on disk (bytes) and in the kernels (32-bit words).
 
-Both layouts put the segments of a row one after another and fill each one up with zero bits: on disk to
-whole bytes, in the kernels to whole 32-bit words, so that no unit holds bits of two segments. Bit order
+Both layouts put the segments of a row one after another. Each segment is filled up with zero bits, on disk to
+whole bytes and in the kernels to whole 32-bit words, so that no unit holds bits of two segments. Bit order
 is little: value k of a segment is bit k % 8 of its byte k // 8, and bit k % 32 of its word k // 32.
 Bit 1 is +1, bit 0 is -1. Fillings are equal on both sides of a score, so xor cancels them:
 
@@ -28,7 +28,11 @@ def row_words(dims: Sequence[int]) -> int:
 
 
 def pack(values: np.ndarray, dims: Sequence[int]) -> np.ndarray:
-    """Signs of (rows, sum of dims) values, as (rows, row_bytes) uint8; sign(0) = +1."""
+    """Signs of (rows, sum of dims) values, as (rows, row_bytes) uint8; sign(0) = +1.
+
+    >>> pack(np.array([[1, -1, 1, 1]]), dims=(4,))
+    array([[13]], dtype=uint8)
+    """
     _check_width(values, sum(dims), "values")
     packed = np.empty((len(values), row_bytes(dims)), np.uint8)
     for dim, start, at in _segments(dims, 8):
@@ -38,7 +42,11 @@ def pack(values: np.ndarray, dims: Sequence[int]) -> np.ndarray:
 
 
 def unpack(packed: np.ndarray, dims: Sequence[int]) -> np.ndarray:
-    """The codes of (rows, row_bytes) packed rows, as (rows, sum of dims) int8 in {-1, +1}."""
+    """The codes of (rows, row_bytes) packed rows, as (rows, sum of dims) int8 in {-1, +1}.
+
+    >>> unpack(np.array([[13]], np.uint8), dims=(4,))
+    array([[ 1, -1,  1,  1]], dtype=int8)
+    """
     _check_width(packed, row_bytes(dims), "packed rows")
     values = np.empty((len(packed), sum(dims)), np.int8)
     for dim, start, at in _segments(dims, 8):

@@ -14,8 +14,12 @@ from l2q.kernels.sparse import multiply, use_threads_of_torch
 def pair_scores(X: Tensor, Y: Tensor, users: Tensor, items: Tensor) -> Tensor:
     """score_b = <X[users_b], Y[items_b]>, (pairs,), for X (n, D), Y (m, D); pairs may repeat.
 
-    dX[u] = sum over b with users_b = u of g_b Y[items_b], and dY alike: each row's sum runs in the order of
-    the pairs, in one thread, so the gradients have the same bits for any number of threads.
+    dX[u] = sum over b with users_b = u of g_b Y[items_b], and dY alike. One thread sums a row, in the order of the
+    pairs. So the gradients have the same bits for any number of threads.
+
+    >>> X, Y = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [5.0, 6.0]])
+    >>> pair_scores(X, Y, torch.tensor([0, 0]), torch.tensor([1, 0]))
+    tensor([17., 11.])
     """
     if X.is_cuda:
         return torch.linalg.vecdot(X[users], Y[items])

@@ -1,4 +1,4 @@
-"""Orthogonal matrices that are put before a sign: random ones and ITQ's."""
+"""Orthogonal matrices that turn embeddings before their signs are taken: random ones and ITQ's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import numpy as np
 
 
 def random_rotation(dim: int, rng: np.random.Generator) -> np.ndarray:
-    """A uniformly drawn orthogonal matrix, (dim, dim) float32: Q of a Gaussian matrix's QR with diag(R) > 0."""
+    """A uniformly drawn orthogonal matrix, (dim, dim) float32: Q of a Gaussian matrix's QR with diag(R) > 0.
+
+    >>> R = random_rotation(8, np.random.default_rng(0))
+    >>> np.allclose(R.T @ R, np.eye(8), atol=1e-6)
+    True
+    """
     Q, R = np.linalg.qr(rng.standard_normal((dim, dim)))
     return (Q * np.where(np.diag(R) >= 0, 1, -1)).astype(np.float32)
 
@@ -14,12 +19,18 @@ def random_rotation(dim: int, rng: np.random.Generator) -> np.ndarray:
 def itq(
     X: np.ndarray, iterations: int = 10, *, rng: np.random.Generator, samples: int = 20_000
 ) -> np.ndarray:
-    """The rotation R (dim, dim) of the rows of X (n, dim) that lowers ||sign(X R) - X R||, from a random one:
+    """A rotation R (dim, dim) of the rows of X (n, dim) that makes ||sign(X R) - X R|| small.
 
-        B = sign(X R),    R = the polar factor of X^T B    (each the best for the other)
+    From a random rotation on, signs and rotation take turns, each the best one for the other:
 
-    on at most ``samples`` rows, drawn without replacement.
+        B = sign(X R),    R = the polar factor of X^T B
+
+    At most ``samples`` rows are used, drawn without replacement.
     Source: Gong and Lazebnik, "Iterative quantization", CVPR 2011.
+
+    >>> rng = np.random.default_rng(0)
+    >>> itq(rng.standard_normal((100, 8)), rng=rng).shape
+    (8, 8)
     """
     if len(X) > samples:
         X = X[np.sort(rng.choice(len(X), samples, replace=False))]

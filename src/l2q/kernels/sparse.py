@@ -1,8 +1,8 @@
-"""Sparse matrix times dense matrix on the CPU, the one inner loop of propagation and of pair gradients.
+"""Sparse matrix times dense matrix on the CPU: the inner loop of propagation, of pair gradients and of the SVD.
 
     Y[t] = sum over e in starts[t] .. ends[t] - 1 of values[e] X[columns[e]]
 
-One thread sums a row of Y, in one order, so the result has the same bits for any number of threads.
+One thread sums a row of Y, in one order. So the result has the same bits for any number of threads.
 """
 
 from __future__ import annotations
@@ -22,11 +22,17 @@ AHEAD = 128  # entries; 32 to 256 are within 15 % of each other, at 60 million e
 
 
 def multiply(starts, ends, columns, values, X: np.ndarray) -> np.ndarray:
-    """Y (rows, d), of X's dtype; ``columns`` int32, X C-contiguous."""
+    """Y (rows, d), of X's dtype; ``columns`` int32, X C-contiguous.
+
+    >>> indptr, columns, values = np.array([0, 2, 3]), np.int32([0, 1, 1]), np.ones(3)
+    >>> multiply(indptr[:-1], indptr[1:], columns, values, np.array([[1.0, 2.0], [10.0, 20.0]]))
+    array([[11., 22.],
+           [10., 20.]])
+    """
     values = values.astype(X.dtype, copy=False)
     Y = _empty(len(starts), X)
-    bounds = _balanced(ends - starts)
-    # between the entries of a selection of rows lie those of others, which nobody will want
+    bounds = even_runs(ends - starts, row_cost=1)  # 1: to write the row
+    # a selection of rows has the entries of other rows between its own: those are not asked for ahead
     ahead = AHEAD if np.array_equal(starts[1:], ends[:-1]) else 0
     use_threads_of_torch()
     _multiply(bounds, starts, ends, columns, values, X, Y, ahead)
@@ -34,11 +40,13 @@ def multiply(starts, ends, columns, values, X: np.ndarray) -> np.ndarray:
 
 
 def multiply_kept(starts, ends, columns, values, slots: np.ndarray, X: np.ndarray) -> np.ndarray:
-    """As ``multiply`` for adjoining rows, with the rows of X found through ``slots``: column c is row slots[c] of X,
-    or zero, and skipped, where slots[c] is -1."""
+    """As ``multiply`` for adjoining rows, with a part of the rows of X at hand.
+
+    Column c is row ``slots[c]`` of X. Where ``slots[c]`` is -1 the column is zero, and its entries are skipped.
+    """
     values = values.astype(X.dtype, copy=False)
     Y = _empty(len(starts), X)
-    bounds = _balanced(ends - starts)
+    bounds = even_runs(ends - starts, row_cost=1)  # 1: to write the row
     use_threads_of_torch()
     _multiply_kept(bounds, starts, ends, columns, values, slots, X, Y, AHEAD)
     return Y
@@ -51,18 +59,26 @@ def use_threads_of_torch() -> None:
 
 
 def _empty(rows: int, X: np.ndarray) -> np.ndarray:
-    """Memory for Y (rows, d), to be the X of the next product: it starts at a line of the cache. NumPy's starts 16
-    bytes behind one, and to gather its rows of 64 columns is to read five lines for four."""
+    """Memory for Y (rows, d) that starts at a line of the cache, since Y is the X of the next product.
+
+    NumPy's memory starts 16 bytes behind a line. A row of 64 columns then lies on five lines instead of four.
+    """
     size = rows * X.shape[1] * X.itemsize
     memory = np.empty(size + LINE, np.uint8)
     start = -memory.ctypes.data % LINE
     return memory[start : start + size].view(X.dtype).reshape(rows, X.shape[1])
 
 
-def _balanced(lengths: np.ndarray, chunks: int = 64) -> np.ndarray:
-    """Bounds of ``chunks`` runs of rows of about equal work: lengths follow a power law, so equal numbers of
-    rows would not do. A row costs its entries and one more for writing it."""
-    work = np.concatenate(([0], np.cumsum(lengths + 1)))
+def even_runs(lengths: np.ndarray, row_cost: int, chunks: int = 64) -> np.ndarray:
+    """Bounds (chunks + 1,) of runs of rows of about equal work, for threads to share.
+
+    A row costs its ``lengths`` entries, and as much as ``row_cost`` entries beside them. Lengths follow a power law,
+    so runs of equally many rows would not have equal work.
+
+    >>> even_runs(np.array([8, 1, 1, 1, 1]), row_cost=0, chunks=2)
+    array([0, 1, 5])
+    """
+    work = np.concatenate(([0], np.cumsum(lengths + row_cost)))
     return np.searchsorted(work, np.linspace(0, work[-1], chunks + 1))
 
 
@@ -96,9 +112,12 @@ def _multiply_kept(bounds, starts, ends, columns, values, slots, X, Y, ahead):
 
 @njit(inline="always")
 def _sum_row(start, end, columns, values, X, y, ahead):
-    """y = sum over e in start .. end - 1 of values[e] X[columns[e]], by blocks of y that stay in registers for the
-    whole sum. The rows of X that entries ``ahead`` of these will read are asked for meanwhile: they lie anywhere,
-    and a core that waits for each of them has too few on the way to use the memory's whole bandwidth."""
+    """y = sum over e in start .. end - 1 of values[e] X[columns[e]].
+
+    A block of y stays in registers for the whole sum. Meanwhile the rows of X are prefetched that the entries
+    ``ahead`` of these will read. Such rows lie anywhere in memory: a core that waits for each of them does not use the
+    memory's whole bandwidth.
+    """
     first = min(start + ahead, len(columns) - (end - start))
     columns, later, values = columns[start:end], columns[first : first + end - start], values[start:end]
     j = 0

@@ -1,6 +1,7 @@
-"""Sparse matrix times dense matrix on a GPU, with the same bits every time: every sum runs in the order of the edges.
+"""Sparse matrix times dense matrix on a GPU, with the same bits every time.
 
-torch's own product there, of cuSPARSE, gives other bits from call to call. Needs Triton.
+Every sum runs in the order of the edges. torch's own product on a GPU, of cuSPARSE, gives other bits from call to call.
+Needs Triton.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from torch import Tensor
 class Product:
     """Y = A X for A (rows, columns) in compressed rows and X (columns, d) of ``dtype``.
 
-    A row's edges are cut into bags of at most ``BAG``, so that one with thousands does not hold up the rest: a first
-    pass sums the bags, and a second one the bags of those rows that have several.
+    A row's edges are cut into bags of at most ``BAG``, so that a row with thousands of edges does not hold up the rest.
+    A first pass sums the bags. A second pass adds up the bags of those rows that have several.
     """
 
     BAG = 256  # edges

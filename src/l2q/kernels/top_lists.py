@@ -17,8 +17,7 @@ SCORES_PER_BLOCK = 2**26  # 256 MiB of float32
 
 
 def user_blocks(num_users: int, num_items: int) -> Iterator[slice]:
-    """Slices of 1,024 users, fewer where the catalogue is large: scores exist for one block at a time, never for
-    users x items."""
+    """Slices of 1,024 users, of fewer where the catalogue is large: a block of scores takes at most 256 MiB."""
     size = min(max(SCORES_PER_BLOCK // max(num_items, 1), 1), USERS_PER_BLOCK)
     for start in range(0, num_users, size):
         yield slice(start, min(start + size, num_users))
@@ -32,10 +31,14 @@ def top_lists(
     exclude: Interactions | None = None,
     progress: Progress | None = None,
 ) -> sparse.csr_array:
-    """The ``length`` best items of each user and their scores, (num_users, num_items) in compressed rows,
-    best first; equal scores: lower id first. Items of ``exclude`` stay out, so a list may be shorter.
+    """The ``length`` best items of each user and their scores, (num_users, num_items) in compressed rows.
 
-    ``score(block)`` returns a fresh (users of the block, num_items) array, which is overwritten.
+    A row holds the best item first; among equal scores the lower id is first. Items of ``exclude`` stay out, so a row
+    may be shorter. ``score(block)`` returns a fresh (users of the block, num_items) array, which is overwritten.
+
+    >>> S = np.array([[0.1, 0.9, 0.5], [0.7, 0.2, 0.8]])
+    >>> top_lists(lambda block: S[block].copy(), num_users=2, num_items=3, length=2).indices
+    array([1, 2, 2, 0], dtype=int32)
     """
     length = min(length, num_items)
     items, values = [], []
