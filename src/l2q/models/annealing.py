@@ -1,10 +1,10 @@
 """Annealing: curves from progress p in [0, 1] to strength t in [0, 1], float at 0 and hard codes at 1.
 
-p = ``end`` times the share of the epochs that are done: with an end below 1 the trained model stays soft
-(by most curves), with one above 1 its codes are hard from the share 1 / end on. What is measured and exported is
-hard at any time.
+p = ``end`` times the share of the epochs that are done. With an end below 1 the trained model stays soft, by most
+curves. With an end above 1 its codes are hard from the share 1 / end on. What is measured and exported is hard at any
+time.
 
-How a strength softens the codes is the relaxation, in ``quantizers``. Under tanh the slope is
+The relaxation, in ``quantizers``, says how a strength softens the codes. Under tanh the slope is
 beta = t / (1 - t), so a linear curve raises beta slowly at first and without bound at the end.
 """
 
@@ -70,10 +70,13 @@ CURVES: dict[str, tuple[Callable[..., float], tuple[str, ...]]] = {
 
 @options("annealing")
 class Annealing:
-    """A curve x a relaxation, from p = 0 to p = ``end`` over all epochs. ``hold`` and ``minimum`` belong to
-    geometric, ``stages`` to hashnet, ``switch`` to step.
+    """A curve with a relaxation, from p = 0 to p = ``end`` over all epochs.
 
-    Raises L2QError for an unknown curve or relaxation, or a parameter outside its range.
+    ``hold`` and ``minimum`` belong to the geometric curve, ``stages`` to hashnet, ``switch`` to step. Raises L2QError
+    for an unknown curve or relaxation, and for a parameter that is missing or outside its range.
+
+    >>> Annealing(name="linear", curve="linear", relaxation="tanh").strength(0.25)
+    0.25
     """
 
     name: str

@@ -2,7 +2,7 @@
 
     A_hat = D^-1/2 [[0, R], [R^T, 0]] D^-1/2        E^(l+1) = A_hat E^(l)
 
-Users come first (0 .. M-1), then items (M .. M+N-1). A_hat is symmetric, so the backward of a hop is the
+Nodes 0 .. M-1 are the users, nodes M .. M+N-1 the items. A_hat is symmetric, so the backward of a hop is the
 same hop. He et al., "LightGCN", SIGIR 2020.
 """
 
@@ -28,8 +28,11 @@ HAS_TRITON = find_spec("triton") is not None  # torch's builds for CUDA on Linux
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Neighbours of node v: ``indices[indptr[v]:indptr[v + 1]]``, ascending; ``indptr`` int64,
-    ``indices`` int32. No self loops; a node without edges is a row of zeros in A_hat."""
+    """The edges of users and items, in both directions.
+
+    Node v's neighbours are ``indices[indptr[v]:indptr[v + 1]]``, ascending; ``indptr`` is int64, ``indices`` int32.
+    There are no self loops. A node without edges is a row of zeros in A_hat.
+    """
 
     indptr: np.ndarray
     indices: np.ndarray
@@ -56,9 +59,8 @@ class Graph:
         values = np.empty(len(self.indices), np.float32)
         roots = np.maximum(np.diff(self.indptr), 1) ** -0.5
         use_threads_of_torch()
-        _edge_values(
-            self.indptr, self.indices, roots.astype(np.float32), values
-        )  # read at random: half the room
+        # roots are read at random: as float32 twice as many of them fit into the cache
+        _edge_values(self.indptr, self.indices, roots.astype(np.float32), values)
         return values
 
     def to_torch(self, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -74,11 +76,11 @@ class Graph:
 
 
 def _transpose(indptr, items, num_items, users):
-    """Puts the compressed rows of R^T, users ascending, into ``users`` and returns where they start: a counting
-    sort by ranges of items, then one within each range.
+    """Puts the compressed rows of R^T, users ascending, into ``users``. Returns where each item's row starts.
 
-    Sorted at once by item, every edge would miss the cache as soon as the items outgrow it; 1,024 ranges do so
-    later. Both passes use all cores.
+    A first counting sort goes by 1,024 ranges of items, a second one by the items within each range. One sort by item
+    alone would miss the cache at every edge as soon as the items outgrow it; the ranges do not. Both sorts use all
+    cores.
     """
     shift, chunks = max(int(num_items - 1).bit_length() - 10, 0), 32
     bounds = np.searchsorted(indptr, np.arange(chunks + 1) * len(items) // chunks)
@@ -141,10 +143,20 @@ def _edge_values(indptr, indices, roots, values):
 class Propagation:
     """Products with A_hat, differentiable in E (num_nodes, d).
 
-    ``backend``: ``numba`` (CPU), ``triton`` (GPU), both with the same bits every time, for any number of threads;
-    ``torch`` (any device), whose products on a GPU have other bits from call to call; or None, which chooses by the
-    device of E. Threads as torch has. No parameter and no buffer: a module may hold it without its appearing in a
-    ``state_dict``.
+    ``backend`` is one of
+
+    - ``numba`` (CPU) and ``triton`` (GPU): the same bits every time, for any number of threads;
+    - ``torch`` (any device): on a GPU other bits from call to call;
+    - None: chosen by the device of E.
+
+    There are as many threads as torch has. A propagation holds no parameter and no buffer, so it does not appear in the
+    ``state_dict`` of the module that holds it.
+
+    >>> train = Interactions.from_pairs([0, 1], [0, 0], num_users=2, num_items=1)
+    >>> Propagation(Graph.from_interactions(train))(torch.eye(3))
+    tensor([[0.0000, 0.0000, 0.7071],
+            [0.0000, 0.0000, 0.7071],
+            [0.7071, 0.7071, 0.0000]])
     """
 
     def __init__(self, graph: Graph, backend: str | None = None):
@@ -166,8 +178,8 @@ class Propagation:
     def layers(self, E: Tensor, num_layers: int, rows: Tensor | None = None) -> tuple[Tensor, ...]:
         """E^(0), ..., E^(num_layers), each (num_nodes, d), or only their distinct ``rows``, (len(rows), d).
 
-        With rows the last hop computes those rows only, the first backward hop starts from them only, and the
-        gradients of the layers meet in one buffer: 2 L - 2 whole products for a step instead of 2 L.
+        With ``rows``, the last hop computes those rows only, and the first backward hop starts from them only. A step
+        then costs 2 L - 2 whole products instead of 2 L. The gradients of all layers meet in one buffer.
         """
         if num_layers == 0:
             return (E if rows is None else E[rows],)

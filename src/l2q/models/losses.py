@@ -30,8 +30,10 @@ def sampled_softmax(positive: Tensor, negatives: Tensor) -> Tensor:
 
 @torch.no_grad()
 def hardest(X: Tensor, Y: Tensor, users: Tensor, items: Tensor) -> Tensor:
-    """The item with the highest score <X[user], Y[item]> of each user's, (batch,); the first among equals. ``items``
-    (candidates * batch,) holds one of every user, then another of every user, ..."""
+    """Each user's candidate with the highest score <X[user], Y[item]>, (batch,); the first among equals.
+
+    ``items`` (candidates * batch,) holds one candidate of every user, then a second one of every user, and so on.
+    """
     number = len(items) // len(users)
     scores = pair_scores(X, Y, users.repeat(number), items).view(number, -1)
     return items.view(number, -1).gather(0, scores.argmax(0, keepdim=True)).squeeze(0)
@@ -85,7 +87,7 @@ class BPR(nn.Module):
 
     bpr(t score(user, pos), t score(user, neg)) + l2 / 2 (|e_u|^2 + |e_i|^2 + |e_j|^2) / batch
 
-    Of ``candidates`` negatives for every pair the hardest counts, the one that the model scores highest (dynamic
+    Every pair has ``candidates`` negatives. The hardest of them counts: the one that the model scores highest (dynamic
     negative sampling: Zhang et al., "Optimizing top-N collaborative filtering", SIGIR 2013).
     """
 
@@ -107,14 +109,16 @@ class BPR(nn.Module):
     def forward(
         self, X: Tensor, Y: Tensor, batch: tuple[Tensor, Tensor, Tensor], E_users: Tensor, E_items: Tensor
     ) -> Tensor:
-        """Loss of ``batch`` = (users, pos_items, neg_items), (batch,), (batch,) and (candidates * batch,), rows of
-        X (users, D) and Y (items, D), whose inner products are the scores, and of layer 0, E_users and E_items."""
+        """Loss of ``batch`` = (users, pos_items, neg_items): (batch,), (batch,) and (candidates * batch,) row numbers.
+
+        Inner products of X (users, D) and Y (items, D) are the scores. L2 is on layer 0, E_users and E_items.
+        """
         users, pos_items, neg_items = batch
         if self.candidates > 1:
             neg_items = hardest(X, Y, users, neg_items)
         factor = self.temperature(X.shape[1])
         items = torch.cat([pos_items, neg_items])
-        # scored at once: the backward passes over the edges of all pairs, and over X and Y, once instead of twice
+        # scored at once: the backward goes once instead of twice over the pairs, and over X and Y
         positive, negative = (factor * pair_scores(X, Y, users.repeat(2), items)).chunk(2)
         squares = l2(E_users, users) + l2(E_items, items)
         return bpr(positive, negative) + self.l2 / len(users) * squares
@@ -123,8 +127,8 @@ class BPR(nn.Module):
 class SampledSoftmax(nn.Module):
     """Softmax of each positive against negatives that the whole batch shares, with L2 on layer 0.
 
-    The first ``num_negatives`` of the batch's negative items (fewer in a smaller batch) serve all its users,
-    so that their scores are one dense product. A row's own positive among them does not count.
+    The first ``num_negatives`` of the batch's negative items serve all its users, so their scores are one dense
+    product. A smaller batch has fewer. A row's own positive among them does not count.
     """
 
     @checked("objective")

@@ -40,8 +40,8 @@ def row_scale(x: Tensor, scale_dtype: torch.dtype = torch.float32) -> Tensor:
     return x.detach().abs().mean(dim=1, keepdim=True).to(scale_dtype).to(x.dtype)
 
 
-# Surrogate derivatives of sign at z. Each returns a fresh tensor: floats, booleans for zero or one, or
-# None where the derivative is one everywhere.
+# Surrogate derivatives of sign at z. Each returns a fresh tensor of floats or, for zero and one, of booleans.
+# None says that the derivative is one everywhere.
 
 
 def straight_through(z: Tensor, clip: float) -> None:
@@ -117,11 +117,11 @@ class _WithDerivative(torch.autograd.Function):
 class Quantizer(nn.Module):
     """Signs of rows (rows, d), softened while ``strength`` < 1.
 
-    ``estimator`` names the derivative that stands for that of a sign(x) as a whole, so that the size of the
-    scale does not change the gradient; with ``normalize`` it is taken at x / a, a the mean |x| of the row,
-    instead of at x. ``clip`` is the width of the clipped and Fourier surrogates. ``scales`` "row" multiplies
-    the signs by a, rounded to ``scale_dtype``; with "none" a = 1 in all values. The tanh relaxation has its
-    own true derivative below strength 1.
+    ``estimator`` names the surrogate derivative. It stands for the derivative of the whole a sign(x), so the size of
+    the scale does not change the gradient. It is taken at x, or with ``normalize`` at x / a, where a is the mean |x| of
+    the row. ``clip`` is the width of the clipped and Fourier surrogates. ``scales`` "row" multiplies the signs by a,
+    rounded to ``scale_dtype``; "none" leaves them as they are. The tanh relaxation needs no surrogate below strength 1:
+    it has its own derivative.
 
     Raises L2QError for an unknown option.
     """

@@ -46,8 +46,13 @@ class Backend(Protocol):
 class DenseIndex:
     """Float values, or codes as float32 matrix products of -1 and +1, which are exact integers.
 
-    Works through chunks of queries and tiles of items, whose products are ranked while they are in the cache; a
-    chunk is halved when memory runs out.
+    A chunk of queries meets a tile of items at a time: their products are ranked while they are in the cache. A chunk
+    is halved when memory runs out.
+
+    >>> values = Rows(np.float32([[1, 0], [1, 2], [0, 3]]))
+    >>> index = DenseIndex(Representations(values, values, (2,), np.ones(1, np.float32)))
+    >>> index.search(np.array([0]), k=2)
+    (array([[1., 1.]], dtype=float32), array([[0, 1]], dtype=int32))
     """
 
     def __init__(self, representations: Representations):
@@ -109,8 +114,10 @@ class DenseIndex:
 
 
 def _matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """out = a b; by torch in a process that has it loaded, whose MKL is faster than NumPy's OpenBLAS. A query without
-    torch does not load it for that."""
+    """out = a b, by torch in a process that has it loaded: its MKL is faster than NumPy's OpenBLAS.
+
+    A process without torch uses NumPy, since loading torch takes longer than a query.
+    """
     torch = sys.modules.get("torch")
     if torch is None:
         np.matmul(a, b, out=out)
@@ -149,7 +156,12 @@ def _rank(
 class PackedIndex:
     """Item codes as packed bits: an item costs ``packing.row_bytes(dims)`` bytes and its scales.
 
-    Rows hold packed bytes instead of codes; users and queries may be float32 values as well.
+    ``items`` hold packed bytes instead of codes. ``users`` and queries hold packed bytes or float32 values.
+
+    >>> codes = Rows(np.int8([[1, 1, 1], [1, 1, -1], [-1, -1, -1]]))
+    >>> index = PackedIndex.from_representations(Representations(codes, codes, (3,), np.ones(1, np.float32)))
+    >>> index.search(np.array([0]), k=2)
+    (array([[3., 1.]], dtype=float32), array([[0, 1]], dtype=int32))
     """
 
     def __init__(self, users: Rows, items: Rows, dims: tuple[int, ...], weights: np.ndarray):
@@ -187,10 +199,10 @@ def _packed(side: Rows, dims: tuple[int, ...]) -> Rows:
 
 
 def similar_items(index: Backend, item: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k items nearest to one, itself left out: scores (k,) and items (k,).
+    """The k items nearest to ``item``, which is left out itself: scores (k,) and items (k,).
 
-    Codes are scored among each other as a user's would be, with the item's own scales; float values by
-    their cosine, s(i, j) / sqrt(s(i, i) s(j, j)).
+    With codes, the item takes the place of a user and is scored with its own scales. With float values, the score is
+    the cosine s(i, j) / sqrt(s(i, i) s(j, j)).
     """
     if isinstance(index, DenseIndex) and not index.representations.items.binary:
         index = _cosine_index(index.representations)
