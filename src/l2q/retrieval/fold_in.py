@@ -12,7 +12,7 @@ from l2q.errors import L2QError
 from l2q.interactions import Interactions
 from l2q.representations import Representations, Rows
 
-if TYPE_CHECKING:  # and imported where it is used: it brings torch along, which a query does without
+if TYPE_CHECKING:  # at run time imported where it is used: it imports torch, which most queries do not need
     from l2q.fitted.new_users import FilterSide
 
 
@@ -20,10 +20,11 @@ RIDGE = 0.1
 
 
 class HalfRound:
-    """One half-round of the descent that made the codes: the new user's row is fitted to the items' codes, with
-    the scores of the filter as its base and its list (``l2q.fitted.new_users``). What it needs beside the
-    filter's side, G = A^T A and C = Y^T A, comes from the index's own item codes A in a second. The start is the
-    signs of the least-squares solution without lists, v = (G + l I)^-1 C^T x.
+    """One half-round of the descent that made the codes: a new user's row is fitted to the items' codes.
+
+    Its base and its list are the filter's scores of the new user (``l2q.fitted.new_users``). G = A^T A and C = Y^T A
+    come from the item codes A of the index, within a second. The start is the signs of the least-squares solution
+    without lists, v = (G + l I)^-1 C^T x.
     """
 
     def __init__(self, side: FilterSide, items: Rows, train: Interactions):
@@ -57,17 +58,17 @@ class FoldIn:
         x^(s) = sum_{i in items} A_i^(p) / sqrt(|items| deg_i)
         u^(s) = x^(s) W_s        code sign(u^(s)), scale ||u^(s)||_1 / dim_s
 
-    p = s - 1 where segments are layers. Layer 0 is an embedding of its own, which a new user lacks: it is
-    put where its items are, p = 0, as is the only segment of other models. That ranks better than leaving
-    layer 0 out of the score (docs/results/new-users.md).
+    Where segments are layers, p = s - 1. Layer 0 is an embedding of its own, which a new user lacks: the user is
+    put where the items are, p = 0. So is the only segment of other models. That ranks better than leaving layer 0
+    out of the score (docs/results/new-users.md).
 
     W_s takes the known users' x^(s) to their own A_u^(s) by least squares, held near c O_s:
 
         min over W of ||X W - A||^2 + l ||W - c O_s||^2,    l = RIDGE tr(X^T X) / dim
 
-    O_s the orthogonal Procrustes map (the polar factor of X^T A, Schoenemann 1966), since layers may differ by a
-    rotation before the sign, and c its least-squares scale. It needs nothing beside the index. Without known
-    users W_s is the identity.
+    O_s is the orthogonal Procrustes map (the polar factor of X^T A, Schoenemann 1966): layers may differ by a rotation
+    before the sign. c is its least-squares scale. Nothing is needed beside the index. Without known users W_s is the
+    identity.
     """
 
     def __init__(self, representations: Representations, train: Interactions, item_degrees: np.ndarray):

@@ -2,8 +2,8 @@
 
     python -m l2q.retrieval.reference INDEX_DIR --k 20 --out FILE.npz [--users ROWS.npy]
 
-ranks the catalogue for every user (or for the given rows), train items left out, from the packed bytes as
-they lie on disk: xor and bit counts instead of products of signs. It is what any other program would have to do.
+ranks the catalogue for every user, or for the given rows, and leaves out train items. It works on the packed bytes as
+they lie on disk, by xor and bit counts instead of products of signs, as any other program would have to.
 """
 
 from __future__ import annotations
