@@ -160,6 +160,8 @@ def read_events(source: Any, user: str | None = None, item: str | None = None) -
         events = l2q.read_events("ratings.csv", user="user_id", item="movie_id")
     """
     if sparse.issparse(source):
+        if source.ndim != 2 or user is not None or item is not None:
+            raise L2QError("a sparse matrix has users for rows and items for columns, and no other names")
         pairs = source.tocoo()
         kept = pairs.data != 0
         if not kept.any():
@@ -184,7 +186,10 @@ def _arrow(table: Any, user: str | None, item: str | None) -> tuple[list[str], A
             f"events of type {type(table).__name__} cannot be read: give a path, a pandas, polars or Arrow table, or a "
             "SciPy sparse matrix"
         )
-    table = pa.table(table)
+    try:
+        table = pa.table(table)
+    except pa.ArrowException as error:
+        raise L2QError(f"cannot read the table: {str(error.args[-1]).splitlines()[0]}") from error
     columns = _chosen("the table", table.column_names, user, item)
     return columns, table.select(columns)
 
@@ -268,15 +273,20 @@ def _chosen(where: str | Path, columns: list[str], user: str | None, item: str |
     if user is not None and item is not None:
         if user == item:
             raise L2QError(f"{where}: users and items are in one column, {user!r}; name two")
-        return [user, item]
-    return _two(where, columns)
+        chosen = [user, item]
+    else:
+        chosen = _two(where, columns)
+    for column in chosen:
+        if columns.count(column) > 1:
+            raise L2QError(f"{where} has {columns.count(column)} columns named {column!r}; name them apart")
+    return chosen
 
 
 def _two(path: str | Path, columns: list[str]) -> list[str]:
     if len(columns) < 2:
+        between = ", with commas between them in a .csv, tabs in a .tsv" if isinstance(path, Path) else ""
         raise L2QError(
-            f"{path} has one column, {', '.join(columns)!r}; the first two are user and item, with commas between "
-            "them in a .csv, tabs in a .tsv"
+            f"{path} has one column, {', '.join(columns)!r}; the first two are user and item{between}"
         )
     if columns[0] == columns[1]:
         raise L2QError(f"{path}: the first two columns are both named {columns[0]!r}; name them apart")
