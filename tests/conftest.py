@@ -3,8 +3,16 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import l2q  # noqa: F401  before NumPy and torch, which read when they load what it sets
+
+# isort: split
 
 import pytest
+
+if TYPE_CHECKING:
+    from runs import Trained
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -26,3 +34,11 @@ def shared_data() -> Callable[[str], Path]:
         return path
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> "Trained":
+    """A float model on a small table of events, at a rate so high that its validation goes up and down."""
+    from runs import train_recorded
+
+    return train_recorded(tmp_path_factory.mktemp("trained"))

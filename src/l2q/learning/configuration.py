@@ -17,7 +17,7 @@ from l2q import settings
 from l2q.data.splits import SPLITS
 from l2q.errors import L2QError
 from l2q.interactions import Dataset
-from l2q.options import Count, OneOf, Positive, Share, Whole, options
+from l2q.options import Count, OneOf, Positive, Share, Whole, checked, options
 
 
 @options("protocol")
@@ -32,6 +32,11 @@ class Protocol:
     split_seed: Whole | None = None
     patience: Whole | None = None
     every_n_epochs: Count = 5
+
+    def __post_init__(self) -> None:
+        for name in ("split", "fraction", "split_seed", "patience"):
+            if self.name != "final" and getattr(self, name) is None:
+                raise L2QError(f"protocol.{name} is not given; protocol={self.name} needs it")
 
 
 @options("eval")
@@ -65,9 +70,15 @@ class Configuration:
     ckpt_path: str | None
 
 
+@checked("trainer")
+def _check_trainer(max_epochs: Whole) -> None:
+    """The option of Lightning's trainer that means more to a run: Lightning would train on forever at -1."""
+
+
 def check(config: dict[str, Any]) -> None:
     """Raises L2QError for a value that no set could make right, or a name that nothing reads."""
     Configuration(**config)
+    _check_trainer(config["trainer"].get("max_epochs"))
     if not config["fit"] and not config["ckpt_path"]:
         raise L2QError("fit=false evaluates a checkpoint: name it with ckpt_path=FILE")
 
