@@ -84,23 +84,34 @@ def _reporting(call: Callable[..., Any], group: str, owner: Any) -> Callable[...
     @functools.wraps(call)
     def reporting(*arguments: Any, **named: Any) -> Any:
         kinds = _kinds(owner)
-        for name, value in named.items():
+        own = arguments[: inspect.isclass(owner)]  # self, which is no field
+        by_position = list(zip(kinds, arguments[len(own) :], strict=False))
+        given = dict(by_position) | named
+        for name, value in given.items():
             kind = _plain(kinds.get(name))
             if isinstance(value, Mapping) and dataclasses.is_dataclass(kind):
-                named[name] = kind(**value)  # type: ignore[operator]
+                given[name] = kind(**value)  # type: ignore[operator]
+        rest = arguments[len(own) + len(by_position) :]
         try:
-            return call(*arguments, **named)
+            return call(
+                *own,
+                *(given[name] for name, _ in by_position),
+                *rest,
+                **{name: given[name] for name in named},
+            )
         except ValidationError as error:
-            raise L2QError(_message(error, group, kinds)) from None
+            raise L2QError(_message(error, group, kinds, given)) from None
 
     return reporting
 
 
-def _message(error: ValidationError, group: str, kinds: dict[str, Any]) -> str:
+def _message(error: ValidationError, group: str, kinds: dict[str, Any], given: dict[str, Any]) -> str:
     """One line about the first error; a name that nothing takes comes first."""
     found = error.errors(include_url=False)
     first = next((one for one in found if one["type"].startswith("unexpected")), found[0])
     name = first["loc"][0] if first["loc"] else ""
+    if first["type"] == "unexpected_positional_argument":
+        return f"{group}: too many values by position; there are {', '.join(kinds)}"
     if isinstance(name, int):  # an argument by position
         name = list(kinds)[name]
     option = f"{group}.{name}" if group else str(name)
@@ -112,7 +123,7 @@ def _message(error: ValidationError, group: str, kinds: dict[str, Any]) -> str:
         return f"{option} is not given; it must be {rule(kinds[name])}"
     if first["type"] == "value_error":  # of a check of the class's own
         return str(first["ctx"]["error"])
-    return f"{option}={first['input']} must be {rule(kinds[name])}"
+    return f"{option}={given.get(name, first['input'])} must be {rule(kinds[name])}"
 
 
 def _kinds(owner: Any) -> dict[str, Any]:

@@ -98,6 +98,7 @@ class Run:
 
     def __call__(self) -> dict[str, Any]:
         """Runs; returns what ``metrics.json`` holds."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         logger = tracking.connect(self.config["logger"], self.folder, self.name, self.group)
         with tracking.tracked(logger, self.config) as tracker:
             return self._run(logger, tracker)
