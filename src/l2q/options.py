@@ -110,14 +110,15 @@ def _message(error: ValidationError, group: str, kinds: dict[str, Any], given: d
     found = error.errors(include_url=False)
     first = next((one for one in found if one["type"].startswith("unexpected")), found[0])
     name = first["loc"][0] if first["loc"] else ""
+    known = [name for name in kinds if name != "self"]
     if first["type"] == "unexpected_positional_argument":
-        return f"{group}: too many values by position; there are {', '.join(kinds)}"
+        return f"{group}: too many values by position; there are {', '.join(known)}"
     if isinstance(name, int):  # an argument by position
         name = list(kinds)[name]
     option = f"{group}.{name}" if group else str(name)
     if first["type"].startswith("unexpected"):
-        near = get_close_matches(name, list(kinds), 1)
-        meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(kinds)}"
+        near = get_close_matches(name, known, 1)
+        meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
         return f"{option}: there is no such option; {meant}"
     if first["type"].startswith("missing"):
         return f"{option} is not given; it must be {rule(kinds[name])}"
