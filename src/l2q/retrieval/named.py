@@ -114,7 +114,7 @@ class Index:
     def recommend(self, users: Sequence[Name], k: int = 10) -> list[Ranking]: ...
     @overload
     def recommend(  # type: ignore[overload-overlap]
-        self, users: None = None, k: int = 10, *, items: Sequence[Name]
+        self, users: None = None, k: int = 10, *, items: Name | Sequence[Name]
     ) -> Ranking: ...
     @overload
     def recommend(
@@ -138,8 +138,10 @@ class Index:
             rows = np.array(self._row_numbers("users", [users] if one else users), np.int64)
             found = self.search(rows, self._most(k), self.exclude)
         else:
+            items = [items] if _is_name(items) else items  # a single name is no list of its letters
             one = all(map(_is_name, items))
-            lists = [self._row_numbers("items", names) for names in ([items] if one else items)]
+            owned_by_each = [[names] if _is_name(names) else names for names in ([items] if one else items)]
+            lists = [self._row_numbers("items", names) for names in owned_by_each]
             lengths = [len(owned) for owned in lists]
             queries = self.fold_in(lists)
             exclude = Interactions.from_pairs(
