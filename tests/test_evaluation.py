@@ -1,6 +1,7 @@
 """Evaluation against known answers, naive loops and forced edge cases."""
 
 from collections import defaultdict
+from dataclasses import replace
 from math import log2
 
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 
 from l2q.errors import L2QError
 from l2q.evaluation import deciding_cutoff, evaluate
-from l2q.interactions import Interactions
+from l2q.interactions import Interactions, name_array
 from l2q.representations import Representations, Rows
 from l2q.retrieval.index import DenseIndex, PackedIndex
+from l2q.retrieval.named import Index
 
 
 class TableIndex:
@@ -170,6 +172,50 @@ def test_chunk_is_halved_when_memory_runs_out():
     limit = 0
     with pytest.raises(MemoryError):
         evaluate(index, test, [5], train)
+
+
+def test_train_items_that_an_index_keeps_are_left_out():
+    train, test, representations = checkerboard()
+    assert evaluate(DenseIndex(representations), test, [1]).metrics["recall_1"] < 1  # which keeps none
+    index = Index.of(representations, train)
+    assert evaluate(index, test, [1, 2]).metrics == evaluate(index, test, [1, 2], train).metrics
+    assert evaluate(index, test, [1]).metrics["recall_1"] == 1
+    nothing = train.select(np.zeros(len(train), bool))
+    assert evaluate(index, test, [1], exclude=nothing).metrics["recall_1"] < 1
+
+
+def names(mark, number):
+    return name_array([f"{mark}{row}" for row in range(number)])
+
+
+def test_rows_of_other_names_are_refused():
+    train, test, representations = checkerboard()
+    users, items = names("u", 6), names("i", 8)
+    index = Index.of(representations, replace(train, user_names=users, item_names=items))
+    expected = evaluate(index, test, [2]).metrics  # without names of its own
+    for same in (names("u", 6), None):
+        asked = replace(test, user_names=same, item_names=names("i", 8))
+        assert evaluate(index, asked, [2]).metrics == expected
+    for side, other in (("user", users[::-1]), ("user", names("v", 6)), ("item", items[::-1])):
+        asked = replace(test, **{f"{side}_names": other})
+        with pytest.raises(
+            L2QError, match=f"^the {side}s of the interactions are named otherwise .* l2q.split$"
+        ):
+            evaluate(index, asked, [2])
+        with pytest.raises(L2QError, match=f"^the {side}s of the interactions are named otherwise"):
+            evaluate(index, asked, [2], train)
+    unnamed = Index.of(representations, train)
+    assert evaluate(unnamed, replace(test, user_names=users), [2]).metrics == expected
+
+
+def test_figures_are_the_means_of_the_users():
+    train, test, scores = random_problem()
+    found = evaluate(TableIndex(scores), test, [1, 7], train, memory_mb=0.0025)
+    assert found.metrics.keys() == found.per_user.keys()
+    for name, values in found.per_user.items():
+        assert (values.dtype, values.shape) == (np.float64, found.users.shape)
+        assert found.metrics[name] == values.mean()
+        assert type(found.metrics[name]) is float
 
 
 @pytest.mark.parametrize("ks", [[], [0], [20, 41]])

@@ -5,6 +5,7 @@ from math import log2
 import numba
 import numpy as np
 import pytest
+import torch
 
 from l2q.metrics import per_user_metrics
 from l2q.ranking_metrics import RankingMetrics
@@ -118,13 +119,57 @@ def test_agrees_with_ranx(monkeypatch):
         np.testing.assert_allclose(ours[name.replace("@", "_")], theirs, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
-def test_torchmetrics_shell_is_the_mean_over_users_whatever_the_batches():
+@pytest.fixture
+def rankings():
+    """Hits of 101 users, their counts, and the figures that the metric must give to the bit."""
     _, _, hits, counts = random_rankings(2, users=101)
-    metrics = RankingMetrics((5, 20))
-    for rows in (slice(0, 1), slice(1, 60), slice(60, None)):
-        metrics.update(hits[rows], counts[rows])
-    expected = {name: values.mean() for name, values in per_user_metrics(hits, counts, (5, 20)).items()}
-    assert metrics.compute() == pytest.approx(expected, rel=1e-12)
+    return hits, counts, per_user_metrics(hits, counts, (5, 20))
+
+
+def means(per_user):
+    return {name: values.mean() for name, values in per_user.items()}
+
+
+@pytest.mark.parametrize("cuts", [[], [50], [1, 60], [0, 100], [30, 30, 31], range(101)], ids=str)
+@pytest.mark.parametrize("made", [np.asarray, torch.as_tensor], ids=["arrays", "tensors"])
+def test_the_metric_is_the_mean_over_users_whatever_the_batches(rankings, cuts, made):
+    hits, counts, expected = rankings
+    metric = RankingMetrics((5, 20))
+    for batch in zip(np.split(hits, cuts), np.split(counts, cuts), strict=True):
+        metric.update(*map(made, batch))
+    assert metric.compute() == means(expected)
+    for name, values in metric.per_user().items():
+        np.testing.assert_array_equal(values, expected[name])
+        assert values.dtype == np.float64
+
+
+@pytest.mark.parametrize("cut", [1, 40, 100])
+def test_the_metric_of_two_ranks_is_that_of_all_users(rankings, cut):
+    hits, counts, expected = rankings
+    ranks = [RankingMetrics((5, 20)), RankingMetrics((5, 20))]
+    for metric, rows in zip(ranks, (slice(0, cut), slice(cut, None)), strict=True):
+        for first in range(0, len(hits[rows]), 30):
+            metric.update(hits[rows][first : first + 30], counts[rows][first : first + 30])
+    own = [means(metric.per_user()) for metric in ranks]
+    # what every rank holds, as the ranks gather it; hits have two dimensions, counts one
+    held = [{2: torch.cat(metric.hits), 1: torch.cat(metric.relevant)} for metric in ranks]
+    for metric in ranks:
+        metric.distributed_available_fn = lambda: True
+        metric.dist_sync_fn = lambda state, group: [rank[state.ndim] for rank in held]
+        assert metric.compute() == means(expected)
+        with metric.sync_context(dist_sync_fn=metric.dist_sync_fn):
+            for name, values in metric.per_user().items():
+                np.testing.assert_array_equal(values, expected[name])
+    assert [means(metric.per_user()) for metric in ranks] == own != [means(expected)] * 2
+
+
+def test_a_metric_starts_anew_after_a_reset(rankings):
+    hits, counts, expected = rankings
+    metric = RankingMetrics((5, 20))
+    metric.update(hits[:7], counts[:7])
+    metric.reset()
+    assert all(len(values) == 0 for values in metric.per_user().values())
+    assert metric(hits, counts) == metric.compute() == means(expected)
 
 
 @pytest.mark.parametrize(

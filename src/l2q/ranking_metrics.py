@@ -42,7 +42,7 @@ class RankingMetrics(Metric):
 
     def per_user(self) -> dict[str, np.ndarray]:
         """Every metric per user seen, float64 (n,), in the order of the updates."""
-        if not self.hits:
+        if not len(self.hits):  # a list, but one tensor where the states of several ranks were joined
             return per_user_metrics(np.zeros((0, max(self.ks))), np.zeros(0, int), self.ks)
         hits, relevant = (dim_zero_cat(state).cpu().numpy() for state in (self.hits, self.relevant))
         return per_user_metrics(hits, relevant, self.ks)
