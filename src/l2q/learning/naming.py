@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+PATHS = ("dataset.dir", "ckpt_path", "hydra.run.dir", "hydra.sweep.dir")
 
 
 def run_dir(fit: bool, ckpt_path: str | None, root: str) -> str:
@@ -21,13 +21,23 @@ def run_dir(fit: bool, ckpt_path: str | None, root: str) -> str:
     return f"{root}/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
 
 
-def folder_name(overrides: str) -> str:
-    """A job's overrides as a folder's name, paths among them too; file systems take 255 bytes, so the end of a longer
-    one is hashed."""
-    overrides = overrides.replace(os.sep, "_")
-    if len(overrides.encode()) <= 200:
-        return overrides
-    return f"{overrides[:60]}-{hashlib.sha256(overrides.encode()).hexdigest()[:16]}"
+def sweep_dir(name: str | None) -> str:
+    """A sweep's folder: by its name, which brings it back; else by the time."""
+    return f"outputs/sweeps/{name or format(datetime.now(), '%Y-%m-%d_%H-%M-%S-%f')}"
+
+
+def title(config: Mapping[str, Any]) -> str:
+    """What a run without options of its own is called."""
+    return f"{config['model']['name']} {config['dataset']['name']}"
+
+
+def going_on(words: Sequence[str], place: str, folder: str | Path) -> str:
+    """The command that goes on with what was broken off: the same ``words``, in the same folder, by the option
+    ``place``."""
+    kept = [word for word in words if not word.startswith((f"{place}=", "ckpt_path="))]
+    if not any(word.startswith("sweep=") for word in words):
+        kept.append(quoted(f"{place}={folder}"))
+    return f"python train.py {shlex.join(kept)}"
 
 
 def command(config: Mapping[str, Any], overrides: Sequence[str]) -> str:
@@ -46,6 +56,6 @@ def quoted(word: str) -> str:
     folder."""
     key, _, value = word.partition("=")
     plain = re.fullmatch(r"[\w./~-]*", value, re.ASCII)
-    if key not in ("dataset.dir", "ckpt_path") or plain or not Path(value).expanduser().exists():
+    if key not in PATHS or plain or not Path(value).expanduser().exists():
         return word
     return f"{key}='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,210 @@
+"""A job: one configuration in one folder, with a state that outlives its process.
+
+``status.json`` in the folder says how far it is: waiting, running, done, failed or interrupted, with the reason. The same
+job again in the same folder is not run twice: what is done is taken as it is, what was broken off goes on from its last
+whole epoch, what failed is tried again. While it runs, a lock keeps a second process out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from l2q.errors import L2QError
+from l2q.files import replaced_file
+from l2q.learning.configuration import flat
+from l2q.learning.signals import Interrupted, interruptible
+
+STATUS, LOCK, LOG = "status.json", "run.lock", "train.log"
+log = logging.getLogger("l2q")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: ``state`` is done, failed or interrupted. ``metrics`` of a job that is done are those of
+    ``metrics.json``; ``reused`` where they were there before. ``code`` is the exit code of a process that did it."""
+
+    state: str
+    metrics: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    reused: bool = False
+    code: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """``config``: plain values as ``conf/`` composes them. ``command``: what gives the job's figures again, for its
+    metrics; ``name`` and ``group``: what the tracker calls it and its sweep."""
+
+    config: dict[str, Any]
+    folder: Path
+    command: str = ""
+    name: str = "run"
+    group: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """16 hexadecimal digits of what makes it this job: all of its configuration but who is told, how much memory
+        a search takes, and that it is gone on with."""
+        parts = {key: value for key, value in flat(self.config).items() if key != "ckpt_path"}
+        parts = {
+            key: value for key, value in parts.items() if not key.startswith(("logger", "eval.memory_mb"))
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def status(self) -> dict[str, Any]:
+        """What ``status.json`` holds; nothing where there is none, or a damaged one."""
+        return read_status(self.folder)
+
+    def wait(self) -> None:
+        """Says that the job is going to be run, where nothing is known of it yet."""
+        if not self.status():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write("waiting")
+
+    def attempt(self) -> Outcome:
+        """Does the job, or takes what is done. Every end is an outcome: nothing is raised but by a bug."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            known = self.status()
+            where = f"process {known.get('process')} on {known.get('host')}"
+            return Outcome(
+                "failed", reason=f"{self.folder} is in use by {where}; wait, or give another folder", code=2
+            )
+        try:
+            with logged(self.folder), interruptible():
+                return self._attempt()
+        except Interrupted as signal:  # between two steps of its own
+            return self._ended("interrupted", str(signal), signal.code)
+        finally:
+            lock.release()
+
+    def _attempt(self) -> Outcome:
+        from l2q.learning.run import Run  # brings torch along
+
+        try:
+            config = self._resumed()
+            if config is None:
+                metrics = json.loads((self.folder / "metrics.json").read_text("utf-8"))
+                log.info(f"{self.name}: done already, in {self.folder}")
+                return Outcome("done", metrics, reused=True)
+            self._write("running")
+            metrics = Run(config, self.folder, command=self.command, name=self.name, group=self.group)()
+        except L2QError as error:
+            logging.getLogger("l2q.file").error(error)
+            return self._ended("failed", str(error), 2)
+        except Interrupted as signal:
+            return self._ended("interrupted", str(signal), signal.code)
+        except BaseException as error:
+            self._write("failed", f"{type(error).__name__}: {error}")
+            raise
+        self._write("done")
+        return Outcome("done", metrics)
+
+    def _resumed(self) -> dict[str, Any] | None:
+        """The configuration to run, from the last whole epoch where there is one; None where the job is done.
+
+        Raises L2QError where the folder holds something else.
+        """
+        if self.config.get("ckpt_path"):  # whoever names a checkpoint knows the folder
+            return self.config
+        known = self.status()
+        if not known and any((self.folder / name).exists() for name in ("config.json", "metrics.json")):
+            raise L2QError(f"{self.folder} holds an earlier run; give another folder, or remove it")
+        if known.get("state", "waiting") == "waiting":
+            return self.config
+        if known.get("identity") != self.identity:
+            raise L2QError(f"{self.folder} holds a run with other options; give another folder, or remove it")
+        if known["state"] == "done" and (self.folder / "metrics.json").is_file():
+            return None
+        last = self.folder / "checkpoints" / "last.ckpt"
+        if not last.is_file() or not self.config["fit"]:
+            return self.config
+        log.info(f"{self.name}: goes on from the last whole epoch in {last}")
+        return self.config | {"ckpt_path": str(last)}
+
+    def _ended(self, state: str, reason: str, code: int) -> Outcome:
+        # what is done stays so, and a folder that holds another job stays that job's
+        known = self.status()
+        if known.get("identity", self.identity) == self.identity and known.get("state") != "done":
+            self._write(state, reason)
+        return Outcome(state, reason=reason, code=code)
+
+    def _write(self, state: str, reason: str = "") -> None:
+        values = {
+            "state": state,
+            "reason": reason,
+            "identity": self.identity,
+            "name": self.name,
+            "process": os.getpid(),
+            "host": platform.node(),
+            "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        with replaced_file(self.folder / STATUS) as fresh:
+            fresh.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """What ``status.json`` of a job's folder holds; nothing where there is none, or a damaged one."""
+    try:
+        found = json.loads((folder / STATUS).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def folder_name(overrides: Mapping[str, Any], identity: str) -> str:
+    """A folder for a job: what is swept, for people, and the start of its identity, which alone tells it from others.
+
+    ``folder_name({"model": "l2q", "seed": 0}, "5f3a...")`` is ``model=l2q,seed=0-5f3a1c2b``. Values are cut where all
+    of it would be over 150 bytes, then keys to their last word, then the end.
+    """
+    pairs = [(key, str(value).replace(os.sep, "_")) for key, value in overrides.items()]
+    for width in (80, 24, 12, 6):
+        words = [f"{key if width > 12 else key.rpartition('.')[2]}={value[-width:]}" for key, value in pairs]
+        said = ",".join(words)
+        if len(said.encode()) <= 150:
+            break
+    said = said.encode()[:150].decode(errors="ignore")
+    return "-".join(filter(None, [said, identity[:8]]))
+
+
+@contextmanager
+def logged(folder: Path) -> Iterator[None]:
+    """What a run says goes to the screen and to ``train.log``; the logger ``l2q.file`` to the file alone. A warning
+    is a line for people, in both."""
+    form = logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s")
+    screen, file = logging.StreamHandler(sys.stdout), logging.FileHandler(folder / LOG, encoding="utf-8")
+    for handler in (screen, file):
+        handler.setFormatter(form)
+    root, quiet, show = logging.getLogger(), logging.getLogger("l2q.file"), warnings.showwarning
+    before = root.handlers[:], root.level, quiet.handlers[:], quiet.propagate
+
+    def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"warning: {message}", file=sys.stderr)
+        quiet.warning(message)
+
+    root.handlers, root.level, quiet.handlers, quiet.propagate = [screen, file], logging.INFO, [file], False
+    warnings.showwarning = show_warning
+    try:
+        yield
+    finally:
+        root.handlers, root.level, quiet.handlers, quiet.propagate = before
+        warnings.showwarning = show
+        file.close()

@@ -1,0 +1,83 @@
+"""What a sweep is made of: jobs from composed configurations, how they ended, and how to go on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from l2q.errors import L2QError
+from l2q.learning import naming
+from l2q.learning.jobs import Job, Outcome, folder_name
+
+OWN = ("hydra", "launcher", "sweep")  # of the command line: what is run, not what it is
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The values of a job, without what belongs to the command line. Raises L2QError for one that is not given."""
+    kept = OmegaConf.masked_copy(config, [str(key) for key in config if key not in OWN])
+    if missing := sorted(OmegaConf.missing_keys(kept)):
+        raise L2QError(f"{' and '.join(missing)} has no default: give {missing[0]}=VALUE")
+    values: Any = OmegaConf.to_container(kept, resolve=True)
+    return values
+
+
+def job(config: DictConfig, overrides: Sequence[str], folder: Path, swept: Sequence[str]) -> Job:
+    """The job of a sweep in ``folder`` that these ``overrides`` make; ``swept`` keys name it."""
+    given = dict(word.lstrip("+").partition("=")[::2] for word in overrides if "=" in word)
+    said = {key: given[key] for key in (swept or given) if key in given}
+    name = ",".join(f"{key}={short(key, value)}" for key, value in said.items())
+    values = plain(config)
+    made = Job(values, folder, naming.command(values, overrides), name or naming.title(values), folder.name)
+    return Job(made.config, folder / folder_name(said, made.identity), made.command, made.name, made.group)
+
+
+def short(key: str, value: str) -> str:
+    """Where a set lies is too long to show."""
+    return re.sub(r".*/", "", value) if key in ("dataset.dir", "ckpt_path") else value
+
+
+@dataclass
+class Sweep:
+    """The outcomes of all jobs of this process, whichever launcher did them. They lie in ``folder``, which the option
+    ``place`` names; ``named`` where the same command finds it again."""
+
+    jobs: list[Job] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    folder: Path | None = None
+    place: str = "hydra.run.dir"
+    named: bool = True
+
+    def run(self, jobs: Sequence[Job], launcher: Callable[[Sequence[Job]], list[Outcome]]) -> list[Outcome]:
+        for waiting in jobs:
+            waiting.wait()
+        found = launcher(jobs)
+        self.jobs += jobs
+        self.outcomes += found
+        return found
+
+    @property
+    def failed(self) -> list[tuple[Job, Outcome]]:
+        pairs = zip(self.jobs, self.outcomes, strict=True)
+        return [(job, outcome) for job, outcome in pairs if outcome.state != "done"]
+
+    def summary(self) -> str:
+        """How many were done, and a line for each that was not."""
+        reused = sum(outcome.reused for outcome in self.outcomes)
+        done = len(self.outcomes) - len(self.failed)
+        lines = [
+            f"{done} of {len(self.outcomes)} jobs are done" + (f", {reused} from before" if reused else "")
+        ]
+        if self.failed:
+            lines += [
+                f"{len(self.failed)} failed:",
+                *(f"  {job.name}: {end.reason}" for job, end in self.failed),
+            ]
+        return "\n".join(lines)
+
+
+SWEEP = Sweep()
