@@ -39,7 +39,7 @@ def ended() -> int:
     several = len(SWEEP.jobs) > 1
     if several:
         print(SWEEP.summary())
-    for job, outcome in [] if several else SWEEP.failed:
+    for _, outcome in [] if several else SWEEP.failed:
         print(f"error: {outcome.reason}", file=sys.stderr)
     return 2 if SWEEP.failed else 0
 

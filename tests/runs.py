@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from l2q.learning.run import Run
+from l2q.sweeps.sweep import plain
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,11 +32,10 @@ def entry_point() -> ModuleType:
 
 
 def composed(*words: str) -> dict[str, Any]:
-    """The settings of ``python train.py *words``, plain values."""
+    """The settings of a run by ``python train.py *words``, plain values."""
     entry_point()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose("config", list(words)), resolve=True)
-    return config
+        return plain(compose("config", list(words)))
 
 
 def run(folder: Path, *words: str, **named: Any) -> dict[str, Any]:

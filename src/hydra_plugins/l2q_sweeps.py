@@ -1,5 +1,5 @@
-"""What Hydra finds of this project: a launcher that does jobs as ``l2q.sweeps`` does, each in a folder that is found again
-by its configuration."""
+"""What Hydra finds of this project: a launcher that does jobs as ``l2q.sweeps`` does, each in a folder that is found
+again by its configuration."""
 
 from __future__ import annotations
 

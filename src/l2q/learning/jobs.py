@@ -1,8 +1,8 @@
 """A job: one configuration in one folder, with a state that outlives its process.
 
-``status.json`` in the folder says how far it is: waiting, running, done, failed or interrupted, with the reason. The same
-job again in the same folder is not run twice: what is done is taken as it is, what was broken off goes on from its last
-whole epoch, what failed is tried again. While it runs, a lock keeps a second process out.
+``status.json`` in the folder says how far it is: waiting, running, done, failed or interrupted, with the reason. The
+same job again in the same folder is not run twice: what is done is taken as it is, what was broken off goes on from its
+last whole epoch, what failed is tried again. While it runs, a lock keeps a second process out.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,8 @@ class Job:
                 log.info(f"{self.name}: done already, in {self.folder}")
                 return Outcome("done", metrics, reused=True)
             self._write("running")
-            metrics = Run(config, self.folder, command=self.command, name=self.name, group=self.group)()
+            # a copy: what a run settles is not what the job was asked for
+            metrics = Run(deepcopy(config), self.folder, command=self.command, name=self.name, group=self.group)()
         except L2QError as error:
             logging.getLogger("l2q.file").error(error)
             return self._ended("failed", str(error), 2)

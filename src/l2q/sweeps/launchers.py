@@ -71,9 +71,9 @@ class Joblib:
 
 @options("launcher")
 class Slurm:
-    """A job of SLURM for each, by submitit (the extra ``sweep``). ``partition`` None is the cluster's own; ``minutes`` is
-    the time limit of a job, before whose end SLURM sends a signal: the job leaves after its last whole epoch, is queued
-    again and goes on. ``cluster`` "local" runs the same in processes of this machine."""
+    """A job of SLURM for each, by submitit (the extra ``sweep``). ``partition`` None is the cluster's own. ``minutes``
+    is the time limit of a job. SLURM sends a signal before its end: the job is queued again and goes on from its last
+    whole epoch. ``cluster`` "local" runs the same in processes of this machine."""
 
     partition: str | None
     minutes: Count
