@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -38,11 +38,13 @@ class Ranker(Protocol):
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """What a ranking gave each user. ``users`` (n,) are those with held-out items; ``per_user`` has every metric as
-    float64 (n,) beside them, ``metrics`` its mean: ``recall_20``, ``ndcg_20``, ..."""
+    float64 (n,) beside them, ``metrics`` its mean: ``recall_20``, ``ndcg_20``, ... ``beyond`` has what was asked for
+    beside accuracy: ``coverage_20``, ``tail_recall_20``, ... (``l2q.beyond_accuracy``)."""
 
     users: np.ndarray
     per_user: dict[str, np.ndarray]
     metrics: dict[str, float]
+    beyond: dict[str, float] = field(default_factory=dict)
 
 
 def evaluate(
@@ -52,12 +54,18 @@ def evaluate(
     exclude: Interactions | None = None,
     memory_mb: float = 512,
     progress: Callable[[int, int], None] | None = None,
+    beyond: Sequence[int] = (),
 ) -> Evaluation:
     """Ranks the whole catalogue for every user of ``interactions`` with items; users without are left out.
 
         l2q.evaluate(index, test, ks=[10, 20]).metrics["recall_20"]
 
     Items of ``exclude`` stay out of the rankings; None: the train items that the index itself keeps, if it does.
+
+    At the cut-offs of ``beyond``, coverage, Gini, novelty, popularity lift, and recall by popularity of items and
+    activity of users are measured in the same pass; ``exclude`` is their train part.
+
+        l2q.evaluate(index, test, ks=[20], beyond=[20]).beyond["tail_recall_20"]
 
     Users go to ``index.search`` in chunks whose scores of all items take about ``memory_mb`` MiB, should the index
     keep them, halved where memory still runs out; the chunk does not change the result. ``progress(done, total)``
@@ -68,9 +76,12 @@ def evaluate(
     from l2q.ranking_metrics import RankingMetrics  # brings torch and torchmetrics along
 
     num_users, num_items = interactions.num_users, interactions.num_items
-    ks = tuple(ks)
-    if not ks or min(ks) < 1 or max(ks) > num_items:
-        raise L2QError(f"eval.ks={list(ks)}: give cut-offs from 1 to {num_items}, the size of the catalogue")
+    ks, beyond = tuple(ks), tuple(beyond)
+    for name, given in (("eval.ks", ks), ("beyond", beyond)):
+        if (not given and name == "eval.ks") or not all(1 <= k <= num_items for k in given):
+            raise L2QError(
+                f"{name}={list(given)}: give cut-offs from 1 to {num_items}, the size of the catalogue"
+            )
     if (index.num_users, index.num_items) != (num_users, num_items):
         raise L2QError(
             f"the index has {index.num_users} users x {index.num_items} items, the data {num_users} x "
@@ -84,14 +95,20 @@ def evaluate(
     if not len(users):
         raise L2QError("no held-out interactions to evaluate on: give a set with test items")
 
-    measured = RankingMetrics(ks)
+    measured, besides = RankingMetrics(ks), None
+    if beyond:
+        from l2q.beyond_accuracy import BeyondAccuracy
+
+        if exclude is None:
+            raise L2QError("beyond needs train, whose popularity it compares with: give exclude=train")
+        besides = BeyondAccuracy(exclude, interactions, beyond)
     keys = interactions.keys
     chunk = max(int(memory_mb * 2**20) // (BYTES_PER_SCORE * num_items), 1)
     done = 0
     while done < len(users):
         batch = users[done : done + chunk]
         try:
-            _, items = index.search(batch, max(ks), exclude)
+            _, items = index.search(batch, max(ks + beyond), exclude)
         except MemoryError:
             if chunk == 1:
                 raise
@@ -99,10 +116,14 @@ def evaluate(
             continue
         hits = _contains(keys, batch[:, None], np.asarray(items), num_items)
         measured.update(hits, interactions.user_degrees[batch])
+        if besides is not None:
+            besides.update(batch, items, hits)
         done += len(batch)
         if progress is not None:
             progress(done, len(users))
-    return Evaluation(users, measured.per_user(), measured.compute())
+    return Evaluation(
+        users, measured.per_user(), measured.compute(), {} if besides is None else besides.compute()
+    )
 
 
 def _check_names(known: Interactions, asked: Interactions) -> None:

@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,17 @@ log = logging.getLogger("l2q.file")  # the table stands on the screen
 
 
 def measure(
-    representations: Representations, part: Interactions, ks: list[int], exclude: Interactions, memory_mb: int
+    representations: Representations,
+    part: Interactions,
+    ks: list[int],
+    exclude: Interactions,
+    memory_mb: int,
+    beyond: Sequence[int] = (),
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Metrics of the float sign products (or float values), and their per-user values."""
-    found = evaluate(DenseIndex(representations), part, ks, exclude, memory_mb)
-    return found.metrics, {"users": found.users, **found.per_user}
+    """Metrics of the float sign products (or float values), and their per-user values; those beside accuracy at the
+    cut-offs of ``beyond``."""
+    found = evaluate(DenseIndex(representations), part, ks, exclude, memory_mb, beyond=beyond)
+    return found.metrics | found.beyond, {"users": found.users, **found.per_user}
 
 
 def export(

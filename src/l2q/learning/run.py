@@ -16,7 +16,7 @@ from l2q import settings
 from l2q.data.sources import Source
 from l2q.data.splits import split
 from l2q.errors import L2QError
-from l2q.evaluation import evaluate
+from l2q.evaluation import deciding_cutoff, evaluate
 from l2q.fitted import Fitted, FittedModel
 from l2q.interactions import Dataset, Interactions
 from l2q.learning import memory, results, tracking
@@ -95,6 +95,7 @@ class Run:
         self.name, self.group = name, group
         self.config_hash = hashed(config)
         self.ks, self.memory_mb = config["eval"]["ks"], config["eval"]["memory_mb"]
+        self.beyond = [deciding_cutoff(self.dataset.train.num_items)]
 
     def __call__(self) -> dict[str, Any]:
         """Runs; returns what ``metrics.json`` holds."""
@@ -141,7 +142,7 @@ class Run:
             metrics |= {f"val/{key}": value for key, value in values.items()}
         if config["test"]:
             values, per_user = results.measure(
-                representations, dataset.test, self.ks, dataset.train, self.memory_mb
+                representations, dataset.test, self.ks, dataset.train, self.memory_mb, self.beyond
             )
             metrics |= {f"test/{key}": value for key, value in values.items()}
             np.savez_compressed(self.folder / "per_user.npz", allow_pickle=False, **per_user)
@@ -180,8 +181,10 @@ class Run:
             name, part, exclude = "val", self.val, self.fit
         else:
             return {}
-        values = evaluate(found.teacher_index, part, self.ks, exclude, self.memory_mb).metrics
-        return {f"{name}/teacher/{key}": value for key, value in values.items()}
+        beyond = self.beyond if name == "test" else []
+        values = evaluate(found.teacher_index, part, self.ks, exclude, self.memory_mb, beyond=beyond)
+        measured = values.metrics | values.beyond
+        return {f"{name}/teacher/{key}": value for key, value in measured.items()}
 
     def _describe(self) -> None:
         """Says what runs, under which protocol, on what, before anything long starts."""
