@@ -11,10 +11,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from l2q.errors import L2QError
 from l2q.learning import naming
 from l2q.learning.signals import Interrupted, interruptible
-from l2q.sweeps.sweep import SWEEP, plain
+from l2q.sweeps.sweep import SWEEP, Refused, plain, refused
 
 OmegaConf.register_new_resolver("run_dir", naming.run_dir, use_cache=True)
 OmegaConf.register_new_resolver("sweep_dir", naming.sweep_dir, use_cache=True)
@@ -27,7 +26,9 @@ def main(config: DictConfig) -> None:
     from l2q.learning.jobs import Job
     from l2q.sweeps.launchers import InTurn
 
-    job, values = HydraConfig.get(), plain(config)
+    with refused():
+        values = plain(config)
+    job = HydraConfig.get()
     command = naming.command(values, job.overrides.task)
     name = job.job.override_dirname or naming.title(values)
     SWEEP.folder = Path(job.runtime.output_dir)
@@ -51,7 +52,7 @@ if __name__ == "__main__":
         with interruptible():
             main()
         code = ended()
-    except L2QError as error:
+    except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except Interrupted as signal:

@@ -36,7 +36,7 @@ from l2q.learning.options import check_added, check_against, check_options, sett
 from l2q.learning.recommender import read_checkpoint
 from l2q.learning.results import environment
 from l2q.learning.run import Run
-from l2q.learning.tracking import wandb_logger
+from l2q.learning.wandb_run import wandb_logger
 from l2q.models.encoder import Encoder
 from l2q.representations import Representations, Rows
 from l2q.retrieval.fold_in import FoldIn, HalfRound

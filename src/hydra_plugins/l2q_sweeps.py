@@ -27,7 +27,7 @@ class SweepLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from l2q import settings
-        from l2q.sweeps.sweep import SWEEP, job
+        from l2q.sweeps.sweep import SWEEP, job, refused
 
         folder, swept = Path(self.config.hydra.sweep.dir), self._swept()
         composed = []
@@ -36,13 +36,16 @@ class SweepLauncher(Launcher):
             config.hydra.job.id = config.hydra.job.num = number
             config.hydra.runtime.output_dir = str(folder)
             composed.append(config)
-        jobs = [
-            job(config, filter_overrides(overrides), folder, swept)
-            for config, overrides in zip(composed, job_overrides, strict=True)
-        ]
-        values: Any = OmegaConf.to_container(self.config.launcher, resolve=True)
+        with refused():
+            jobs = [
+                job(config, filter_overrides(overrides), folder, swept)
+                for config, overrides in zip(composed, job_overrides, strict=True)
+            ]
+            values: Any = OmegaConf.to_container(self.config.launcher, resolve=True)
+            launcher = settings.build(values, "launcher")
         SWEEP.folder, SWEEP.place, SWEEP.named = folder, "hydra.sweep.dir", self.config.sweep is not None
-        outcomes = SWEEP.run(jobs, settings.build(values, "launcher"))
+        with refused():
+            outcomes = SWEEP.run(jobs, launcher)
         return [
             JobReturn(
                 overrides=overrides,

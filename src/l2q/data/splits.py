@@ -12,7 +12,6 @@ import numpy as np
 
 from l2q.errors import L2QError
 from l2q.interactions import Interactions, normalize
-from l2q.kernels.svd import truncated_svd
 
 
 class Split(ABC):
@@ -76,6 +75,8 @@ class Cluster(Split):
     def order(self, interactions: Interactions, seed: int) -> np.ndarray:
         vectors = self.vectors
         if vectors is None:
+            from l2q.kernels.svd import truncated_svd  # compiled code, which options alone do not need
+
             rank = min(128, interactions.num_users, interactions.num_items)
             _, _, vectors = truncated_svd(normalize(interactions), rank, seed)
         degrees, items = interactions.user_degrees, interactions.items

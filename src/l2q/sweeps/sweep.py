@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,19 @@ from l2q.learning import naming
 from l2q.learning.jobs import Job, Outcome, folder_name
 
 OWN = ("hydra", "launcher", "sweep")  # of the command line: what is run, not what it is
+
+
+class Refused(BaseException):
+    """An L2QError on its way out of Hydra, which would show the traceback of any ``Exception``."""
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """Within it, an L2QError becomes ``Refused``."""
+    try:
+        yield
+    except L2QError as error:
+        raise Refused(error) from None
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
