@@ -164,7 +164,7 @@ def test_what_cannot_stand_in_the_table_is_named_and_left_out(tmp_path, capsys):
     with pytest.warns(UserWarning, match="left out"):  # nothing else is there
         assert main(["report", str(tmp_path)]) == 2
     assert capsys.readouterr().err.endswith(
-        "no metrics.json of a run with Recall@20; name a folder of runs\n"
+        "no metrics.json of a run with Recall@20; they have recall@10: choose with --metric\n"
     )
     (tmp_path / "metrics.json").write_text(json.dumps(run))
     with pytest.warns(UserWarning, match="left out") as caught:

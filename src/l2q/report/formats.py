@@ -1,0 +1,177 @@
+"""Tables of text as Markdown, LaTeX, and on a terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from l2q.report.tables import Column, Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+MARKS = re.compile(r"`([^`]*)`|\*\*(.+?)\*\*")
+
+
+def plain(text: str) -> str:
+    """Without the marks of names and strong words."""
+    return MARKS.sub(lambda found: found[1] if found[1] is not None else found[2], text)
+
+
+def markdown(table: Table) -> str:
+    """A table as GitHub shows it, its title above."""
+    lines = [f"| {' | '.join(column.label for column in table.columns)} |"]
+    lines.append("|" + "|".join("---:" if column.right else "---" for column in table.columns) + "|")
+    lines += [f"| {' | '.join(row)} |" for row in table.rows]
+    return "\n\n".join(filter(None, (table.title, "\n".join(lines), table.note)))
+
+
+SPECIAL = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "–": "--",
+    "…": r"\dots{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+}
+
+
+def latex_text(text: str) -> str:
+    """With LaTeX's own signs escaped; names in backticks as ``\\texttt``."""
+
+    def escaped(plain: str) -> str:
+        return "".join(SPECIAL.get(sign, sign) for sign in plain)
+
+    parts, end = [], 0
+    for found in MARKS.finditer(text):
+        parts.append(escaped(text[end : found.start()]))
+        kind, inner = ("texttt", found[1]) if found[1] is not None else ("textbf", found[2])
+        parts.append(f"\\{kind}{{{escaped(inner)}}}")
+        end = found.end()
+    return "".join([*parts, escaped(text[end:])])
+
+
+def latex(tables: Sequence[Table]) -> str:
+    """``table`` environments for booktabs, to be ``\\input``; the best of a column is bold."""
+    parts = ["% \\usepackage{booktabs} \\usepackage[T1]{fontenc}"]
+    for table in tables:
+        lines = [" & ".join(latex_text(column.label) for column in table.columns) + r" \\", r"\midrule"]
+        for number, row in enumerate(table.rows):
+            cells = [latex_text(cell) for cell in row]
+            for line, column in table.best:
+                if line == number:
+                    cells[column] = f"\\textbf{{{cells[column]}}}"
+            lines.append(" & ".join(cells) + r" \\")
+        kinds = "".join("r" if column.right else "l" for column in table.columns)
+        caption = latex_text(" ".join(filter(None, (table.title, table.note))))
+        parts.append(
+            "\n".join(
+                [
+                    r"\begin{table}",
+                    r"\centering",
+                    *([f"\\caption{{{caption}}}"] if caption else []),
+                    f"\\begin{{tabular}}{{{kinds}}}",
+                    r"\toprule",
+                    *lines,
+                    r"\bottomrule",
+                    r"\end{tabular}",
+                    r"\end{table}",
+                ]
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+LEAST = 14
+"""Characters that a column of words needs where it is wrapped."""
+
+
+def show(table: Table, console: Console) -> None:
+    """On a terminal: as many columns as its width has room for, and which ones it had not."""
+    from rich import box
+    from rich.table import Table as Shown
+    from rich.text import Text
+
+    kept, left = _fitting(table, console.width)
+    shown = Shown(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True)
+    headless = not any(column.label for column in table.columns)
+    shown.show_header = not headless
+    for number in kept:
+        column = table.columns[number]
+        shown.add_column(
+            _styled(column.label),
+            justify="right" if column.right else "left",
+            no_wrap=column.right,
+            overflow="fold",
+            min_width=min(LEAST, _width(table, number)) if not column.right else None,
+        )
+    for line, row in enumerate(table.rows):
+        cells = [_styled(row[number]) for number in kept]
+        for place, number in enumerate(kept):
+            if (line, number) in table.best:
+                cells[place].stylize("bold")
+        shown.add_row(*cells)
+    if table.title:
+        console.print(_styled(table.title))
+    console.print(shown)
+    notes = [table.note] if table.note else []
+    if left:
+        notes.append(
+            "Not shown for want of width: " + ", ".join(plain(column.label) for column in left) + "."
+        )
+    if notes:
+        console.print(Text(" ".join(notes), style="dim"))
+        console.print()
+
+
+def _width(table: Table, number: int) -> int:
+    texts = [table.columns[number].label, *(row[number] for row in table.rows)]
+    return max(len(plain(text)) for text in texts)
+
+
+def _fitting(table: Table, width: int) -> tuple[list[int], list[Column]]:
+    """The columns that a width has room for, and those that it has not; columns of words may be wrapped."""
+    filled = [
+        number
+        for number, column in enumerate(table.columns)
+        if not column.label or any(row[number] for row in table.rows) or not table.rows
+    ]
+    kept, left = list(filled), []
+
+    def needed() -> int:
+        sizes = (
+            _width(table, n)
+            if table.columns[n].right
+            else min(_width(table, n), 26 if n == kept[0] else LEAST)
+            for n in kept
+        )
+        return sum(sizes) + 2 * (len(kept) - 1)
+
+    while needed() > width and len(kept) > 2:
+        least = min(kept[1:], key=lambda number: (table.columns[number].weight, -number))
+        if table.columns[least].weight == 9 and all(table.columns[n].weight == 9 for n in kept[1:]):
+            break
+        kept.remove(least)
+        left.append(table.columns[least])
+    return kept, left
+
+
+def _styled(text: str) -> Text:
+    """Names in cyan, strong words bold; what they say is no markup of Rich."""
+    from rich.text import Text
+
+    shown, end = Text(), 0
+    for found in MARKS.finditer(text):
+        shown.append(text[end : found.start()])
+        shown.append(
+            found[1] if found[1] is not None else found[2], style="cyan" if found[1] is not None else "bold"
+        )
+        end = found.end()
+    shown.append(text[end:])
+    return shown

@@ -1,0 +1,247 @@
+"""What a report says, as tables of text; ``formats`` and ``page`` show them."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from l2q.errors import L2QError
+from l2q.report.measures import USUAL, Measure
+from l2q.report.rows import FLOAT, Block, Row, Run, blocks, models_of
+from l2q.report.runs import METRICS, Unfinished, config_of, folder_of
+from l2q.report.statistics import Comparison, spread
+
+
+@dataclass(frozen=True)
+class Column:
+    """``right``: its values are numbers. Where all of a table is too wide, columns of the least ``weight`` go first;
+    one of weight 9 stays."""
+
+    label: str
+    right: bool = True
+    weight: int = 9
+
+
+@dataclass(frozen=True)
+class Table:
+    """Texts may have names in backticks and ``**strong**`` words. ``best``: (row, column) of cells that stand out.
+    ``bars``: columns whose values are shown as lengths too, where that can be. ``note``: a sentence below it."""
+
+    title: str
+    columns: list[Column]
+    rows: list[list[str]]
+    note: str = ""
+    best: set[tuple[int, int]] = field(default_factory=set)
+    bars: Sequence[int] = ()
+
+
+def overview(runs: Sequence[Run], measures: Sequence[Measure] = USUAL) -> Table | None:
+    """One line per dataset: what part of LightGCN's figures on test the best row of every 1-bit model has, with bits
+    per item. None where fewer than two datasets have a LightGCN to be compared with."""
+    compared = [block for block in blocks(runs, measures) if block.part == "test" and block.lightgcn[0]]
+    if len(compared) < 2:
+        return None
+    codes = [model for model in models_of(runs) if model not in FLOAT]
+    codes = [model for model in codes if any(run["model"] == model for run in runs)]
+    lines = []
+    for block in compared:
+        reference, bits = block.lightgcn
+        texts = " / ".join(measure.text(value) for measure, value in zip(measures, reference, strict=True))
+        cells = [block.dataset, f"{texts}, {bits:,} bits"]
+        for model in codes:
+            rows = [row for row in block.rows if row.model == model]
+            best = max(rows, key=lambda row: row.means, default=None)
+            cells.append(f"{best.shares(reference)}, {best.bits:,} bits" if best else "")
+        lines.append(cells)
+    labels = " / ".join(measure.label for measure in measures)
+    columns = [Column(labels, right=False), *(Column(f"`{model}`") for model in ("lightgcn", *codes))]
+    return Table("", columns, lines)
+
+
+def results(block: Block) -> Table:
+    """Mean +- standard deviation over seeds of every measure, what part of the best LightGCN row's that is and of the
+    best float row's (by the first measure), bits per item row, training time. A row holds the seeds of one command.
+
+    Figures are those of the exported files on test; of runs that left test unread, those on their validation part.
+    ``teacher`` is the float teacher that codes of ``l2q_plus`` were fitted to. Where our LightGCN is missing or below
+    97 % of the ``PUBLISHED`` Recall@20, parts are of the published figures.
+    """
+    lightgcn, lightgcn_bits = block.lightgcn
+    title = block.title
+    if lightgcn and lightgcn == block.published:
+        title += "; of LightGCN as published, {:.4f} / {:.4f} with {:,} bits".format(*lightgcn, lightgcn_bits)
+    columns = [Column("model", right=False), Column("bits per item", weight=8)]
+    columns += [
+        Column(measure.label, weight=9 - number // 2) for number, measure in enumerate(block.measures)
+    ]
+    columns += [Column("of LightGCN", weight=3), Column("of the best float", weight=2)]
+    columns += [Column("seeds", weight=7), Column("epochs", weight=4), Column("fit", weight=5)]
+    lines = []
+    for row in block.rows:
+        epochs = sorted({run["epochs"] for run in row.runs})
+        seconds = statistics.mean(run["fit_seconds"] + run.get("start_seconds", 0) for run in row.runs)
+        trained = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]}-{epochs[-1]}"
+        size, took = f"{row.bits:,}", f"{seconds:.0f} s"
+        if not row.bits:  # a teacher has no size and no time of its own
+            size = trained = took = ""
+        shares = (row.shares(reference) if reference else "" for reference in (lightgcn, block.best_float))
+        found = (spread(row.values(measure), measure) for measure in block.measures)
+        lines.append([row.name, size, *found, *shares, str(len(row.runs)), trained, took])
+    bars = range(2, 2 + len(block.measures))
+    return Table(title, columns, lines, best=_best(block.rows, block.measures), bars=bars)
+
+
+def _best(rows: Sequence[Row], measures: Sequence[Measure]) -> set[tuple[int, int]]:
+    """The cells of each measure's best row; there is none where there is nothing to be better than."""
+    found = set()
+    indexes = [row for row in rows if row.model != "teacher"]
+    for number, measure in enumerate(measures if len(indexes) > 1 else ()):
+        choose = min if measure.less_is_better else max
+        best = choose(row.means[number] for row in indexes)
+        found |= {(rows.index(row), 2 + number) for row in indexes if row.means[number] == best}
+    return found
+
+
+def significance(block: Block, base: Row, comparisons: Sequence[Comparison]) -> list[Table]:
+    """A table for each measure: the difference to the baseline, its interval, effect and corrected p values."""
+    found = []
+    for measure in block.measures:
+        here = [each for each in comparisons if each.measure == measure]
+        if not here:
+            continue
+        columns = [Column("model", right=False), Column("bits per item", weight=4), Column("difference")]
+        columns += [
+            Column("95 % interval", weight=7),
+            Column("d_z", weight=6),
+            Column("t-test"),
+            Column("Wilcoxon"),
+        ]
+        columns += [Column("verdict", right=False), Column("seeds", weight=3)]
+        lines = [
+            [
+                each.row.name,
+                f"{each.row.bits:,}",
+                f"{each.paired.difference:+.4f}",
+                f"{each.paired.low:+.4f} to {each.paired.high:+.4f}",
+                f"{each.paired.effect:+.2f}",
+                p_value(each.t_test),
+                p_value(each.wilcoxon),
+                each.verdict,
+                str(each.seeds[0]),
+            ]
+            for each in here
+        ]
+        title = f"{block.title}: {measure.label} against {base.name}, {base.bits:,} bits"
+        note = (
+            f"Paired over {here[0].paired.users:,} users, each averaged over a row's seeds "
+            f"({here[0].seeds[1]} of the baseline). p values are corrected by Holm for {len(comparisons)} comparisons. "
+            "Verdict: both tests below 0.05."
+        )
+        found.append(Table(title, columns, lines, note if measure == comparisons[-1].measure else ""))
+    return found
+
+
+def p_value(value: float) -> str:
+    """Two digits; of what is below 0.0001 one.
+
+    >>> p_value(0.5), p_value(0.0312), p_value(3.2e-9), p_value(0.0)
+    ('0.50', '0.031', '3e-09', '<1e-300')
+    """
+    if value >= 0.0995:
+        return f"{value:.2f}"
+    return f"{value:.2g}" if value >= 1e-4 else f"{value:.0e}" if value > 1e-300 else "<1e-300"
+
+
+def best_job(block: Block) -> Table:
+    """The run of a block that validation chooses, with its command; where no run has a validation part, the best on
+    test, which is said, since a choice by test is no choice."""
+    measure = block.measures[0]
+    values = [measure.of_run(run, "val") for run in block.runs]
+    candidates = [(value, run) for value, run in zip(values, block.runs, strict=True) if value is not None]
+    alike = [(measure.of_run(run, "test") or 0.0, run) for run in block.runs]
+    choose = min if measure.less_is_better else max
+    _, best = choose(candidates or alike, key=lambda candidate: candidate[0])
+    lines = [["model", f"`{best['model']}`, seed {best['seed']}"]]
+    parts = {"val": ", validation", "test": ", test"} if measure.key not in best else {block.part: ""}
+    for part, words in parts.items():
+        if (value := measure.of_run(best, part)) is not None:
+            lines.append([f"{measure.label}{words}", measure.text(value)])
+    folder = folder_of(best)
+    lines += [["command", f"`{best['command']}`"]] if best.get("command") else []
+    lines += [["folder", f"`{folder}`"]] if folder else []
+    others = len(block.runs) - len(candidates)
+    if not candidates:
+        how = "No run has a validation part. This is the best on test: settings must not be chosen by it."
+    else:
+        on = " on validation" if measure.key not in best else ""
+        how = f"Chosen by {measure.label}{on} among {len(candidates)} of {len(block.runs)} runs"
+        how += f"; {others} without a validation part cannot be chosen." if others else "."
+    columns = [Column("", right=False), Column("", right=False)]
+    return Table(f"Best of {block.title}", columns, lines, how)
+
+
+def unfinished_table(jobs: Sequence[Unfinished], top: Path | None = None) -> Table:
+    """The jobs that are not done: how far they are, and why. ``top``: folders are named from there."""
+    columns = [Column("unfinished job", right=False), Column("state", right=False), Column("epoch")]
+    columns += [Column("reason", right=False)]
+    lines = []
+    for job in jobs:
+        inside = top is not None and job.folder != top and job.folder.is_relative_to(top)
+        name = job.folder.relative_to(top) if inside and top is not None else job.folder
+        epoch = "" if job.epoch is None else f"{job.epoch}" + (f" of {job.epochs}" if job.epochs else "")
+        lines.append([f"`{name}`", job.state, epoch, job.reason or job.where])
+    return Table("", columns, lines)
+
+
+def difference(first: str | Path, second: str | Path, measures: Sequence[Measure] = USUAL) -> Table:
+    """Where the configurations of two runs differ, and what they reached, by their folders.
+
+    Raises L2QError for a folder without a configuration.
+    """
+    from l2q.learning.configuration import flat
+
+    configs, metrics = [], []
+    for place in (first, second):
+        path = Path(place)
+        folder = path.parent if path.name == METRICS else path
+        config = config_of(folder)
+        if not config:
+            raise L2QError(f"--diff {place}: it holds no config.json; name the folder of a run")
+        configs.append(flat(config))
+        try:
+            found = json.loads((folder / METRICS).read_text("utf-8"))
+            metrics.append(found if isinstance(found, dict) else {})
+        except (OSError, ValueError):
+            metrics.append({})
+    ours, theirs = configs
+    same = "config_hash", "ckpt_path"
+    keys = [key for key in dict.fromkeys([*ours, *theirs]) if key not in same]
+    absent = object()
+    keys = [key for key in keys if ours.get(key, absent) != theirs.get(key, absent)]
+    lines = [[f"`{key}`", *(_value(config, key) for config in configs)] for key in sorted(keys)]
+    for part, word in (("val", "validation"), ("test", "test")):
+        for measure in measures:
+            values = [measure.of_run(run, part) for run in metrics]
+            if measure.key_in(metrics[0] or metrics[1], part) != measure.key and any(
+                v is not None for v in values
+            ):
+                texts = ["" if value is None else measure.text(value) for value in values]
+                lines.append([f"{measure.label}, {word}", *texts])
+    note = f"{len(keys)} options differ." if keys else "The configurations are the same."
+    columns = [
+        Column("option", right=False),
+        *(Column(f"`{_short(place)}`", right=False) for place in (first, second)),
+    ]
+    return Table("Difference of two runs", columns, lines, note)
+
+
+def _value(config: dict[str, Any], key: str) -> str:
+    return json.dumps(config[key], ensure_ascii=False).strip('"') if key in config else "(absent)"
+
+
+def _short(place: str | Path) -> str:
+    return Path(place).resolve().name
