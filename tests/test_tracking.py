@@ -1,7 +1,6 @@
 """Trackers: any logger of Lightning gets configuration, metrics, earlier epochs, final values and the end of a run."""
 
 import csv
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,10 +15,9 @@ from torch.utils.data import DataLoader
 from l2q.errors import L2QError
 from l2q.learning import tracking
 from l2q.learning.callbacks import History
-from l2q.learning.tracking import Tracker, WandbTracker, connect, tracked, tracker
+from l2q.learning.tracking import Tracker, connect, reason, refusals_told, tracked, tracker
 
 CONFIG = {"model": {"name": "tiny", "dims": [8, 8]}, "seed": 0, "ckpt_path": None}
-TABLE = (["metric", "float products"], [["Recall@20 (test)", "0.2500"]])
 CSV_FILE = (
     "_target_: pytorch_lightning.loggers.CSVLogger\nname: csv\n"  # conf/logger/csv.yaml, if it were there
 )
@@ -63,7 +61,7 @@ def train(folder: Path, logger: Logger | None, epochs: int, resumed: bool = Fals
         trainer.fit(module, ckpt_path=last if resumed else None, weights_only=True)
         trainer.save_checkpoint(last)
         final = {"test/recall_20": 0.25, "epochs": epochs, "git_commit": "abc", "teacher": {"gamma": 0.5}}
-        run.log_summary(final, TABLE, None, module.global_step)
+        run.log_summary(final, None, module.global_step)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -122,9 +120,7 @@ def test_a_run_is_told_from_its_configuration_to_its_end():
     logger = Recorder()
     with tracked(logger, CONFIG) as run:
         assert logger.told == [("hyperparameters", CONFIG)]
-        run.log_summary(
-            {"test/recall_20": 0.25, "epochs": 3, "model": "tiny"}, TABLE, Path("training.png"), 12
-        )
+        run.log_summary({"test/recall_20": 0.25, "epochs": 3, "model": "tiny"}, Path("training.png"), 12)
     assert logger.told[1:] == [
         ("metrics", {"test/recall_20": 0.25, "epochs": 3.0}, 12),
         ("hyperparameters", {"run": {"model": "tiny"}}),
@@ -137,7 +133,48 @@ def test_a_failed_run_is_marked_as_one(error):
     logger = Recorder()
     with pytest.raises(type(error)), tracked(logger, CONFIG):
         raise error
-    assert logger.told[-1] == ("end", "failed")
+    assert logger.told[-2:] == [
+        ("hyperparameters", {"run": {"error": reason(error)}}),
+        ("end", "failed"),
+    ]
+
+
+def test_a_reason_is_one_line():
+    assert reason(L2QError("the loss is\nnot finite")) == "the loss is not finite"
+    assert reason(KeyboardInterrupt()) == "KeyboardInterrupt"
+    assert reason(ValueError("x" * 999)) == "ValueError: " + "x" * 500
+
+
+class Refused:
+    @refusals_told
+    def __init__(self, config, folder, *, command="", name="run", group=None) -> None:
+        raise L2QError("epochs=-1 must be a whole number of at least 0")
+
+
+def test_a_job_of_a_sweep_that_is_refused_is_told_as_failed_and_a_single_run_is_not(tmp_path, monkeypatch):
+    made: list[Recorder] = []
+
+    def logger(run_name, group):
+        made.append(Recorder())
+        made[-1].told.append((run_name, group))
+        return made[-1]
+
+    monkeypatch.setattr(tracking, "example", logger, raising=False)
+    config = CONFIG | {"logger": {"_target_": "l2q.learning.tracking.example"}}
+    with pytest.raises(L2QError, match="epochs=-1"):
+        Refused(config, tmp_path, name="epochs=-1")
+    assert made == []
+    with pytest.raises(L2QError, match="epochs=-1"):
+        Refused(config, tmp_path, name="epochs=-1", group="sweep")
+    assert made[0].told == [
+        ("epochs=-1", "sweep"),
+        ("hyperparameters", config),
+        ("hyperparameters", {"run": {"error": "epochs=-1 must be a whole number of at least 0"}}),
+        ("end", "failed"),
+    ]
+    # what is refused may be the logger itself: the first reason is the one that is raised
+    with pytest.raises(L2QError, match="epochs=-1"):
+        Refused(CONFIG | {"logger": {"_target_": "no.such"}}, tmp_path, name="epochs=-1", group="sweep")
 
 
 def test_without_a_logger_all_is_told_to_nobody(tmp_path):
@@ -170,33 +207,3 @@ def test_a_logger_whose_package_is_absent_is_refused_in_one_line(tmp_path, monke
     ) as caught:
         connect({"_target_": "l2q.learning.tracking.example"}, tmp_path, "name")
     assert "\n" not in str(caught.value)
-
-
-def test_wandb_keeps_final_values_in_its_summary(tmp_path, monkeypatch):
-    for name in ("WANDB_MODE", "WANDB_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    values = OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[1] / "conf/logger/wandb.yaml"))
-    logger = connect(values | {"offline": True}, tmp_path, "the run", "the sweep")
-    run = logger.experiment
-    assert (run.name, run.group, run.project) == ("the run", "the sweep", "l2q")
-    with tracked(logger, CONFIG) as it:
-        assert isinstance(it, WandbTracker)
-        assert dict(run.config) == CONFIG
-        it.log_summary({"test/recall_20": 0.25, "git_commit": "abc", "config": None}, TABLE)
-        summary = dict(run.summary)
-    assert (summary["test/recall_20"], summary["git_commit"]) == (0.25, "abc")
-    assert summary["results"]["nrows"] == 1
-    assert sys.modules["wandb"].run is None  # finished
-    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
-    assert folder.name.endswith((tmp_path / "checkpoints" / tracking.ID_FILE).read_text().strip())
-
-
-@pytest.mark.parametrize(("offline", "told"), [(True, 1), (False, 0)])
-def test_only_a_file_of_wandb_is_told_the_epochs_before_a_resume(offline, told):
-    metrics: list = []
-    logger = SimpleNamespace(
-        experiment=SimpleNamespace(offline=offline),
-        log_metrics=lambda values, step: metrics.append((values, step)),
-    )
-    WandbTracker(logger).replay([{"epoch": 1, "step": 4, "learning_rate": 0.1, "train/loss": 1.5}])  # type: ignore[arg-type]
-    assert metrics == [({"train/loss": 1.5, "epoch": 0}, 3)] * told

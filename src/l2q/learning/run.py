@@ -19,7 +19,7 @@ from l2q.errors import L2QError
 from l2q.evaluation import deciding_cutoff, evaluate
 from l2q.fitted import Fitted, FittedModel
 from l2q.interactions import Dataset, Interactions
-from l2q.learning import memory, results, tracking
+from l2q.learning import lineage, memory, results, tracking
 from l2q.learning.configuration import check, check_against, hashed, settle
 from l2q.learning.training import Trained, Training
 
@@ -56,6 +56,7 @@ class Run:
     ``group`` are the tracker's.
     """
 
+    @tracking.refusals_told
     def __init__(
         self,
         config: dict[str, Any],
@@ -101,12 +102,17 @@ class Run:
         """Runs; returns what ``metrics.json`` holds."""
         self.folder.mkdir(parents=True, exist_ok=True)
         logger = tracking.connect(self.config["logger"], self.folder, self.name, self.group)
-        with tracking.tracked(logger, self.config) as tracker:
+        decides = None if self.val is None else deciding_cutoff(self.fit.num_items)
+        with tracking.tracked(logger, self.config, decides) as tracker:
             return self._run(logger, tracker)
 
     def _run(self, logger: Any, tracker: tracking.Tracker) -> dict[str, Any]:
         started = time.perf_counter()
         results.write_json(self.folder / "config.json", self.config | {"config_hash": self.config_hash})
+        model = self.config["model"]["name"]
+        tracker.use(lineage.of_dataset(self.dataset))
+        if self.config["ckpt_path"]:
+            tracker.use(lineage.of_checkpoint(Path(self.config["ckpt_path"]), model, self.dataset.name))
         # the one fork between models that are fitted at once and models that are trained
         found: Fitted | Trained
         if self.training is None:
@@ -116,11 +122,14 @@ class Run:
             found = self.training(logger)
         fitted = time.perf_counter()
         metrics = self._report(found, started, fitted)
+        if self.training is not None and (path := lineage.kept_checkpoint(self.folder)):
+            tracker.made(lineage.of_checkpoint(path, model, self.dataset.name, epochs=metrics["epochs"]))
+        tracker.made(lineage.of_index(self.folder / "index", metrics))
         kept = metrics["epochs"] if self.val is not None else None
         plot = results.plot(self.folder / "history.csv", self.folder / "training.png", kept)
         results.show(metrics, self.ks, self.folder)
         step = 0 if self.training is None else self.training.recommender.global_step
-        tracker.log_summary(metrics, results.summary_rows(metrics, self.ks), plot, step)
+        tracker.log_summary(metrics, plot, step)
         return metrics
 
     def _report(self, found: Fitted | Trained, started: float, fitted: float) -> dict[str, Any]:

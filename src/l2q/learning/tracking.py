@@ -2,28 +2,29 @@
 
 Lightning itself sends the metrics of the epochs. A ``Tracker`` adds the configuration, the epochs before a resume, the
 final values, and how the run ended, through the interface that all of Lightning's loggers share. So another logger is
-one file in ``conf/logger``: its class as ``_target_``, and its options. W&B can show more and has its own tracker here.
+one file in ``conf/logger``: its class as ``_target_``, and its options. A logger that can show more brings a tracker of
+its own, as the one of ``l2q.learning.wandb_run`` does.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
-import os
-import uuid
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from l2q import settings
 from l2q.errors import L2QError
+from l2q.learning.lineage import Piece
 
-ID_FILE = "wandb_id.txt"
+Init = TypeVar("Init", bound=Callable[..., None])
 
 
 class Tracker:
@@ -32,9 +33,16 @@ class Tracker:
     def __init__(self, logger: Logger) -> None:
         self.logger = logger
 
-    def start(self, config: dict[str, Any]) -> None:
-        """The configuration, plain values in nested dictionaries; before anything else."""
+    def start(self, config: dict[str, Any], decides: int | None = None) -> None:
+        """The configuration, plain values in nested dictionaries; before anything else. ``decides`` is the K of the
+        validation Recall@K that chooses the epoch; None where nothing is validated."""
         self.logger.log_hyperparams(config)
+
+    def use(self, piece: Piece) -> None:
+        """What the run is made of: the data set, a checkpoint. Kept by trackers that know lineage."""
+
+    def made(self, piece: Piece) -> None:
+        """What the run made: a checkpoint, the index. Kept by trackers that know lineage."""
 
     def replay(self, rows: Sequence[dict[str, float]]) -> None:
         """The epochs before a resume, rows of ``history.csv``. A logger begins anew where a run goes on, so it is told
@@ -43,78 +51,97 @@ class Tracker:
             values = {key: value for key, value in row.items() if "/" in key}
             self.logger.log_metrics(values | {"epoch": row["epoch"] - 1}, step=int(row["step"]) - 1)
 
-    def log_summary(
-        self,
-        values: dict[str, Any],
-        table: tuple[list[str], list[list[Any]]] | None = None,
-        figure: Path | None = None,
-        step: int = 0,
-    ) -> None:
+    def log_epoch(self, row: dict[str, float]) -> None:
+        """An epoch that just ended, a row of ``history.csv``. Lightning has told its logger most of it already; a
+        tracker that wants whole rows takes them here."""
+
+    def log_summary(self, values: dict[str, Any], figure: Path | None = None, step: int = 0) -> None:
         """What the run came to. Numbers become metrics at the last ``step`` of training; words, such as commit and
-        hardware, become hyperparameters below ``run``. ``table`` (titles of columns, rows) and ``figure`` (PNG) are
-        shown by trackers that can; the run's folder has both."""
+        hardware, become hyperparameters below ``run``. ``figure`` (PNG) is shown by trackers that can; the run's
+        folder has it."""
         numbers = {key: float(value) for key, value in values.items() if isinstance(value, Real)}
         words = {key: value for key, value in values.items() if key not in numbers}
         self.logger.log_metrics(numbers, step=step)
         if words:
             self.logger.log_hyperparams({"run": words})
 
-    def finish(self, failed: bool) -> None:
-        """Nothing comes after it; a failed run is marked as one."""
-        self.logger.finalize("failed" if failed else "success")
-
-
-class WandbTracker(Tracker):
-    """Final values become W&B's summary, beside a table and a figure."""
-
-    logger: WandbLogger
-
-    def replay(self, rows: Sequence[dict[str, float]]) -> None:
-        if self.logger.experiment.offline:  # a file that cannot be continued; online, the run itself is
-            super().replay(rows)
-
-    def log_summary(
-        self,
-        values: dict[str, Any],
-        table: tuple[list[str], list[list[Any]]] | None = None,
-        figure: Path | None = None,
-        step: int = 0,
-    ) -> None:
-        import wandb
-
-        run = self.logger.experiment
-        run.summary.update(values)
-        if table is not None:
-            run.log({"results": wandb.Table(columns=list(table[0]), data=table[1])})
-        if figure is not None:
-            run.log({"training": wandb.Image(str(figure))})
-
-    def finish(self, failed: bool) -> None:
-        self.logger.experiment.finish(exit_code=int(failed))
+    def finish(self, error: BaseException | None = None) -> None:
+        """Nothing comes after it; a run that failed is marked as one, with the reason."""
+        if error is not None:
+            self.logger.log_hyperparams({"run": {"error": reason(error)}})
+        self.logger.finalize("success" if error is None else "failed")
 
 
 def tracker(logger: Logger | None) -> Tracker:
-    """The tracker that makes the most of ``logger``; None is told everything and keeps nothing."""
-    if isinstance(logger, WandbLogger):
-        return WandbTracker(logger)
+    """The tracker that makes the most of ``logger``: its own, where it brings one; None is told everything and keeps
+    nothing."""
+    own = getattr(logger, "tracker", None)
+    if isinstance(own, Tracker):
+        return own
     return Tracker(DummyLogger() if logger is None else logger)
 
 
+def reason(error: BaseException) -> str:
+    """Why a run failed, in a line."""
+    said = " ".join(str(error).split())[:500]
+    if isinstance(error, L2QError):
+        return said
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 @contextmanager
-def tracked(logger: Logger | None, config: dict[str, Any]) -> Iterator[Tracker]:
+def tracked(logger: Logger | None, config: dict[str, Any], decides: int | None = None) -> Iterator[Tracker]:
     """The tracker of one run, from its configuration to its end, which is a failure where an exception passes.
+    ``decides``: see ``Tracker.start``.
 
     with tracked(logger, config) as tracker:
         metrics = fit_and_measure()
         tracker.log_summary(metrics)
     """
-    it, failed = tracker(logger), True
+    it = tracker(logger)
     try:
-        it.start(config)
+        it.start(config, decides)
         yield it
-        failed = False
-    finally:
-        it.finish(failed)
+    except BaseException as error:
+        it.finish(error)
+        raise
+    it.finish()
+
+
+def refusals_told(init: Init) -> Init:
+    """For the constructor of a run: a job of a sweep that is refused, before it has a tracker, is told to its sweep's
+    as one that failed. A single run is not: whoever started it reads the line on the screen."""
+
+    @functools.wraps(init)
+    def telling(
+        self: Any,
+        config: dict[str, Any],
+        folder: str | Path,
+        *,
+        name: str = "run",
+        group: str | None = None,
+        **more: Any,
+    ) -> None:
+        try:
+            init(self, config, folder, name=name, group=group, **more)
+        except Exception as error:
+            if group is not None:
+                _tell(config, Path(folder), name, group, error)
+            raise
+
+    return telling  # type: ignore[return-value]
+
+
+def _tell(config: dict[str, Any], folder: Path, name: str, group: str, error: Exception) -> None:
+    try:
+        logger = connect(config["logger"], folder, name, group)
+        if logger is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            it = tracker(logger)
+            it.start(config)
+            it.finish(error)
+    except Exception as other:  # the refusal is what counts; what was refused may be the logger itself
+        logging.getLogger("l2q.file").warning(f"the logger was not told of the refusal: {reason(other)}")
 
 
 def connect(
@@ -142,58 +169,3 @@ def connect(
 
 def no_logger() -> None:
     """``logger=none``: nothing beside the files of the run's folder."""
-
-
-def wandb_logger(
-    folder: Path,
-    run_name: str,
-    group: str | None,
-    *,
-    project: str = "l2q",
-    offline: bool | None = None,
-) -> Logger | None:
-    """The run's W&B logger, its files in ``folder/wandb``. It never asks, never hangs, never fails for want of an
-    account or a network.
-
-    ``offline=None`` is offline exactly where no key is configured; a key without a network falls back to
-    offline too; WANDB_MODE=disabled is no logger. The run's id is kept in ``folder/checkpoints/wandb_id.txt``: a
-    resumed run continues it.
-    """
-    import wandb
-
-    os.environ.setdefault("WANDB_SILENT", "true")
-    if (mode := os.environ.get("WANDB_MODE")) == "disabled":
-        return None
-    if offline is None:
-        offline = mode == "offline" or not _logged_in()
-    path = folder / "checkpoints" / ID_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    run_id = path.read_text().strip() if path.exists() else uuid.uuid4().hex[:8]
-    path.write_text(run_id + "\n")
-    arguments: dict[str, Any] = {
-        "project": project,
-        "dir": str(folder),
-        "name": run_name,
-        "group": group,
-        "id": run_id,
-        "resume": "allow",
-        "reinit": "finish_previous",
-        "settings": wandb.Settings(init_timeout=30, console="off", x_disable_stats=True),
-    }
-    try:
-        run = wandb.init(mode="offline" if offline else "online", **arguments)
-    except wandb.errors.Error as error:
-        warnings.warn(f"W&B cannot be reached ({error}); this run is logged offline", stacklevel=2)
-        run = wandb.init(mode="offline", **arguments)
-    return WandbLogger(experiment=run, save_dir=str(folder), project=project)
-
-
-def _logged_in() -> bool:
-    """Whether there is a key that the server takes; False, with a warning, where it cannot be asked."""
-    import wandb
-
-    try:
-        return bool(wandb.login(prompt=False))
-    except wandb.errors.Error as error:
-        warnings.warn(f"W&B does not take the key ({error}); this run is logged offline", stacklevel=3)
-        return False

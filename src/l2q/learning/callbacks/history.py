@@ -44,6 +44,8 @@ class History(Callback):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "learning_rate": rate}
         self.rows.append(row | values | self.validation.measured)
+        for logger in trainer.loggers:
+            tracker(logger).log_epoch(self.rows[-1])
         self.write()
 
     def total(self, key: str) -> float:
