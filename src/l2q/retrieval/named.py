@@ -128,7 +128,7 @@ class Index:
         for an unknown name, which says what is near it.
 
             index.recommend("ffmpeg", k=10)
-            index.recommend(["ffmpeg", "vlc"], k=10)
+            index.recommend(["ffmpeg", "blender"], k=10)
             index.recommend(items=["libavcodec59", "libx264-164"], k=10)
         """
         if (users is None) == (items is None):
