@@ -3,11 +3,12 @@
     python benchmarks/quantization.py [--sets debian lastfm_music ...] [--models spectral als ...]
         [--bits 768 256] [--data ../shared/data] [--part val|test] [--json FILE]
 
-Every model is fitted on a set's train part, its users' and items' rows are turned into codes by `fit_codes` with its
-defaults, and both are evaluated alike: full ranking, train items left out. `--part val` (the default) holds a random
-tenth of train out and leaves test unread; options are chosen there. `--part test` uses all of train. A model
-`NAME=RUN` (say, `lightgcn=outputs/debian/lightgcn/TIME`) takes the float rows from the index of a run of train.py on
-that set; for val a run of protocol=holdout with protocol.split_seed=0, which never saw that tenth.
+Every model is fitted on a set's train part, its users' and items' rows are turned into codes by `l2q.quantize`, and
+both are evaluated alike: full ranking, train items left out. `--part val` (the default) holds a random tenth of train
+out and leaves test unread; options are chosen there. `--part test` uses all of train. `--options` and `--length` try
+other settings of the descent and of its lists than `conf/model/l2q_plus.yaml` has. A model `NAME=RUN` (say,
+`lightgcn=outputs/debian/lightgcn/TIME`) takes the float rows from the index of a run of train.py on that set; for val a
+run of protocol=holdout with protocol.split_seed=0, which never saw that tenth.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +24,14 @@ from rich.console import Console
 from rich.table import Table
 from scipy import sparse
 
-from l2q.data.sources import load_dataset
-from l2q.data.splits import holdout
-from l2q.evaluation import evaluate
+import l2q
+from l2q import settings
 from l2q.fitted.baselines import spectral
 from l2q.fitted.descent import CoordinateDescent, fit_codes
 from l2q.interactions import Interactions
-from l2q.progress import steps
-from l2q.representations import Representations, Rows
+from l2q.progress import progress_bars
+from l2q.representations import Representations
 from l2q.retrieval.index import DenseIndex, PackedIndex
-from l2q.retrieval.storage import load_index
 
 Embeddings = tuple[np.ndarray, np.ndarray]
 
@@ -63,7 +61,7 @@ MODELS: dict[str, Callable[[Interactions], Embeddings]] = {
 
 
 def stored(run: str) -> Callable[[Interactions], Embeddings]:
-    rows = load_index(Path(run) / "index").representations
+    rows = l2q.load_index(Path(run) / "index").representations
     return lambda _: (rows.users.values, rows.items.values)
 
 
@@ -74,34 +72,35 @@ def main() -> None:
     parser.add_argument("--bits", nargs="+", type=int, default=[768, 256])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folders of the sets")
     parser.add_argument("--part", choices=["val", "test"], default="val")
-    parser.add_argument("--length", type=int, help="of the lists; fit_codes's default")
+    parser.add_argument("--length", type=int, help="of the lists")
     parser.add_argument("--options", nargs="*", default=[], metavar="NAME=VALUE", help="of CoordinateDescent")
     parser.add_argument("--json", type=Path, help="write the rows here")
     arguments = parser.parse_args()
     options = {name: json.loads(value) for name, value in (word.split("=") for word in arguments.options)}
-    length = {} if arguments.length is None else {"length": arguments.length}
+    preset = settings.preset("model/l2q_plus")
+    descent = CoordinateDescent(**preset["descent"] | options)
+    length = arguments.length or preset["length"]
 
     records = []
     for name in arguments.sets:
         folder = arguments.data / name
         if not folder.is_dir():  # where not all of a set is at hand
             folder = arguments.data / f"{name}_partial"
-        dataset = load_dataset(name, dir=None if name == "debian" else folder)
+        dataset = l2q.load_dataset(name, dir=None if name == "debian" else folder)
         train, part = dataset.train, dataset.test
         if arguments.part == "val":
-            train, part = holdout(dataset.train, 0.1, 0)
+            train, part = l2q.split(dataset.train, "random", fraction=0.1, seed=0)
         for model in arguments.models:
             label, _, run = model.partition("=")
             users, items = (stored(run) if run else MODELS[label])(train)
-            floats = Representations(Rows(users), Rows(items), (users.shape[1],), np.ones(1, np.float32))
-            reference = evaluate(DenseIndex(floats), part, (20,), train).metrics
+            floats = DenseIndex(Representations.floats(users, items))
+            reference = l2q.evaluate(floats, part, (20,), train).metrics
             for bits in arguments.bits:
-                descent = replace(CoordinateDescent(**options), bits=bits)
                 start = time.perf_counter()
-                with steps() as progress:
-                    codes = fit_codes(users, items, descent, 0, train, progress=progress, **length)
+                with progress_bars() as progress:
+                    codes = fit_codes(users, items, bits, descent, length, 0, train, progress)
                 seconds = time.perf_counter() - start
-                found = evaluate(PackedIndex.from_representations(codes), part, (20,), train).metrics
+                found = l2q.evaluate(PackedIndex.from_representations(codes), part, (20,), train).metrics
                 record = {
                     "set": name,
                     "model": label,
