@@ -79,7 +79,7 @@ def test_a_job_in_use_is_refused_and_goes_on_untouched(made):
     job.wait()
     with FileLock(job.folder / LOCK):
         refused = job.attempt()
-    assert refused.state == "failed"
+    assert refused.state == "busy"
     assert f"is in use by process {os.getpid()}" in refused.reason
     assert read_status(job.folder)["state"] == "waiting"
 

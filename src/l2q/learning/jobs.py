@@ -1,6 +1,6 @@
 """A job: one configuration in one folder, with a state that outlives its process.
 
-``status.json`` in the folder says how far it is: waiting, running, done, failed or interrupted, with the reason. The
+``status.json`` in the folder says how far it is: waiting, running, done, pruned, failed or interrupted, with the reason. The
 same job again in the same folder is not run twice: what is done is taken as it is, what was broken off goes on from its
 last whole epoch, what failed is tried again. While it runs, a lock keeps a second process out.
 """
@@ -15,7 +15,7 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -26,16 +26,22 @@ from filelock import FileLock, Timeout
 
 from l2q.errors import L2QError
 from l2q.files import replaced_file
-from l2q.learning.configuration import flat
+from l2q.learning.configuration import NO_FIGURES, flat
 from l2q.learning.signals import Interrupted, interruptible
 
 STATUS, LOCK, LOG = "status.json", "run.lock", "train.log"
 log = logging.getLogger("l2q")
 
 
+class Pruned(Exception):
+    """A search gives this job up, for a reason; no error of the job's. ``code`` is its exit code for a tracker."""
+
+    code = 0
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: ``state`` is done, failed or interrupted. ``metrics`` of a job that is done are those of
+    """How a job ended: ``state`` is done, pruned, failed, interrupted or busy. ``metrics`` of a job that is done are those of
     ``metrics.json``; ``reused`` where they were there before. ``code`` is the exit code of a process that did it."""
 
     state: str
@@ -48,22 +54,22 @@ class Outcome:
 @dataclass(frozen=True)
 class Job:
     """``config``: plain values as ``conf/`` composes them. ``command``: what gives the job's figures again, for its
-    metrics; ``name`` and ``group``: what the tracker calls it and its sweep."""
+    metrics; ``name`` and ``group``: what the tracker calls it and its sweep. ``watch`` is told every validation, by epoch
+    and metrics, and may answer with a reason to give the job up, which is then ``pruned`` and not run again for it."""
 
     config: dict[str, Any]
     folder: Path
     command: str = ""
     name: str = "run"
     group: str | None = None
+    watch: Callable[[int, Mapping[str, float]], str | None] | None = field(default=None, compare=False)
 
     @property
     def identity(self) -> str:
         """16 hexadecimal digits of what makes it this job: all of its configuration but who is told, how much memory
         a search takes, and that it is gone on with."""
         parts = {key: value for key, value in flat(self.config).items() if key != "ckpt_path"}
-        parts = {
-            key: value for key, value in parts.items() if not key.startswith(("logger", "eval.memory_mb"))
-        }
+        parts = {key: value for key, value in parts.items() if not key.startswith(NO_FIGURES)}
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def status(self) -> dict[str, Any]:
@@ -76,18 +82,18 @@ class Job:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write("waiting")
 
-    def attempt(self) -> Outcome:
-        """Does the job, or takes what is done. Every end is an outcome: nothing is raised but by a bug."""
+    def attempt(self, wait: bool = False) -> Outcome:
+        """Does the job, or takes what is done. Every end is an outcome: nothing is raised but by a bug. A job that
+        another process is at is ``busy``; with ``wait`` it is taken when that has ended."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / LOCK)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=-1 if wait else 0)
         except Timeout:
             known = self.status()
             where = f"process {known.get('process')} on {known.get('host')}"
-            return Outcome(
-                "failed", reason=f"{self.folder} is in use by {where}; wait, or give another folder", code=2
-            )
+            reason = f"{self.folder} is in use by {where}; wait, or give another folder"
+            return Outcome("busy", reason=reason, code=2)
         try:
             with logged(self.folder), interruptible():
                 return self._attempt()
@@ -100,6 +106,9 @@ class Job:
         from l2q.learning.run import Run  # brings torch along
 
         try:
+            known = self.status()
+            if self.watch and (known.get("state"), known.get("identity")) == ("pruned", self.identity):
+                return Outcome("pruned", reason=known["reason"], reused=True)
             config = self._resumed()
             if config is None:
                 metrics = json.loads((self.folder / "metrics.json").read_text("utf-8"))
@@ -107,7 +116,16 @@ class Job:
                 return Outcome("done", metrics, reused=True)
             self._write("running")
             # a copy: what a run settles is not what the job was asked for
-            metrics = Run(deepcopy(config), self.folder, command=self.command, name=self.name, group=self.group)()
+            metrics = Run(
+                deepcopy(config),
+                self.folder,
+                command=self.command,
+                name=self.name,
+                group=self.group,
+                watch=self.watch,
+            )()
+        except Pruned as reason:
+            return self._ended("pruned", str(reason), 0)
         except L2QError as error:
             logging.getLogger("l2q.file").error(error)
             return self._ended("failed", str(error), 2)

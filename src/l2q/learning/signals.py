@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -23,6 +23,32 @@ class Interrupted(BaseException):
         return signal.Signals(self.number).name
 
 
+# conditions under which a first signal waits, and the one that waits
+_holds: list[Callable[[], bool]] = []
+_waiting: list[int] = []
+
+
+@contextmanager
+def held(while_: Callable[[], bool]) -> Iterator[None]:
+    """Within it, a first signal that arrives ``while_()`` is true waits for ``release``; a second one does not."""
+    _holds.append(while_)
+    try:
+        yield
+    finally:
+        _holds.remove(while_)
+
+
+def waiting() -> bool:
+    """Whether a signal waits."""
+    return bool(_waiting)
+
+
+def release() -> None:
+    """Raises ``Interrupted`` where a signal waits."""
+    if _waiting:
+        raise Interrupted(_waiting.pop())
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Within it, each of ``SIGNALS`` raises ``Interrupted`` where the program stands, once: while the run is being left
@@ -35,6 +61,10 @@ def interruptible() -> Iterator[None]:
         return
 
     def leave(number: int, frame: FrameType | None) -> None:
+        if not _waiting and any(hold() for hold in _holds):
+            _waiting.append(number)
+            return
+        _waiting.clear()
         for other in SIGNALS:
             signal.signal(other, signal.SIG_IGN)
         raise Interrupted(number)
@@ -43,5 +73,6 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     finally:
+        _waiting.clear()
         for number, handler in before.items():
             signal.signal(number, handler)

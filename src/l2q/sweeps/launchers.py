@@ -30,10 +30,8 @@ class InTurn:
         outcomes = []
         for number, job in enumerate(jobs):
             _say(number, jobs)
-            outcomes.append(job.attempt())
-            if outcomes[-1].state == "interrupted":
-                raise Interrupted(outcomes[-1].code - 128)
-        return outcomes
+            outcomes.append(_here(job))
+        return _with_others(jobs, outcomes)
 
 
 @options("launcher")
@@ -66,7 +64,7 @@ class Joblib:
                 raise
             finally:
                 executor.shutdown(wait=False, kill_workers=True)
-        return [outcome for outcome in outcomes if outcome is not None]
+        return _with_others(jobs, [outcome for outcome in outcomes if outcome is not None])
 
 
 @options("launcher")
@@ -104,7 +102,7 @@ class Slurm:
                 outcomes.append(submitted.result())
             except Exception as error:  # of submitit, and whatever its job raised
                 outcomes.append(_died(job, f"{type(error).__name__}: {str(error).splitlines()[-1]}"))
-        return outcomes
+        return _with_others(jobs, outcomes)
 
 
 class Requeued:
@@ -120,6 +118,27 @@ class Requeued:
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
+
+
+def _here(job: Job, wait: bool = False) -> Outcome:
+    """In this process, which ends with an interrupted job."""
+    outcome = job.attempt(wait)
+    if outcome.state == "interrupted":
+        raise Interrupted(outcome.code - 128)
+    return outcome
+
+
+def _with_others(jobs: Sequence[Job], outcomes: list[Outcome]) -> list[Outcome]:
+    """The outcomes, with those of jobs that another process was at: of several jobs these are waited for at the end."""
+    if len(jobs) == 1:
+        return outcomes
+    busy = [job.name for job, outcome in zip(jobs, outcomes, strict=True) if outcome.state == "busy"]
+    if busy:
+        print(f"waiting for another process with {', '.join(busy)}", flush=True)
+    return [
+        _here(job, wait=True) if outcome.state == "busy" else outcome
+        for job, outcome in zip(jobs, outcomes, strict=True)
+    ]
 
 
 def _attempt(job: Job, threads: int) -> Outcome:

@@ -15,7 +15,7 @@ from l2q.errors import L2QError
 from l2q.learning import naming
 from l2q.learning.jobs import Job, Outcome, folder_name
 
-OWN = ("hydra", "launcher", "sweep")  # of the command line: what is run, not what it is
+OWN = ("hydra", "launcher", "search", "sweep", "print_config")  # of the command line: what is run, not what it is
 
 
 class Refused(BaseException):
@@ -77,14 +77,17 @@ class Sweep:
     @property
     def failed(self) -> list[tuple[Job, Outcome]]:
         pairs = zip(self.jobs, self.outcomes, strict=True)
-        return [(job, outcome) for job, outcome in pairs if outcome.state != "done"]
+        return [(job, outcome) for job, outcome in pairs if outcome.state not in ("done", "pruned")]
 
     def summary(self) -> str:
         """How many were done, and a line for each that was not."""
         reused = sum(outcome.reused for outcome in self.outcomes)
-        done = len(self.outcomes) - len(self.failed)
+        pruned = sum(outcome.state == "pruned" for outcome in self.outcomes)
+        done = len(self.outcomes) - len(self.failed) - pruned
         lines = [
-            f"{done} of {len(self.outcomes)} jobs are done" + (f", {reused} from before" if reused else "")
+            f"{done} of {len(self.outcomes)} jobs are done"
+            + (f", {reused} from before" if reused else "")
+            + (f", {pruned} are pruned" if pruned else "")
         ]
         if self.failed:
             lines += [

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from l2q.errors import L2QError
+from l2q.learning import signals
 from l2q.learning.callbacks.validation import Validation
 
 
@@ -51,11 +52,16 @@ class LastCheckpoint(ModelCheckpoint):
         super().__init__(dirpath, "last", save_on_train_epoch_end=True, enable_version_counter=False)
         self.validation = validation
         self.written, self.cost = -math.inf, 0.0
+        self.behind = False  # whether a whole epoch is not on disk
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         started = time.perf_counter()
         ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
-        if ends or self.validation.measured or started - self.written >= 20 * self.cost:
+        self.behind = not (ends or self.validation.measured or started - self.written >= 20 * self.cost)
+        if self.behind and signals.waiting():
+            self.behind = False
+        if not self.behind:
             super().on_train_epoch_end(trainer, module)
             self.written = time.perf_counter()
             self.cost = self.written - started
+        signals.release()
