@@ -97,7 +97,8 @@ def bits_drawing(block: Block) -> Drawing | None:
     """Quality against bits, a line per 1-bit model; None where there is nothing to compare."""
     levels = _levels(block)
     codes = {model: level for model, level in levels.items() if level and model not in FLOAT}
-    if len({bits for level in codes.values() for bits in level}) < 2:
+    sizes = [bits for level in codes.values() for bits in level]
+    if not sizes or max(sizes) < 1.5 * min(sizes):
         return None
     drawing, axes = _axes()
     legend, colors = [], _colors(block)
@@ -174,44 +175,47 @@ def curves(block: Block) -> list[Drawing]:
 
 
 def option_drawing(block: Block, each: Swept) -> Drawing:
-    """A measure against a swept option: means over seeds, with their standard deviations as bars."""
-    drawing, axes = _axes()
-    measure, legend = block.measures[0], []
-    values = each.values
-    places = [float(value) for value in values] if each.numeric else list(range(len(values)))
-    for number, name in enumerate(list(each.lines)[:LINES]):
-        points = [
-            (place, found)
-            for place, value in zip(places, values, strict=True)
-            if (found := each.found(name, value, measure))
+    """A measure against a swept option: means over seeds, with their standard deviations as bars. Numbers are joined
+    by a line, words stand below each other."""
+    from matplotlib.ticker import MaxNLocator
+
+    measure, values, legend = block.measures[0], each.values, []
+    shown = list(each.lines)[:LINES]
+    drawing, axes = _axes(height=2.5 if each.numeric else 0.55 + 0.26 * len(values))
+    for number, name in enumerate(shown):
+        found = [
+            (place, seeds)
+            for place, value in enumerate(values)
+            if (seeds := each.found(name, value, measure))
         ]
-        means = [statistics.mean(found) for _, found in points]
-        errors = [statistics.stdev(found) if len(found) > 1 else 0.0 for _, found in points]
-        color = SERIES[number]
-        axes.errorbar(
-            [place for place, _ in points],
-            means,
-            errors,
-            color=color,
-            marker="o",
-            markersize=4,
-            capsize=3,
-            elinewidth=1,
-        )
-        legend.append((name, _css(color), "solid"))
-    if not each.numeric:
-        axes.set_xticks(places, values)
-        axes.tick_params(axis="x", labelrotation=30 if max(map(len, values)) > 6 else 0)
-    elif min(places) > 0 and max(places) / min(places) >= 8:
-        axes.set_xscale("log")
-        axes.set_xticks(places, values, minor=False)
-        axes.set_xticks([], minor=True)
-    axes.set_xlabel(each.option)
-    return Drawing(f"{measure.label} against {each.option}", _svg(drawing, axes), legend)
+        means = [statistics.mean(seeds) for _, seeds in found]
+        errors = [statistics.stdev(seeds) if len(seeds) > 1 else 0.0 for _, seeds in found]
+        style: dict[str, Any] = {"color": SERIES[number], "marker": "o", "markersize": 4, "elinewidth": 1}
+        if each.numeric:
+            axes.errorbar([float(values[place]) for place, _ in found], means, errors, capsize=3, **style)
+        else:
+            aside = 0.5 * (number + 0.5) / len(shown) - 0.25
+            axes.errorbar(means, [place + aside for place, _ in found], xerr=errors, linestyle="", **style)
+        legend.append((name, _css(SERIES[number]), "solid"))
+    if each.numeric:
+        places = [float(value) for value in values]
+        if min(places) > 0 and max(places) / min(places) >= 8:
+            axes.set_xscale("log")
+            axes.set_xticks(places, values, minor=False)
+            axes.set_xticks([], minor=True)
+        axes.set_xlabel(each.option)
+    else:
+        axes.set_yticks(range(len(values)), [value[:34] for value in values])
+        axes.set_ylim(len(values) - 0.5, -0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel(measure.label)
+    return Drawing(f"{measure.label} against `{each.option}`", _svg(drawing, axes), legend)
 
 
 def forests(block: Block, comparisons: Sequence[Comparison]) -> list[Drawing]:
     """For each measure the differences to the baseline with their 95 % intervals, of the first rows."""
+    from matplotlib.ticker import MaxNLocator
+
     names = {"better": SERIES[1], "worse": SERIES[2], "no clear difference": INK}
     drawings = []
     for measure in block.measures:
@@ -227,6 +231,7 @@ def forests(block: Block, comparisons: Sequence[Comparison]) -> list[Drawing]:
         axes.axvline(0, color=INK, linewidth=0.8, linestyle="--")
         axes.set_yticks(range(len(here)), [plain(label(each.row, block))[:34] for each in here])
         axes.set_ylim(len(here) - 0.5, -0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("difference, 95 % interval")
         legend = [(name, _css(color), "solid") for name, color in names.items() if name in verdicts]
         drawings.append(Drawing(measure.label, _svg(drawing, axes), legend))
@@ -284,7 +289,7 @@ def _svg(drawing: Figure, axes: Any) -> str:
         drawing.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"| version="[^"]*"', "", text).replace("xlink:href", "href")
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)

@@ -137,12 +137,7 @@ def _width(table: Table, number: int) -> int:
 
 def _fitting(table: Table, width: int) -> tuple[list[int], list[Column]]:
     """The columns that a width has room for, and those that it has not; columns of words may be wrapped."""
-    filled = [
-        number
-        for number, column in enumerate(table.columns)
-        if not column.label or any(row[number] for row in table.rows) or not table.rows
-    ]
-    kept, left = list(filled), []
+    kept, left = table.filled, []
 
     def needed() -> int:
         sizes = (

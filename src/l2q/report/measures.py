@@ -78,5 +78,5 @@ def part_of(run: dict[str, Any], measures: Sequence[Measure] = USUAL) -> str:
 
 def known(run: dict[str, Any]) -> list[str]:
     """The metrics that a run has on test or validation, in the words of ``--metric``."""
-    found = (re.fullmatch(r"(?:test/packed|val)/(\w+)_(\d+)", key) for key in run)
+    found = (re.fullmatch(r"(?:test|test/packed|val)/(\w+)_(\d+)", key) for key in run)
     return list(dict.fromkeys(f"{match[1]}@{match[2]}" for match in found if match))

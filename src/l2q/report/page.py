@@ -95,18 +95,19 @@ def _table(table: Table, titled: bool = True) -> str:
     most = {
         number: max(map(_number, (row[number] for row in table.rows)), default=0.0) for number in table.bars
     }
-    heads = "".join(f"<th{_kind(column)}>{_text(column.label)}</th>" for column in table.columns)
+    filled = [(number, table.columns[number]) for number in table.filled]
+    heads = "".join(f"<th{_kind(column)}>{_text(column.label)}</th>" for _, column in filled)
     lines = []
     for line, row in enumerate(table.rows):
         cells = []
-        for number, (column, cell) in enumerate(zip(table.columns, row, strict=True)):
-            more = "top" if (line, number) in table.best else ""
-            more = _class(cell) if column.label in ("verdict", "state") else more
+        for number, column in filled:
+            cell = row[number]
             share = f"{_number(cell) / most[number]:.1%}" if most.get(number, 0) > 0 and cell else ""
+            kinds = ["top" * ((line, number) in table.best), "bar" * bool(share)]
+            kinds += [_class(cell)] if column.label in ("verdict", "state") else []
             style = f' style="--share:{share}"' if share else ""
             named = f' data-label="{html.escape(plain(column.label))}"' if stacked else ""
-            kind = _kind(column, " ".join(filter(None, (more, "bar" * bool(share)))))
-            cells.append(f"<td{kind}{style}{named}>{_text(cell)}</td>")
+            cells.append(f"<td{_kind(column, *kinds)}{style}{named}>{_text(cell)}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
     title = f"<h3>{_text(table.title)}</h3>" if titled and table.title else ""
     note = f'<p class="note">{_text(table.note)}</p>' if table.note else ""
@@ -117,8 +118,8 @@ def _table(table: Table, titled: bool = True) -> str:
     )
 
 
-def _kind(column: Column, more: str = "") -> str:
-    words = " ".join(filter(None, ("right" if column.right else "", "words" * (column.label in WORDS), more)))
+def _kind(column: Column, *more: str) -> str:
+    words = " ".join(filter(None, ("right" * column.right, "words" * (column.label in WORDS), *more)))
     return f' class="{words}"' if words else ""
 
 
@@ -197,6 +198,9 @@ def _text(text: str) -> str:
     for found in MARKS.finditer(text):
         parts.append(html.escape(text[end : found.start()]))
         tag, inner = ("code", found[1]) if found[1] is not None else ("strong", found[2])
-        parts.append(f"<{tag}>{html.escape(inner)}</{tag}>")
+        shown = html.escape(inner)
+        if tag == "code":  # a line may end behind a sign of a long name
+            shown = re.sub(r"(=|,|_|/|\.)(?=\w)", r"\1<wbr>", shown)
+        parts.append(f"<{tag}>{shown}</{tag}>")
         end = found.end()
     return "".join([*parts, html.escape(text[end:])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import statistics
 from collections import Counter
@@ -28,20 +29,30 @@ def bits_of(run: Run) -> int:
     return round(8 * run["item_bytes"])
 
 
-def words_of(run: Run) -> list[str]:
+def words_of(run: Run) -> tuple[str, ...]:
     """The options of a run's command; ``key={a:1,b:2}`` is key.a=1 and key.b=2."""
-    words = []
-    for word in shlex.split(run.get("command", ""))[2:]:
+    return _words(run.get("command", ""))
+
+
+@functools.cache
+def _words(command: str) -> tuple[str, ...]:
+    words: list[str] = []
+    for word in shlex.split(command)[2:]:
         key, _, value = word.partition("={")
         entries = value.removesuffix("}").split(",") if value else []
         words += [f"{key}.{entry.replace(':', '=', 1)}" for entry in entries] or [word]
-    return words
+    return tuple(words)
 
 
 def settings_of(run: Run) -> frozenset[str]:
     """What a run's command says beside the seed and what the table says anyway."""
+    return _settings(words_of(run))
+
+
+@functools.cache
+def _settings(words: tuple[str, ...]) -> frozenset[str]:
     known = "seed=", "model=", "dataset=", "protocol="
-    return frozenset(word for word in words_of(run) if not word.startswith(known))
+    return frozenset(word for word in words if not word.startswith(known))
 
 
 def models_of(runs: Sequence[Run]) -> list[str]:
@@ -97,8 +108,8 @@ class Block:
         """In the order of the table, float teachers of fitted codes among them."""
         here = self.runs + self._teachers()
         found: dict[tuple[str, int, frozenset[str]], list[Run]] = {}
-        for run in here:
-            found.setdefault((_name(run, here, self.part), bits_of(run), settings_of(run)), []).append(run)
+        for name, run in zip(_names(here, self.part), here, strict=True):
+            found.setdefault((name, bits_of(run), settings_of(run)), []).append(run)
         place = {model: number for number, model in enumerate(models_of(self.runs))}
         ordered = sorted(found.items(), key=lambda row: (place[row[1][0]["model"]], row[0][:2]))
         return [
@@ -170,21 +181,25 @@ def _split(run: Run) -> str:
     return f" ({run.get('split', 'cluster' if 'protocol.split=cluster' in run.get('command', '') else 'random')} split)"
 
 
-def _name(run: Run, runs: Sequence[Run], part: str) -> str:
+def _names(runs: Sequence[Run], part: str) -> list[str]:
     """The model, and what its command says: on test, what not all commands of this model with as many bits say;
     on validation, what most of the table's commands do not."""
-    name = f"`{run['model']}`"
-    if part == "test":
-        alike = [other for other in runs if (other["model"], bits_of(other)) == (run["model"], bits_of(run))]
-        own = settings_of(run) - frozenset.intersection(*map(settings_of, alike))
-        words = [word for word in words_of(run) if word in own]
-    else:
-        counts = Counter(word for other in runs for word in set(words_of(other)))
-        words = [word for word in words_of(run) if 2 * counts[word] <= len(runs)]
-        words = [
-            word
-            for word in words
-            if not word.startswith(("seed=", "model=", "model.embedding_dim=", "model.bits="))
-        ]
-    options = [word.partition("=") for word in words]
-    return " ".join([name, *(f"`{key.split('.')[-1]}={value}`" for key, _, value in options)])
+    common: dict[tuple[str, int], frozenset[str]] = {}
+    for run in runs:
+        alike = run["model"], bits_of(run)
+        common[alike] = common.get(alike, settings_of(run)) & settings_of(run)
+    counts = Counter(word for run in runs for word in set(words_of(run)))
+    elsewhere = "seed=", "model=", "model.embedding_dim=", "model.bits="  # columns of their own
+    names = []
+    for run in runs:
+        if part == "test":
+            own = settings_of(run) - common[run["model"], bits_of(run)]
+            words = [word for word in words_of(run) if word in own]
+        else:
+            words = [word for word in words_of(run) if 2 * counts[word] <= len(runs)]
+            words = [word for word in words if not word.startswith(elsewhere)]
+        options = [word.partition("=") for word in words]
+        names.append(
+            " ".join([f"`{run['model']}`", *(f"`{key.split('.')[-1]}={value}`" for key, _, value in options)])
+        )
+    return names

@@ -250,7 +250,7 @@ def per_user(run: dict[str, Any], key: str) -> tuple[np.ndarray, np.ndarray] | N
     if path is None or not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             users, values = found["users"], found[key].astype(np.float64)
         if users.ndim != 1 or users.shape != values.shape or not np.isfinite(values).all():
             raise ValueError("users and values do not go together")

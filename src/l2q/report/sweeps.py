@@ -16,7 +16,20 @@ from l2q.report.statistics import spread
 from l2q.report.tables import Column, Table
 
 DEFAULT = "(default)"
-NO_OPTIONS = ("dataset", "hydra", "launcher", "logger", "model", "protocol", "seed", "sweep", "tags", "test")
+# what is no single option, or changes no figure
+NO_OPTIONS = {
+    "dataset",
+    "experiment",
+    "hydra",
+    "launcher",
+    "logger",
+    "model",
+    "protocol",
+    "recipe",
+    "seed",
+    "sweep",
+}
+NO_OPTIONS |= {"tags", "test"}
 LINES = 8
 
 

@@ -38,6 +38,14 @@ class Table:
     best: set[tuple[int, int]] = field(default_factory=set)
     bars: Sequence[int] = ()
 
+    @property
+    def filled(self) -> list[int]:
+        """The columns in which something stands."""
+        columns = enumerate(self.columns)
+        return [
+            n for n, column in columns if not (column.label and self.rows) or any(row[n] for row in self.rows)
+        ]
+
 
 def overview(runs: Sequence[Run], measures: Sequence[Measure] = USUAL) -> Table | None:
     """One line per dataset: what part of LightGCN's figures on test the best row of every 1-bit model has, with bits
