@@ -42,6 +42,8 @@ def ended() -> int:
         print(SWEEP.summary())
     for _, outcome in [] if several else SWEEP.failed:
         print(f"error: {outcome.reason}", file=sys.stderr)
+    if SWEEP.closing:
+        print(SWEEP.closing)
     return 2 if SWEEP.failed else 0
 
 

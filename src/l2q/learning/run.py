@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Run:
 
     ``config.json``, ``metrics.json``, ``per_user.npz``, ``index/``, and of trained models ``history.csv``,
     ``checkpoints/``, ``training.png``. ``command`` goes into the metrics: no figure without its command. ``name`` and
-    ``group`` are the tracker's.
+    ``group`` are the tracker's; ``watch`` is told every validation of a training (``callbacks.Watched``).
     """
 
     @tracking.refusals_told
@@ -65,6 +65,7 @@ class Run:
         command: str = "",
         name: str = "run",
         group: str | None = None,
+        watch: Callable[[int, Mapping[str, float]], str | None] | None = None,
     ) -> None:
         memory.prepare()
         check(config)
@@ -92,7 +93,9 @@ class Run:
         self._describe()
         self.training: Training | None = None
         if self.model is None:
-            self.training = Training(config, self.fit, self.val, self.folder, dataset=self.dataset.name)
+            self.training = Training(
+                config, self.fit, self.val, self.folder, dataset=self.dataset.name, watch=watch
+            )
         self.name, self.group = name, group
         self.config_hash = hashed(config)
         self.ks, self.memory_mb = config["eval"]["ks"], config["eval"]["memory_mb"]

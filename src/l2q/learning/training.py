@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from l2q.learning.callbacks import (
     PatienceAfterAnnealing,
     TimeSplit,
     Validation,
+    Watched,
 )
 from l2q.learning.configuration import TRAINING, flat
 from l2q.learning.datamodule import InteractionsModule
@@ -63,8 +64,8 @@ class Training:
     """Builds a recommender for ``train`` from a ``config`` (``l2q.learning.configuration``); calling it trains.
 
     ``val`` None: nothing is monitored, and the last epoch is taken; else the best one on it. Files go below
-    ``folder``: ``history.csv`` and ``checkpoints/``. ``dataset`` is the name that a checkpoint is held to. ``logger``
-    is Lightning's, or None.
+    ``folder``: ``history.csv`` and ``checkpoints/``. ``dataset`` is the name that a checkpoint is held to. ``watch``
+    is told every validation (``callbacks.Watched``). ``logger`` is Lightning's, or None.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class Training:
         folder: Path,
         *,
         dataset: str = "",
+        watch: Callable[[int, Mapping[str, float]], str | None] | None = None,
     ) -> None:
         self.config, self.train, self.val, self.folder = config, train, val, folder
+        self.watch = watch
         self.checkpoints = folder / "checkpoints"
         # what can be refused comes first: an initialization may take minutes
         self.annealing = AnnealingCallback(settings.build(config["annealing"], "annealing"))
@@ -185,6 +188,8 @@ class Training:
                 patience=protocol["patience"],
             )
             callbacks += [patience, best]
+        if self.watch:  # behind patience, which may end the training by itself
+            callbacks.append(Watched(validation, self.watch))
         # of its own: Lightning writes a "last" beside a monitored best only when the best is written
         last = LastCheckpoint(validation, self.checkpoints)
         trainer = settings.build(

@@ -58,13 +58,14 @@ def short(key: str, value: str) -> str:
 @dataclass
 class Sweep:
     """The outcomes of all jobs of this process, whichever launcher did them. They lie in ``folder``, which the option
-    ``place`` names; ``named`` where the same command finds it again."""
+    ``place`` names; ``named`` where the same command finds it again. ``closing`` are a search's last words."""
 
     jobs: list[Job] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     folder: Path | None = None
     place: str = "hydra.run.dir"
     named: bool = True
+    closing: str = ""
 
     def run(self, jobs: Sequence[Job], launcher: Callable[[Sequence[Job]], list[Outcome]]) -> list[Outcome]:
         for waiting in jobs:
@@ -87,7 +88,7 @@ class Sweep:
         lines = [
             f"{done} of {len(self.outcomes)} jobs are done"
             + (f", {reused} from before" if reused else "")
-            + (f", {pruned} are pruned" if pruned else "")
+            + (f", {pruned} pruned" if pruned else "")
         ]
         if self.failed:
             lines += [

@@ -4,6 +4,7 @@ from l2q.learning.callbacks.annealing import AnnealingCallback
 from l2q.learning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from l2q.learning.callbacks.history import History
 from l2q.learning.callbacks.progress import EpochProgress
+from l2q.learning.callbacks.pruning import Watched
 from l2q.learning.callbacks.stopping import FiniteLoss, PatienceAfterAnnealing
 from l2q.learning.callbacks.time_split import TimeSplit
 from l2q.learning.callbacks.validation import Validation, code_statistics
@@ -18,5 +19,6 @@ __all__ = [
     "PatienceAfterAnnealing",
     "TimeSplit",
     "Validation",
+    "Watched",
     "code_statistics",
 ]
