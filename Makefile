@@ -2,16 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help train test check format bench docs
+.PHONY: help train test test-all check format bench docs
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s%s\n", $$1, $$2}' Makefile
 
 train: .venv/installed  ## train on the embedded data; ARGS="model=l2q dataset=gowalla" adds options
 	$(BIN)/python train.py $(ARGS)
 
-test: .venv/installed-test .venv/installed-docs  ## run the tests, two at a time; ARGS="-k graph" adds options
+test: .venv/installed-test .venv/installed-docs  ## run the tests but the slow ones, two at a time; ARGS="-k graph" adds options
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+
+test-all: .venv/installed-test .venv/installed-docs  ## run all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: .venv/installed-test  ## format, lint, types, import rules
