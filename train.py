@@ -28,6 +28,8 @@ def main(config: DictConfig) -> None:
 
     with refused():
         values = plain(config)
+    if config.print_config:
+        print(OmegaConf.to_yaml(OmegaConf.create(values)))
     job = HydraConfig.get()
     command = naming.command(values, job.overrides.task)
     name = job.job.override_dirname or naming.title(values)

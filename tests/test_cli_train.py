@@ -38,7 +38,7 @@ def test_a_run_says_and_leaves_what_it_promises(tmp_path):
     assert (folder / "training.png").read_bytes()[:4] == b"\x89PNG"
     assert "Recall@20" in done.stdout
     assert "holdout" in done.stdout
-    assert "expects to take" in done.stdout
+    assert re.search(r"training is expected to take \d+ seconds in all", done.stdout)
     assert "epoch 1 of 2, " in done.stdout  # no terminal: lines instead of the bar
     assert re.search(r"epoch [12] is kept, .*; trained 2 of 2 epochs\n", done.stdout)
     said = (folder / "train.log").read_text()

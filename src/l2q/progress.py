@@ -11,26 +11,32 @@ Progress = Callable[[int, int, str], None]
 """``progress(done, total, label)``: how much of the step ``label`` is done."""
 
 SILENCE = 30  # seconds between two lines
+WIDE = 110  # columns that a whole bar needs, with counts, two times and two values
 
 
 class Bars:
     """A bar for every label, where the output is a terminal; elsewhere only what ``print`` is given is shown.
 
-    ``unit``: what is counted, said behind the counts. ``stderr``: stdout is left to a command's results.
+    ``unit``: what is counted, said behind the counts. ``stderr``: stdout is left to a command's results. ``shown``
+    false: no bar anywhere. In a narrow terminal the bar takes what the rest leaves, and the time so far is left out.
     """
 
-    def __init__(self, unit: str = "", stderr: bool = False) -> None:
+    def __init__(self, unit: str = "", stderr: bool = False, shown: bool = True) -> None:
         # here, since kernels that serve an index import this module, and show nothing
         from rich import get_console
         from rich import progress as rich
         from rich.console import Console
+        from rich.table import Column
 
-        counts = ("{task.description}", rich.BarColumn(), rich.MofNCompleteColumn(), unit)
-        times = (rich.TimeElapsedColumn(), "left", rich.TimeRemainingColumn(elapsed_when_finished=False))
-        columns: list[Any] = [column for column in (*counts, *times, "{task.fields[values]}") if column]
         console = Console(stderr=True) if stderr else get_console()
-        self.shown = console.is_terminal
-        self._rich = rich.Progress(*columns, console=console, disable=not self.shown)
+        self.shown = shown and console.is_terminal
+        narrow = console.width < WIDE
+        bar = rich.BarColumn(None, table_column=Column(ratio=1)) if narrow else rich.BarColumn()
+        left = rich.TimeRemainingColumn(elapsed_when_finished=False, table_column=Column(no_wrap=True))
+        words = [rich.TextColumn("{task.description}"), bar, rich.MofNCompleteColumn(), unit]
+        times = [left, "left"] if narrow else [rich.TimeElapsedColumn(), "left", left]
+        columns: list[Any] = [one for one in (*words, *times, "{task.fields[values]}") if one]
+        self._rich = rich.Progress(*columns, console=console, disable=not self.shown, expand=narrow)
         self._tasks: dict[str, Any] = {}
 
     def __enter__(self) -> Bars:

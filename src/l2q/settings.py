@@ -121,7 +121,8 @@ def _read(group: str, name: str) -> tuple[dict[str, Any], list[Any], str | None]
     if not path.is_file():
         raise L2QError(f"{group}={name} is unknown; use {', '.join(choices(group))}")
     values: Any = OmegaConf.to_container(OmegaConf.load(path))
-    for own in ("hydra", "sweep"):  # of the command line: how runs are started, not what they are
+    # of the command line: how runs are started, not what they are
+    for own in ("hydra", "sweep", "print_config"):
         values.pop(own, None)
     package = re.match(r"# @package (\S+)", path.read_text("utf-8"))
     return values, values.pop("defaults", []), package[1] if package else None

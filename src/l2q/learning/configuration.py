@@ -9,6 +9,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Lt
@@ -17,7 +18,8 @@ from l2q import settings
 from l2q.data.splits import SPLITS
 from l2q.errors import L2QError
 from l2q.interactions import Dataset
-from l2q.options import Count, OneOf, Positive, Share, Whole, checked, options
+from l2q.learning import trainer
+from l2q.options import Count, OneOf, Positive, Share, Whole, options
 
 
 @options("protocol")
@@ -68,17 +70,18 @@ class Configuration:
     test: bool
     new_users: bool
     ckpt_path: str | None
-
-
-@checked("trainer")
-def _check_trainer(max_epochs: Whole) -> None:
-    """The option of Lightning's trainer that means more to a run: Lightning would train on forever at -1."""
+    tags: list[str]
+    keep: Literal["best", "last", "all"]
+    callbacks: Mapping[str, Any] = field(default_factory=dict)
+    debug: str | None = None
 
 
 def check(config: dict[str, Any]) -> None:
     """Raises L2QError for a value that no set could make right, or a name that nothing reads."""
     Configuration(**config)
-    _check_trainer(config["trainer"].get("max_epochs"))
+    trainer.check(config["trainer"])
+    if config.get("debug") and config["test"]:
+        raise L2QError(f"test=true: debug={config['debug']} leaves test unread; leave one of them out")
     if not config["fit"] and not config["ckpt_path"]:
         raise L2QError("fit=false evaluates a checkpoint: name it with ckpt_path=FILE")
 
@@ -118,6 +121,17 @@ def check_against(config: dict[str, Any], dataset: Dataset) -> None:
         raise L2QError(f"{dataset.name} has no test interactions: give it some, or test=false")
 
 
+NO_FIGURES = (
+    "logger",
+    "eval.memory_mb",
+    "tags",
+    "keep",
+    "trainer.enable_progress_bar",
+    "trainer.profiler",
+    "trainer.detect_anomaly",
+)
+"""How names of options begin that make no figures: who is told, what is shown, what stays."""
+
 # beside the model's, the options on which it depends what training does
 TRAINING = ("seed", "batch_size", "learning_rate", "schedule", "epochs", "objective", "annealing", "protocol")
 
@@ -136,6 +150,6 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
 def hashed(config: Mapping[str, Any]) -> str:
     """16 hexadecimal digits of what makes a run's figures: not where files lie, nor that it was gone on with, nor
     who is told."""
-    parts = {key: value for key, value in flat(config).items() if key not in ("ckpt_path", "dataset.dir")}
-    parts = {key: value for key, value in parts.items() if not key.startswith(("logger", "eval.memory_mb"))}
+    left_out = ("ckpt_path", "dataset.dir", *NO_FIGURES)
+    parts = {key: value for key, value in flat(config).items() if not key.startswith(left_out)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

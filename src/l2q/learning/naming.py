@@ -21,9 +21,9 @@ def run_dir(fit: bool, ckpt_path: str | None, root: str) -> str:
     return f"{root}/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
 
 
-def sweep_dir(name: str | None) -> str:
+def sweep_dir(name: str | None, root: str = "outputs/sweeps") -> str:
     """A sweep's folder: by its name, which brings it back; else by the time."""
-    return f"outputs/sweeps/{name or format(datetime.now(), '%Y-%m-%d_%H-%M-%S-%f')}"
+    return f"{root}/{name or format(datetime.now(), '%Y-%m-%d_%H-%M-%S-%f')}"
 
 
 def title(config: Mapping[str, Any]) -> str:
@@ -43,7 +43,8 @@ def going_on(words: Sequence[str], place: str, folder: str | Path) -> str:
 def command(config: Mapping[str, Any], overrides: Sequence[str]) -> str:
     """The command that gives the same figures: not where files lie, nor a resume, which ends where one run would."""
     resumes = config["fit"] and (config["trainer"]["max_epochs"] or not config["epochs"])
-    left_out = ("dataset.dir=", "logger=", *(("ckpt_path=",) if resumes else ()))
+    words = ("dataset.dir=", "logger=", "tags=", "keep=", "print_config=", "ckpt_path=")
+    left_out = words if resumes else words[:-1]
     said = [word for word in overrides if not word.startswith(left_out)]
     place = Path(config["dataset"].get("dir") or "")
     if place.expanduser().is_file():  # which table it was is

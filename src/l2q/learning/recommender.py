@@ -58,8 +58,9 @@ class Recommender(pl.LightningModule):
         return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
 
     def on_train_epoch_start(self) -> None:
-        loader: Any = self.trainer.train_dataloader
-        loader.epoch = self.current_epoch
+        trainer: Any = self.trainer
+        loader = trainer.train_dataloader
+        loader.epoch = 0 if trainer.overfit_batches else self.current_epoch  # the same ones again
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
         encoder = self.encoder

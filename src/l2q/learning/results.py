@@ -171,7 +171,8 @@ def show(metrics: dict[str, Any], ks: list[int], folder: Path) -> None:
         title += f" ({metrics['split']} split)"
     columns, rows = summary_rows(metrics, ks)
     if rows:
-        table = Table(title=title, title_justify="left")
+        console.print(title, soft_wrap=True)  # which may be wider than the table
+        table = Table()
         for column in columns:
             table.add_column(column, justify="left" if column == "metric" else "right")
         for row in rows:

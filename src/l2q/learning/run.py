@@ -19,7 +19,8 @@ from l2q.errors import L2QError
 from l2q.evaluation import deciding_cutoff, evaluate
 from l2q.fitted import Fitted, FittedModel
 from l2q.interactions import Dataset, Interactions
-from l2q.learning import lineage, memory, results, tracking
+from l2q.kernels import compiling
+from l2q.learning import lineage, memory, results, tracking, trainer
 from l2q.learning.configuration import check, check_against, hashed, settle
 from l2q.learning.training import Trained, Training
 
@@ -40,9 +41,11 @@ def closed_form(config: Mapping[str, Any]) -> FittedModel | None:
             raise L2QError(
                 f"{option}={given}: model={name} is fitted at once, without epochs or checkpoints; leave {option} out"
             )
-    if config["trainer"].get("max_epochs"):
+    idle = trainer.without_effect(config["trainer"]) + ["callbacks"] * bool(config.get("callbacks"))
+    if idle:
+        has = "has" if len(idle) == 1 else "have"
         warnings.warn(
-            f"trainer.max_epochs has no effect on model={name}, which is fitted at once", stacklevel=2
+            f"{' and '.join(idle)} {has} no effect on model={name}, which is fitted at once", stacklevel=2
         )
     return model
 
@@ -68,6 +71,7 @@ class Run:
         watch: Callable[[int, Mapping[str, float]], str | None] | None = None,
     ) -> None:
         memory.prepare()
+        compiling.tell(lambda: log.info("compiling kernels, as the first run on a machine has to"))
         check(config)
         self.config, self.folder, self.command = config, Path(folder), command
         self.model = closed_form(config)
@@ -133,6 +137,8 @@ class Run:
         results.show(metrics, self.ks, self.folder)
         step = 0 if self.training is None else self.training.recommender.global_step
         tracker.log_summary(metrics, plot, step)
+        if self.training is not None:
+            self.training.tidy()  # last: up to here a run that is stopped goes on from its checkpoint
         return metrics
 
     def _report(self, found: Fitted | Trained, started: float, fitted: float) -> dict[str, Any]:
@@ -144,6 +150,7 @@ class Run:
             "dataset": dataset.name,
             "train": dataset.train.fingerprint[:12],
             "seed": config["seed"],
+            **{key: config[key] for key in ("debug", "tags") if config.get(key)},
             "protocol": config["protocol"]["name"],
             **({} if self.val is None else {"split": config["protocol"]["split"]}),
             "epochs": epochs,

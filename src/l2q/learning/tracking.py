@@ -12,7 +12,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,9 +72,47 @@ class Tracker:
         self.logger.finalize("success" if error is None else "failed")
 
 
-def tracker(logger: Logger | None) -> Tracker:
+class Several(Tracker):
+    """Trackers of several loggers, each told everything."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self.trackers = trackers
+
+    def start(self, config: dict[str, Any], decides: int | None = None) -> None:
+        for one in self.trackers:
+            one.start(config, decides)
+
+    def use(self, piece: Piece) -> None:
+        for one in self.trackers:
+            one.use(piece)
+
+    def made(self, piece: Piece) -> None:
+        for one in self.trackers:
+            one.made(piece)
+
+    def replay(self, rows: Sequence[dict[str, float]]) -> None:
+        for one in self.trackers:
+            one.replay(rows)
+
+    def log_epoch(self, row: dict[str, float]) -> None:
+        for one in self.trackers:
+            one.log_epoch(row)
+
+    def log_summary(self, values: dict[str, Any], figure: Path | None = None, step: int = 0) -> None:
+        for one in self.trackers:
+            one.log_summary(values, figure, step)
+
+    def finish(self, error: BaseException | None = None) -> None:
+        with ExitStack() as stack:  # each of them, whatever another one raises
+            for one in reversed(self.trackers):
+                stack.callback(one.finish, error)
+
+
+def tracker(logger: Logger | Sequence[Logger] | None) -> Tracker:
     """The tracker that makes the most of ``logger``: its own, where it brings one; None is told everything and keeps
     nothing."""
+    if isinstance(logger, Sequence):
+        return Several([tracker(one) for one in logger])
     own = getattr(logger, "tracker", None)
     if isinstance(own, Tracker):
         return own
@@ -90,7 +128,9 @@ def reason(error: BaseException) -> str:
 
 
 @contextmanager
-def tracked(logger: Logger | None, config: dict[str, Any], decides: int | None = None) -> Iterator[Tracker]:
+def tracked(
+    logger: Logger | Sequence[Logger] | None, config: dict[str, Any], decides: int | None = None
+) -> Iterator[Tracker]:
     """The tracker of one run, from its configuration to its end, which is a failure where an exception passes.
     ``decides``: see ``Tracker.start``.
 
@@ -146,9 +186,9 @@ def _tell(config: dict[str, Any], folder: Path, name: str, group: str, error: Ex
 
 def connect(
     values: Mapping[str, Any], folder: Path, run_name: str, group: str | None = None
-) -> Logger | None:
+) -> Logger | list[Logger] | None:
     """The logger of a file in ``conf/logger``: ``_target_`` is a class of Lightning's loggers or a function of this
-    module, the other values are its arguments.
+    module, the other values are its arguments. Without a ``_target_`` there are several, each below a name.
 
     ``save_dir`` and ``folder`` (of the run), ``run_name`` and ``group`` (of the sweep) are filled in where it has such
     an argument and ``values`` do not. Raises L2QError for an option that it does not have, and where its package is
@@ -156,6 +196,9 @@ def connect(
 
         connect({"_target_": "pytorch_lightning.loggers.CSVLogger"}, Path("outputs/1"), "first")
     """
+    if "_target_" not in values:
+        found = {name: connect(one, folder, run_name, group) for name, one in values.items()}
+        return [one for one in found.values() if isinstance(one, Logger)]
     offered = {"save_dir": str(folder), "folder": folder, "run_name": run_name, "group": group}
     takes = inspect.signature(settings.locate(values["_target_"])).parameters.keys() - values.keys()
     try:

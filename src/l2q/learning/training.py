@@ -16,6 +16,7 @@ from l2q import settings
 from l2q.errors import L2QError
 from l2q.evaluation import deciding_cutoff
 from l2q.interactions import Interactions
+from l2q.learning import trainer as trainers
 from l2q.learning.callbacks import (
     AnnealingCallback,
     BestCheckpoint,
@@ -24,6 +25,7 @@ from l2q.learning.callbacks import (
     History,
     LastCheckpoint,
     PatienceAfterAnnealing,
+    TimeLimit,
     TimeSplit,
     Validation,
     Watched,
@@ -31,6 +33,7 @@ from l2q.learning.callbacks import (
 from l2q.learning.configuration import TRAINING, flat
 from l2q.learning.datamodule import InteractionsModule
 from l2q.learning.recommender import Recommender, read_checkpoint
+from l2q.learning.signals import held
 from l2q.models.encoder import Encoder
 from l2q.models.graph import Graph, Propagation
 from l2q.models.initialization import Normal
@@ -82,6 +85,10 @@ class Training:
         self.watch = watch
         self.checkpoints = folder / "checkpoints"
         # what can be refused comes first: an initialization may take minutes
+        self.more_callbacks = trainers.callbacks(config.get("callbacks", {}))
+        longest = config["trainer"].get("max_time")
+        self.limit = None if longest is None else TimeLimit(longest)
+        self.whole = False  # nothing is left to train
         self.annealing = AnnealingCallback(settings.build(config["annealing"], "annealing"))
         objective = settings.build(config["objective"], "objective")
         model = dict(config["model"])
@@ -167,8 +174,11 @@ class Training:
             TimeSplit(),
             history,
             FiniteLoss(),
-            EpochProgress(),
+            EpochProgress(validation, shown=config["trainer"].get("enable_progress_bar") is not False),
+            *self.more_callbacks,
         ]
+        if self.limit:
+            callbacks.append(self.limit)
         best = None
         if self.val is not None:
             best = BestCheckpoint(
@@ -192,16 +202,7 @@ class Training:
             callbacks.append(Watched(validation, self.watch))
         # of its own: Lightning writes a "last" beside a monitored best only when the best is written
         last = LastCheckpoint(validation, self.checkpoints)
-        trainer = settings.build(
-            config["trainer"],
-            "trainer",
-            callbacks=[*callbacks, last],
-            logger=logger or False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            default_root_dir=self.folder,
-        )
+        trainer = trainers.make_trainer(config["trainer"], self.folder, [*callbacks, last], logger)
         ckpt_path = config["ckpt_path"]
         if trainer.max_epochs == 0 and ckpt_path:  # nothing to go on with: its weights
             return self._load(Path(ckpt_path)), {}
@@ -211,23 +212,41 @@ class Training:
             return 0, {}
         if ckpt_path:
             self._read(Path(ckpt_path))
-        trainer.fit(self.recommender, datamodule=self.data, ckpt_path=ckpt_path, weights_only=True)
+        # a short epoch that is not on disk yet is finished and written first
+        with held(lambda: last.behind), trainers.one_line():
+            trainer.fit(self.recommender, datamodule=self.data, ckpt_path=ckpt_path, weights_only=True)
         if trainer.interrupted:
             raise KeyboardInterrupt
+        done = trainer.current_epoch
+        tired = best is not None and patience.wait_count >= max(patience.patience, 1)
+        self.whole = tired or done >= config["epochs"]
+        ended = f"trained {done} of {trainer.max_epochs} epochs"
+        if done < trainer.max_epochs:
+            ended += f", since {self._stopped_by(patience.patience if tired else None)}"
         time_split = {f"time/{part}": history.total(f"time/{part}") for part in TimeSplit.PARTS}
         if best is not None and best.best_model_path:
-            kept, done = self._load(Path(best.best_model_path)), trainer.current_epoch
-            why = (
-                ""
-                if done == trainer.max_epochs
-                else f", since {patience.patience} validations brought no better"
-            )
-            log.info(
-                f"epoch {kept} is kept, validation Recall@{chooses} {best.best_model_score:.4f}; "
-                f"trained {done} of {trainer.max_epochs} epochs{why}"
-            )
+            kept = self._load(Path(best.best_model_path))
+            score = f"validation Recall@{chooses} {best.best_model_score:.4f}"
+            log.info(f"epoch {kept} is kept, {score}; {ended}")
             return kept, time_split
-        return trainer.current_epoch, time_split
+        if best is not None:
+            every = protocol["every_n_epochs"]
+            ended += f"; none of them was validated, since protocol.every_n_epochs={every}"
+        if best is not None or done < trainer.max_epochs:
+            log.info(f"epoch {done}, the last one, is kept; {ended}")
+        return done, time_split
+
+    def tidy(self) -> None:
+        """Leaves the checkpoints that ``keep`` names, where nothing is left to train."""
+        unwanted = {"best": "last.ckpt", "last": "best.ckpt"}.get(self.config["keep"])
+        both = all((self.checkpoints / name).is_file() for name in ("best.ckpt", "last.ckpt"))
+        if self.whole and unwanted and both:
+            (self.checkpoints / unwanted).unlink()
+
+    def _stopped_by(self, patience: int | None) -> str:
+        if self.limit is not None and self.limit.over:
+            return f"trainer.max_time={self.config['trainer']['max_time']} is over"
+        return "a callback stopped it" if patience is None else f"{patience} validations brought no better"
 
     def _read(self, path: Path) -> dict[str, Any]:
         checkpoint = read_checkpoint(path, self.recommender.identity)

@@ -15,7 +15,8 @@ from l2q.errors import L2QError
 from l2q.learning import naming
 from l2q.learning.jobs import Job, Outcome, folder_name
 
-OWN = ("hydra", "launcher", "search", "sweep", "print_config")  # of the command line: what is run, not what it is
+# of the command line: what is run, not what it is
+OWN = ("hydra", "launcher", "search", "sweep", "print_config")
 
 
 class Refused(BaseException):

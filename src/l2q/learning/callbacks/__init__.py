@@ -5,7 +5,7 @@ from l2q.learning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from l2q.learning.callbacks.history import History
 from l2q.learning.callbacks.progress import EpochProgress
 from l2q.learning.callbacks.pruning import Watched
-from l2q.learning.callbacks.stopping import FiniteLoss, PatienceAfterAnnealing
+from l2q.learning.callbacks.stopping import FiniteLoss, PatienceAfterAnnealing, TimeLimit
 from l2q.learning.callbacks.time_split import TimeSplit
 from l2q.learning.callbacks.validation import Validation, code_statistics
 
@@ -17,6 +17,7 @@ __all__ = [
     "History",
     "LastCheckpoint",
     "PatienceAfterAnnealing",
+    "TimeLimit",
     "TimeSplit",
     "Validation",
     "Watched",

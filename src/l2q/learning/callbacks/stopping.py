@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.callbacks import Callback, EarlyStopping, Timer
 
 from l2q.errors import L2QError
 from l2q.learning.callbacks.annealing import AnnealingCallback
@@ -28,6 +29,21 @@ class PatienceAfterAnnealing(EarlyStopping):
     def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
         if self.validation.measured and self.annealing.finished(trainer.lightning_module):
             super()._run_early_stopping_check(trainer)
+
+
+class TimeLimit(Timer):
+    """Ends the training after the epoch in which ``duration`` is over: days:hours:minutes:seconds, or a mapping of
+    them. The epochs before a resume count, too."""
+
+    def __init__(self, duration: str | Mapping[str, int]) -> None:
+        super().__init__(
+            duration if isinstance(duration, str) else dict(duration), interval="epoch", verbose=False
+        )
+
+    @property
+    def over(self) -> bool:
+        left = self.time_remaining()
+        return left is not None and left <= 0
 
 
 class FiniteLoss(Callback):
