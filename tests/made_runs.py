@@ -42,6 +42,7 @@ def make_run(
     size = 1024.0 if model == "lightgcn" else 32.0
     values = metrics(model, mean, seed, size) | {"split": "random", "epochs": 3}
     values |= {"val/recall_20": mean - 0.01, "val/ndcg_20": mean / 3, "test/packed/recall_5": mean / 4}
+    values |= {"test/packed/ndcg_10": mean / 3, "test/packed/recall_50": mean * 1.1, "test/coverage_20": 0.25}
     values["command"] = " ".join(["python train.py", f"model={model}", f"seed={seed}", *words])
     (folder / "metrics.json").write_text(json.dumps(values))
     configured = {"model": {"name": model}, "dataset": {"name": "toy"}, "seed": seed, "epochs": 3}

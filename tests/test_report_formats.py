@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,14 @@ def test_csv_gives_every_figure_back(tmp_path):
     assert (failed["state"], failed["reason"]) == ("failed", 'it said "no", then ended')
 
 
+def test_without_pandas_the_csv_alone_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    make_run(tmp_path / "runs" / "a")
+    assert main(["report", str(tmp_path / "runs"), "--html", str(tmp_path / "page.html")]) == 0
+    assert main(["report", str(tmp_path / "runs"), "--csv", str(tmp_path / "jobs.csv")]) == 2
+    assert "needs pandas: pip install 'l2q[report]'" in capsys.readouterr().err
+
+
 def test_a_file_that_cannot_be_written_is_named(tmp_path, capsys):
     make_run(tmp_path / "runs" / "a")
     for kind in ("csv", "latex", "markdown", "html"):
@@ -229,6 +238,29 @@ def test_an_unfinished_run_has_a_difference_too(tmp_path, capsys):
     (second / "config.json").write_text(json.dumps({"seed": 4}))
     assert main(["report", "--diff", str(first), str(second)]) == 0
     assert "| `seed` | 0 | 4 |" in capsys.readouterr().out
+    long = make_run(tmp_path / "a_folder_with_every_swept_option=1", "l2q", 3)
+    assert main(["report", "--diff", str(first), str(long)]) == 0
+    out = capsys.readouterr().out
+    assert "| option | `first` | `second` |" in out
+    assert out.endswith(f"1 option differs. first: `{first}`, second: `{long}`\n")
+
+
+def test_what_the_page_on_reports_says_runs(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "report.md").read_text("utf-8")
+    monkeypatch.chdir(tmp_path)
+    first = make_sweep(tmp_path / "outputs" / "sweeps" / "first")
+    make_run(first / "rate", "l2q_anl", 0, "learning_rate=0.01")
+    for name in ("RUN", "OTHER"):
+        make_run(tmp_path / name, "l2q", 0)
+    lines = [line for line in page.splitlines() if line.startswith("python -m l2q report")]
+    assert len(lines) == 10
+    for line in lines:
+        assert main(shlex.split(line)[3:]) == 0, line
+    for name in ("report.html", "jobs.csv", "tables.tex", "tables.md", "bits.png"):
+        assert (tmp_path / name).stat().st_size
+    capsys.readouterr()
+    exec(page.partition("```python\n")[2].partition("```")[0], {})
+    assert re.search(r"^lightgcn +0\.51\d* +0\.01\d*$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_marks_are_no_text():

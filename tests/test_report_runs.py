@@ -145,7 +145,9 @@ def test_any_metric_and_figure_that_runs_have(tmp_path, capsys):
     assert lines[6].startswith("| `l2q` | 256 | 0.1013 ± 0.0018 | 32.0000 ± 0.0000 |")
     with pytest.warns(UserWarning, match="has no Recall@7"):
         assert main(["report", str(tmp_path), "--metric", "recall@7"]) == 2
-    assert "of a run with Recall@7; they have recall@20, ndcg@20, recall@5: choose" in capsys.readouterr().err
+    assert (
+        "of a run with Recall@7; they have recall@20, ndcg@20, recall@5, ndcg@10, " in capsys.readouterr().err
+    )
     assert main(["report", str(tmp_path), "--metric", "recall 20%"]) == 2
     assert "--metric recall 20%: give a metric such as recall@20" in capsys.readouterr().err
 

@@ -28,7 +28,7 @@ POINTS = 300
 ROWS = 30
 """Of a drawing of differences at most."""
 # colors that no drawing has; in the page they become its own, of light or dark
-INK, GRID = "#0a0b0c", "#0d0e0f"
+INK, GRID, GOOD, BAD = "#0a0b0c", "#0d0e0f", "#0a0b0d", "#0a0b0e"
 SERIES = [f"#0f0f{number:02x}" for number in range(LINES)]
 
 
@@ -216,7 +216,7 @@ def forests(block: Block, comparisons: Sequence[Comparison]) -> list[Drawing]:
     """For each measure the differences to the baseline with their 95 % intervals, of the first rows."""
     from matplotlib.ticker import MaxNLocator
 
-    names = {"better": SERIES[1], "worse": SERIES[2], "no clear difference": INK}
+    names = {"better": GOOD, "worse": BAD, "no clear difference": INK}
     drawings = []
     for measure in block.measures:
         here = [each for each in comparisons if each.measure == measure][:ROWS]
@@ -274,7 +274,7 @@ def _css(color: str) -> str:
     """A color of a drawing as the page's."""
     if color in SERIES:
         return f"var(--s{SERIES.index(color)})"
-    return {INK: "var(--ink)", GRID: "var(--line)"}[color]
+    return {INK: "var(--ink)", GRID: "var(--line)", GOOD: "var(--good)", BAD: "var(--bad)"}[color]
 
 
 def _svg(drawing: Figure, axes: Any) -> str:
@@ -298,6 +298,6 @@ def _svg(drawing: Figure, axes: Any) -> str:
     own = f"d{hashlib.sha256(text.encode()).hexdigest()[:8]}-"
     text = re.sub(r' id="([^"]*)"', lambda found: f' id="{own}{found[1]}"' if found[1] in used else "", text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{own}", text)
-    for color in (INK, GRID, *SERIES):
+    for color in (INK, GRID, GOOD, BAD, *SERIES):
         text = text.replace(color, _css(color))
     return re.sub(r"\s*\n\s*", "\n", text).strip()

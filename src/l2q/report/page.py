@@ -107,7 +107,8 @@ def _table(table: Table, titled: bool = True) -> str:
             kinds += [_class(cell)] if column.label in ("verdict", "state") else []
             style = f' style="--share:{share}"' if share else ""
             named = f' data-label="{html.escape(plain(column.label))}"' if stacked else ""
-            cells.append(f"<td{_kind(column, *kinds)}{style}{named}>{_text(cell)}</td>")
+            shown = re.sub(r"( ± [\d.,]+)$", r"<small>\1</small>", _text(cell))
+            cells.append(f"<td{_kind(column, *kinds)}{style}{named}>{shown}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
     title = f"<h3>{_text(table.title)}</h3>" if titled and table.title else ""
     note = f'<p class="note">{_text(table.note)}</p>' if table.note else ""

@@ -15,6 +15,9 @@ from l2q.report.rows import FLOAT, Block, Row, Run, blocks, models_of
 from l2q.report.runs import METRICS, Unfinished, config_of, folder_of
 from l2q.report.statistics import Comparison, spread
 
+NAME = 24
+"""Letters of a run's name at most where it heads a column."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -239,17 +242,16 @@ def difference(first: str | Path, second: str | Path, measures: Sequence[Measure
             ):
                 texts = ["" if value is None else measure.text(value) for value in values]
                 lines.append([f"{measure.label}, {word}", *texts])
-    note = f"{len(keys)} options differ." if keys else "The configurations are the same."
-    columns = [
-        Column("option", right=False),
-        *(Column(f"`{_short(place)}`", right=False) for place in (first, second)),
-    ]
-    return Table("Difference of two runs", columns, lines, note)
+    number = f"{len(keys)} option{'s differ' if len(keys) != 1 else ' differs'}."
+    names = [Path(place).resolve().name for place in (first, second)]
+    if max(map(len, names)) > NAME or names[0] == names[1]:
+        names = ["first", "second"]
+        number += f" first: `{first}`, second: `{second}`"
+    columns = [Column("option", right=False), *(Column(f"`{name}`", right=False) for name in names)]
+    return Table(
+        "Difference of two runs", columns, lines, number if keys else "The configurations are the same."
+    )
 
 
 def _value(config: dict[str, Any], key: str) -> str:
     return json.dumps(config[key], ensure_ascii=False).strip('"') if key in config else "(absent)"
-
-
-def _short(place: str | Path) -> str:
-    return Path(place).resolve().name
