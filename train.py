@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from l2q.learning import naming
 from l2q.learning.signals import Interrupted, interruptible
-from l2q.sweeps.sweep import SWEEP, Refused, plain, refused
+from l2q.sweeps.sweep import SWEEP, Refused, plain, refused, show
 
 OmegaConf.register_new_resolver("run_dir", naming.run_dir, use_cache=True)
 OmegaConf.register_new_resolver("sweep_dir", naming.sweep_dir, use_cache=True)
@@ -28,8 +28,7 @@ def main(config: DictConfig) -> None:
 
     with refused():
         values = plain(config)
-    if config.print_config:
-        print(OmegaConf.to_yaml(OmegaConf.create(values)))
+    show(config, values)
     job = HydraConfig.get()
     command = naming.command(values, job.overrides.task)
     name = job.job.override_dirname or naming.title(values)

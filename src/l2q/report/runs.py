@@ -35,8 +35,8 @@ def read(
             print(run["model"], run["seed"], run["test/packed/recall_20"])
 
     A file that cannot stand in the table is left out with a warning, and so is a run whose command and seed a
-    later file has too: it would count twice. Runs that are not done are not read (see ``unfinished``), nor those
-    of ``outputs/debug``. Raises L2QError where no file is left, unless ``allow_none``.
+    later file has too: it would count twice. Runs that are not done are not read (see ``unfinished``), nor
+    tries (``debug=``), wherever they lie. Raises L2QError where no file is left, unless ``allow_none``.
     """
     paths = [path for folder in folders for path in _metrics_files(Path(folder))]
     if not paths:
@@ -102,6 +102,8 @@ def _lacks(run: Any, measures: Sequence[Measure]) -> str:
     """What keeps a file's content out of the table; nothing where it can be used."""
     if not isinstance(run, dict):
         return "is no metrics file of a run"
+    if run.get("debug"):
+        return f"is a try (debug={run['debug']})"
     kinds: dict[str, Any] = dict.fromkeys(("model", "dataset", "protocol"), str)
     kinds |= {"seed": int, "epochs": int, "item_bytes": int | float, "fit_seconds": int | float}
     wrong = [key for key, kind in kinds.items() if not isinstance(run.get(key), kind)]

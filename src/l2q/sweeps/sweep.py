@@ -41,12 +41,19 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return values
 
 
+def show(config: DictConfig, values: Any) -> None:
+    """Prints the ``values`` that a command line comes to, where it asks for them by ``print_config=true``."""
+    if config.print_config:
+        print(OmegaConf.to_yaml(OmegaConf.create(values)))
+
+
 def job(config: DictConfig, overrides: Sequence[str], folder: Path, swept: Sequence[str]) -> Job:
     """The job of a sweep in ``folder`` that these ``overrides`` make; ``swept`` keys name it."""
     given = dict(word.lstrip("+").partition("=")[::2] for word in overrides if "=" in word)
     said = {key: given[key] for key in (swept or given) if key in given}
     name = ",".join(f"{key}={short(key, value)}" for key, value in said.items())
     values = plain(config)
+    show(config, values)
     made = Job(values, folder, naming.command(values, overrides), name or naming.title(values), folder.name)
     return Job(made.config, folder / folder_name(said, made.identity), made.command, made.name, made.group)
 
