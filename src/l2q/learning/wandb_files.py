@@ -34,8 +34,8 @@ class Told:
 def told(folder: Path, run_id: str, *, offline: bool = False) -> Told:
     """Of the run ``run_id`` in a run's ``folder``; ``offline``: by files that wait for ``wandb sync`` alone."""
     start = "offline-run" if offline else "*run"
-    # by the time in the folders' names
-    files = sorted(folder.glob(f"wandb/{start}-*-{run_id}/run-{run_id}.wandb"), key=_started)
+    # by the time in the folders' names; a second one of the same second has a number behind the id
+    files = sorted(folder.glob(f"wandb/{start}-*-{run_id}*/run-{run_id}.wandb"), key=_started)
     found = Told(files)
     for path in files:
         for record in records(path):
@@ -87,6 +87,7 @@ def values(items: Any) -> dict[str, Any]:
     return found
 
 
-def _started(path: Path) -> str:
-    match = re.search(r"run-(\d{8}_\d{6})", path.parent.name)
-    return match[1] if match else ""
+def _started(path: Path) -> tuple[str, int]:
+    match = re.search(r"run-(\d{8}_\d{6})-", path.parent.name)
+    number = path.parent.name.partition(path.stem)[2].strip("-")
+    return match[1] if match else "", int(number) if number.isdigit() else 0

@@ -32,6 +32,7 @@ def rebuild(folder: Path, group: str | None = None, **given: Any) -> Path:
     rows = _rows(folder / "history.csv")
     status = _json(folder / "status.json", needed=False)
     had = config.get("logger") or {}
+    had = had.get("wandb", had)  # of several
     had = had if str(had.get("_target_")).endswith("wandb_logger") else {}
     options = {key: had[key] for key in OPTIONS if key in had} | given
     sweep = folder.absolute().parent

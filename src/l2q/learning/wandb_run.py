@@ -186,7 +186,9 @@ class WandbTracker(Tracker):
     def _best(self, numbers: Mapping[str, Any], k: int) -> dict[str, dict[str, float]]:
         found = {}
         for key in (f"val/recall_{k}", f"val/ndcg_{k}"):
-            measured = [row[key] for row in self.rows if key in row] or [numbers[key]] * (key in numbers)
+            measured = [row[key] for row in self.rows if key in row]
+            if not measured and key in numbers:
+                measured = [numbers[key]]
             if measured:
                 found[key] = {"max": max(measured), "last": measured[-1]}
         return found
