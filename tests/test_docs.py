@@ -103,7 +103,7 @@ def test_commands_are_commands(page, tmp_path, monkeypatch):
     """train.py's options compose, ``python -m l2q`` knows its arguments, scripts and targets are there."""
     monkeypatch.chdir(tmp_path)  # what an index or folder should be is absent
     extended = set(re.findall(r"^\+\+\+ b/conf/(\w+/\w+)\.yaml", page.read_text("utf-8"), re.MULTILINE))
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     known = {"python", "python3", "pip", "make", "wandb", ".venv/bin/pre-commit"}
     for _, text in blocks(page, "bash"):
         for words in commands(text):
