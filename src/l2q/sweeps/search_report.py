@@ -128,7 +128,7 @@ def draw_importance(study: Study, search: Search, shares: dict[str, float], path
     """What part each option has in the best trials, and how the metric went with the values of each."""
     names = sorted(shares, key=shares.__getitem__, reverse=True)[:5]  # as many as are read
     figure, (bars, *panels) = _figure(1 + len(names), width=3.2)
-    bars.barh(names[::-1], [shares[name] for name in names[::-1]], color="tab:blue")
+    bars.barh(names[::-1], [shares[name] for name in names[::-1]], height=0.6, color="tab:blue")
     bars.set(xlabel="importance, share of 1", xlim=(0, 1))
     done = [trial for trial in study.trials if state(trial) == "done"]
     ranges = search.ranges()
@@ -136,7 +136,9 @@ def draw_importance(study: Study, search: Search, shares: dict[str, float], path
         entry = ranges[name]
         at: Sequence[Any] = [trial.params[name] for trial in done]
         if not isinstance(entry, Range):  # choices stand in their order
-            axes.set_xticks(range(len(entry.words)), entry.words, rotation=30, ha="right")
+            axes.set_xticks(range(len(entry.words)), entry.words)
+            if sum(map(len, entry.words)) > 24:
+                axes.tick_params("x", rotation=30)
             axes.set_xlim(-0.5, len(entry.words) - 0.5)
             at = [entry.words.index(word) for word in at]
         elif entry.log:
@@ -157,4 +159,5 @@ def _figure(number: int, width: float) -> tuple[Any, list[Any]]:
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
     return figure, panels

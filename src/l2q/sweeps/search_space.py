@@ -100,6 +100,8 @@ def spelled(value: Any) -> str:
         return "{" + ",".join(f"{key}:{spelled(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(spelled, value)) + "]"
-    if not isinstance(value, str) or re.fullmatch(r"[A-Za-z][\w./-]*", value):
+    if not isinstance(value, str) or re.fullmatch(
+        r"(?!(null|true|false|nan|inf)$)[a-z][\w./-]*", value, re.I
+    ):
         return str(value)
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
