@@ -104,7 +104,7 @@ def test_fit_gives_what_a_run_of_the_same_settings_leaves(tmp_path, model, proto
     run = Run(composed(*words, "seed=3", "eval.ks=[5]", "logger=none"), tmp_path / "run")
     metrics = run()
     # a model that is fitted at once is measured on a part held out by a run, and takes all that it is given here
-    train = run.fit if run.model is not None else run.dataset.train
+    train = run.rest if run.model is not None else run.dataset.train
     index = l2q.fit(train, model, seed=3, protocol=protocol, **changes)
     left = l2q.load_index(tmp_path / "run" / "index")
     if train is run.dataset.train:

@@ -46,7 +46,7 @@ def module_at(progress: float) -> SimpleNamespace:
     quantizer = SimpleNamespace(strength=0.0)
     logged: dict[str, float] = {}
     return SimpleNamespace(
-        progress=lambda: progress,
+        share_done=lambda: progress,
         encoder=SimpleNamespace(quantizer=quantizer),
         log=lambda key, value, **_: logged.__setitem__(key, value),
         logged=logged,

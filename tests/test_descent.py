@@ -15,7 +15,7 @@ from l2q.fitted.descent import (
     fit_codes,
     fit_rows,
     half_round,
-    start,
+    initial_state,
 )
 from l2q.interactions import Interactions
 
@@ -45,7 +45,7 @@ def naive(users: Side, items: Side, base, lists) -> float:
 @pytest.mark.parametrize("listed", [False, True], ids=["no lists", "lists"])
 def test_no_half_round_raises_the_objective(listed, bits):
     base, lists = problem(listed)
-    state = start(base, lists, bits, descent().itq_iterations, seed=0)
+    state = initial_state(base, lists, bits, descent().itq_iterations, seed=0)
     values = [naive(state.users, state.items, base, lists)]
     for _ in range(6):
         users = half_round(state.users, *base, lists, state.items, WEIGHT, sweeps=1)
@@ -63,7 +63,7 @@ def test_no_half_round_raises_the_objective(listed, bits):
 @pytest.mark.parametrize("listed", [False, True], ids=["no lists", "lists"])
 def test_stops_where_no_single_flip_and_no_scale_is_better(listed, bits):
     base, lists = problem(listed, seed=1)
-    state = start(base, lists, bits, descent().itq_iterations, seed=0)
+    state = initial_state(base, lists, bits, descent().itq_iterations, seed=0)
     users = half_round(state.users, *base, lists, state.items, WEIGHT, sweeps=1000)
     best = naive(users, state.items, base, lists)
     for row in range(len(users.codes)):
@@ -112,7 +112,7 @@ def test_lists_decide_by_their_weight():
 def test_a_row_without_base_and_lists_has_scale_zero():
     base, lists = problem(listed=True)
     base[0][3] = 0
-    state = start(base, lists, 16, descent().itq_iterations, seed=0)
+    state = initial_state(base, lists, 16, descent().itq_iterations, seed=0)
     scales = half_round(state.users, *base, lists, state.items, WEIGHT).scales
     assert scales[3] == 0
     assert np.delete(scales, 3).min() > 0
@@ -122,7 +122,7 @@ def test_the_start_sees_only_the_scores():
     """Another factorization of twice the scores: the same codes, scales up by sqrt(2)."""
     base, lists = problem(listed=False)
     other = tuple(np.hstack([factor, factor]) for factor in base)
-    first, second = start(base, lists, 5, 2, 0), start(other, lists, 5, 2, 0)
+    first, second = initial_state(base, lists, 5, 2, 0), initial_state(other, lists, 5, 2, 0)
     for side in ("users", "items"):
         a, b = getattr(first, side), getattr(second, side)
         assert np.array_equal(a.codes, b.codes)
@@ -197,7 +197,7 @@ def test_resumes_and_repeats_to_the_bit():
 
 def test_one_new_row_alone_equals_itself_among_others():
     base, lists = problem(listed=True)
-    state = start(base, lists, 40, descent().itq_iterations, seed=0)
+    state = initial_state(base, lists, 40, descent().itq_iterations, seed=0)
     whole = half_round(state.users, *base, lists, state.items, WEIGHT)
     A = state.items.codes * state.items.scales[:, None]
     row = Side(state.users.codes[7:8], state.users.scales[7:8])

@@ -267,5 +267,5 @@ def test_a_checkpoint_says_what_it_was_made_with(trained):
     found = read_checkpoint(trained.folder / LAST, {})["l2q"]
     assert json.loads(json.dumps(found)) == found
     assert (found["model"], found["dataset"], found["seed"]) == ("lightgcn", "table_events", 0)
-    assert found["fingerprint"] == trained.run.fit.fingerprint
+    assert found["fingerprint"] == trained.run.rest.fingerprint
     assert np.isclose(found["learning_rate"], 0.1)

@@ -106,7 +106,7 @@ def test_a_final_run_monitors_nothing_and_uses_all_of_train(tmp_path, events, ca
     final = Run(config, tmp_path)
     assert "protocol final" in caplog.text
     assert final.val is None
-    assert final.fit is final.dataset.train is final.training.train
+    assert final.rest is final.dataset.train is final.training.train
     metrics = final()
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
     assert not [key for key in metrics if key.startswith("val/")]
@@ -291,7 +291,7 @@ def test_curves_count_steps_where_gradients_of_batches_are_added(trained, tmp_pa
 
 
 def test_every_epoch_of_a_run_draws_triplets_of_its_own(trained):
-    fit = trained.run.fit
+    fit = trained.run.rest
     assert sorted(trained.epochs) == list(range(8))
     for triplets in trained.epochs.values():  # every pair once
         assert sorted(zip(*triplets[:2], strict=True)) == list(zip(fit.users, fit.items, strict=True))
@@ -314,7 +314,7 @@ def test_validation_items_are_not_recommended_where_test_is_measured(trained):
     expected = recall(dataset.train)
     assert trained.metrics["test/recall_17"] == pytest.approx(expected, abs=1e-9)
     assert trained.metrics["test/packed/recall_17"] == pytest.approx(expected, abs=1e-9)
-    assert recall(trained.run.fit) < expected - 0.01
+    assert recall(trained.run.rest) < expected - 0.01
 
 
 @pytest.mark.parametrize(

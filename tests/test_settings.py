@@ -14,7 +14,7 @@ from l2q.errors import L2QError
 from l2q.models.annealing import Annealing
 from l2q.models.quantizers import Quantizer
 
-LINE = ("dataset", "logger", "launcher", "sweep")  # what the command line alone has
+LINE = ("dataset", "logger", "callbacks", *settings.COMMAND_LINE)  # what the command line alone has
 
 CHOICES = [
     {},

@@ -88,6 +88,7 @@ def _reporting(call: Callable[..., Any], group: str, owner: Any) -> Callable[...
         by_position = list(zip(kinds, arguments[len(own) :], strict=False))
         given = dict(by_position) | named
         for name, value in given.items():
+            given[name] = value = number(value)
             kind = _plain(kinds.get(name))
             if isinstance(value, Mapping) and dataclasses.is_dataclass(kind):
                 given[name] = kind(**value)  # type: ignore[operator]
@@ -103,6 +104,11 @@ def _reporting(call: Callable[..., Any], group: str, owner: Any) -> Callable[...
             raise L2QError(_message(error, group, kinds, given)) from None
 
     return reporting
+
+
+def number(value: Any) -> Any:
+    """A number of NumPy's as Python's; everything else as it is."""
+    return value.item() if type(value).__module__ == "numpy" and not getattr(value, "ndim", 1) else value
 
 
 def _message(error: ValidationError, group: str, kinds: dict[str, Any], given: dict[str, Any]) -> str:

@@ -31,15 +31,15 @@ def quantize(
     users: np.ndarray | Index,
     items: np.ndarray | None = None,
     *,
-    bits: int = 768,
+    bits: int | None = None,
     train: Interactions | None = None,
     user_names: Sequence[str] | None = None,
     item_names: Sequence[str] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Index:
-    """Codes of ``bits`` and one scale an item for float rows ``users`` (M, d) and ``items`` (N, d), or for an index
-    given in place of ``users``, which brings train items and names of its own.
+    """Codes of ``bits`` (None: as many as ``l2q_plus`` has) and one scale an item for float rows ``users`` (M, d) and
+    ``items`` (N, d), or for an index given in place of ``users``, which brings train items and names of its own.
 
     ``train``: what users have, M x N, which no recommendation holds; its names are the rows' names unless
     ``user_names`` (M,) and ``item_names`` (N,) say others. ``progress(done, total, label)`` is called during the fit,
@@ -55,6 +55,8 @@ def quantize(
         index = l2q.quantize(model.user_factors, model.item_factors, bits=256, train=train)
         index.recommend("ffmpeg", k=10)
     """
+    preset = settings.preset("model/l2q_plus")
+    bits = preset["bits"] if bits is None else bits
     check_options(bits, seed)
     if isinstance(users, Index):
         if not (items is None and train is None and user_names is None and item_names is None):
@@ -70,7 +72,6 @@ def quantize(
     measured = measured_users(exclude)
     if not len(measured):
         raise L2QError(f"every user has all {len(Y):,} items: there is no ranking to keep")
-    preset = settings.preset("model/l2q_plus")
     descent, length = CoordinateDescent(**preset["descent"]), preset["length"]
     codes = fit_codes(X, Y, int(bits), descent, length, int(seed), exclude, progress)
     index, k = Index.of(codes, exclude, dataset=dataset), deciding_cutoff(len(Y))

@@ -22,6 +22,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from l2q.errors import L2QError
+from l2q.options import number
 
 GROUPS = (
     "objective",
@@ -30,6 +31,7 @@ GROUPS = (
     "model",
     "trainer",
 )  # in the order of conf/config.yaml; later ones win
+COMMAND_LINE = ("hydra", "launcher", "search", "sweep", "print_config")  # of what is run, not of what it is
 
 
 @cache
@@ -79,7 +81,7 @@ def compose(changes: Mapping[str, Any] | None = None, **chosen: str) -> dict[str
     for key in changes or {}:
         if key not in merged:
             raise L2QError(f"{key}: there is no such option; there are {', '.join(sorted(merged))}")
-    config = OmegaConf.merge(merged, OmegaConf.create(dict(changes or {})))
+    config = OmegaConf.merge(merged, OmegaConf.create(_plain(changes or {})))
     found = OmegaConf.to_container(config, resolve=True)
     assert isinstance(found, dict)
     return {str(key): value for key, value in found.items()}
@@ -115,6 +117,13 @@ def locate(target: str) -> Any:
         raise L2QError(f"_target_={target} cannot be found: {error}") from error
 
 
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested groups as dictionaries, numbers of NumPy's as Python's."""
+    return {
+        key: _plain(value) if isinstance(value, Mapping) else number(value) for key, value in values.items()
+    }
+
+
 def _read(group: str, name: str) -> tuple[dict[str, Any], list[Any], str | None]:
     """A file's values, its ``defaults``, and the package that its first line names."""
     path = folder() / group / f"{name}.yaml"
@@ -122,7 +131,7 @@ def _read(group: str, name: str) -> tuple[dict[str, Any], list[Any], str | None]
         raise L2QError(f"{group}={name} is unknown; use {', '.join(choices(group))}")
     values: Any = OmegaConf.to_container(OmegaConf.load(path))
     # of the command line: how runs are started, not what they are
-    for own in ("hydra", "sweep", "print_config"):
+    for own in COMMAND_LINE:
         values.pop(own, None)
     package = re.match(r"# @package (\S+)", path.read_text("utf-8"))
     return values, values.pop("defaults", []), package[1] if package else None

@@ -22,12 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", metavar="FILE", help="what users have, a line 'user item item ...' each")
     parser.add_argument("--user-names", metavar="FILE", help="a name a line, in row order")
     parser.add_argument("--item-names", metavar="FILE", help="the same for items")
-    parser.add_argument("--bits", type=int, default=768, help="of a row (768)")
+    parser.add_argument("--bits", type=int, help="of a row (as conf/model/l2q_plus.yaml)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the new index")
     parser.add_argument("--seed", type=int, default=0)
 
 
-def run(index: str | None, out: str, bits: int, seed: int, **arrays: str | None) -> None:
+def run(index: str | None, out: str, bits: int | None, seed: int, **arrays: str | None) -> None:
     """Packed codes of any model whose scores are inner products, and what they cost: Recall@20 of the codes' ranking
     against the model's own. The model is the ``index`` of a run, or ``arrays`` in files."""
     from l2q.evaluation import deciding_cutoff
@@ -35,7 +35,7 @@ def run(index: str | None, out: str, bits: int, seed: int, **arrays: str | None)
     from l2q.quantization import check_options, measured_users, quantize
     from l2q.retrieval.storage import check_replaceable, compression, load_index
 
-    check_options(bits, seed, spelled="--{} {}")
+    check_options(1 if bits is None else bits, seed, spelled="--{} {}")
     check_replaceable(out)
     if index is not None:
         if any(arrays.values()):
@@ -54,7 +54,7 @@ def run(index: str | None, out: str, bits: int, seed: int, **arrays: str | None)
         codes = quantize(**source, bits=bits, seed=seed, progress=progress)
     folder = codes.save(out)
     item_bytes, k = compression(folder)["item_bytes"], deciding_cutoff(codes.num_items)
-    print(f"{codes.num_users:,} users and {codes.num_items:,} items x {bits} bits in {folder}")
+    print(f"{codes.num_users:,} users and {codes.num_items:,} items x {codes.dims[0]} bits in {folder}")
     print(f"{item_bytes:.1f} bytes an item instead of {before:.1f} ({before / item_bytes:.1f} x smaller)")
     print(
         f"Recall@{k} against the ranking of the {'index' if index else 'arrays'}: "

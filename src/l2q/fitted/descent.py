@@ -70,7 +70,7 @@ class CoordinateDescent:
         return lists.shape[1] / (4 * longest) if self.weight is None else self.weight
 
     @property
-    def steps(self) -> list[str]:
+    def plan(self) -> list[str]:
         return ["round"] * self.rounds + ["intruders", "round"] * self.intruder_rounds
 
 
@@ -104,7 +104,7 @@ def fit(
     """Codes of ``bits`` and item scales after all steps; see ``descend``."""
     for state in descend(base, lists, bits, descent, seed, exclude):
         if progress is not None:
-            progress(state.step, len(descent.steps), "rounds")
+            progress(state.step, len(descent.plan), "rounds")
     return to_representations(state)
 
 
@@ -163,9 +163,9 @@ def descend(
         lists = sparse.csr_array((len(X), len(Y)), dtype=X.dtype)
     floors, weight = _row_minima(lists), descent.list_weight(lists)
     if state is None:
-        state = start(base, lists, bits, descent.itq_iterations, seed)
-    for step in range(state.step, len(descent.steps)):
-        if descent.steps[step] == "intruders":
+        state = initial_state(base, lists, bits, descent.itq_iterations, seed)
+    for step in range(state.step, len(descent.plan)):
+        if descent.plan[step] == "intruders":
             state = replace(state, lists=_with_intruders(state, base, floors, descent.intruders, exclude))
         else:
             users = half_round(state.users, X, Y, state.lists, state.items, weight, descent.sweeps)
@@ -176,7 +176,7 @@ def descend(
         yield state
 
 
-def start(
+def initial_state(
     base: tuple[np.ndarray, np.ndarray], lists: sparse.csr_array, bits: int, itq_iterations: int, seed: int
 ) -> State:
     """Signs of the balanced factors after ITQ, with their least-squares scales.

@@ -1,6 +1,6 @@
 """A job: one configuration in one folder, with a state that outlives its process.
 
-``status.json`` in the folder says how far it is: waiting, running, done, pruned, failed or interrupted, with the reason. The
+``status.json`` in the folder says how far it is: waiting, running, done, pruned, failed or interrupted, and why. The
 same job again in the same folder is not run twice: what is done is taken as it is, what was broken off goes on from its
 last whole epoch, what failed is tried again. While it runs, a lock keeps a second process out.
 """
@@ -41,7 +41,7 @@ class Pruned(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: ``state`` is done, pruned, failed, interrupted or busy. ``metrics`` of a job that is done are those of
+    """How a job ended: ``state`` is done, pruned, failed, interrupted or busy. ``metrics`` of a done one are those of
     ``metrics.json``; ``reused`` where they were there before. ``code`` is the exit code of a process that did it."""
 
     state: str
@@ -54,8 +54,8 @@ class Outcome:
 @dataclass(frozen=True)
 class Job:
     """``config``: plain values as ``conf/`` composes them. ``command``: what gives the job's figures again, for its
-    metrics; ``name`` and ``group``: what the tracker calls it and its sweep. ``watch`` is told every validation, by epoch
-    and metrics, and may answer with a reason to give the job up, which is then ``pruned`` and not run again for it."""
+    metrics; ``name`` and ``group``: what the tracker calls it and its sweep. ``watch`` is told every validation, by
+    epoch and metrics, and may answer with a reason to give the job up, which is then ``pruned`` and not run again."""
 
     config: dict[str, Any]
     folder: Path

@@ -49,7 +49,7 @@ class Recommender(pl.LightningModule):
         self.learning_rate, self.schedule, self.epochs = learning_rate, schedule, epochs
         self.seed, self.identity, self.training_options = seed, identity or {}, training or {}
 
-    def progress(self) -> float:
+    def share_done(self) -> float:
         """The share of ``epochs`` that is done; may pass 1."""
         steps = self.epochs * self._epoch_steps()
         return self.global_step / steps if steps else 1.0

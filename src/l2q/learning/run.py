@@ -81,10 +81,10 @@ class Run:
             {"_target_": f"{Source.__module__}.{Source.__name__}"} | config["dataset"], "dataset"
         ).load()
         check_against(config, self.dataset)
-        self.fit: Interactions = self.dataset.train
+        self.rest: Interactions = self.dataset.train
         self.val: Interactions | None = None
         if protocol["name"] == "holdout":
-            self.fit, self.val = split(
+            self.rest, self.val = split(
                 self.dataset.train,
                 protocol["split"],
                 fraction=protocol["fraction"],
@@ -98,7 +98,7 @@ class Run:
         self.training: Training | None = None
         if self.model is None:
             self.training = Training(
-                config, self.fit, self.val, self.folder, dataset=self.dataset.name, watch=watch
+                config, self.rest, self.val, self.folder, dataset=self.dataset.name, watch=watch
             )
         self.name, self.group = name, group
         self.config_hash = hashed(config)
@@ -109,7 +109,7 @@ class Run:
         """Runs; returns what ``metrics.json`` holds."""
         self.folder.mkdir(parents=True, exist_ok=True)
         logger = tracking.connect(self.config["logger"], self.folder, self.name, self.group)
-        decides = None if self.val is None else deciding_cutoff(self.fit.num_items)
+        decides = None if self.val is None else deciding_cutoff(self.rest.num_items)
         with tracking.tracked(logger, self.config, decides) as tracker:
             return self._run(logger, tracker)
 
@@ -124,7 +124,7 @@ class Run:
         found: Fitted | Trained
         if self.training is None:
             assert self.model is not None
-            found = self.model.fit(self.fit, self.config["seed"])
+            found = self.model.fit(self.rest, self.config["seed"])
         else:
             found = self.training(logger)
         fitted = time.perf_counter()
@@ -157,7 +157,7 @@ class Run:
             "embedding_dim": representations.dims[0],
         }
         if self.val is not None:
-            values, _ = results.measure(representations, self.val, self.ks, self.fit, self.memory_mb)
+            values, _ = results.measure(representations, self.val, self.ks, self.rest, self.memory_mb)
             metrics |= {f"val/{key}": value for key, value in values.items()}
         if config["test"]:
             values, per_user = results.measure(
@@ -197,7 +197,7 @@ class Run:
         if self.config["test"]:
             name, part, exclude = "test", self.dataset.test, self.dataset.train
         elif self.val is not None:
-            name, part, exclude = "val", self.val, self.fit
+            name, part, exclude = "val", self.val, self.rest
         else:
             return {}
         beyond = self.beyond if name == "test" else []

@@ -11,12 +11,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from l2q import settings
 from l2q.errors import L2QError
 from l2q.learning import naming
 from l2q.learning.jobs import Job, Outcome, folder_name
 
 # of the command line: what is run, not what it is
-OWN = ("hydra", "launcher", "search", "sweep", "print_config")
 
 
 class Refused(BaseException):
@@ -34,7 +34,7 @@ def refused() -> Iterator[None]:
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """The values of a job, without what belongs to the command line. Raises L2QError for one that is not given."""
-    kept = OmegaConf.masked_copy(config, [str(key) for key in config if key not in OWN])
+    kept = OmegaConf.masked_copy(config, [str(key) for key in config if key not in settings.COMMAND_LINE])
     if missing := sorted(OmegaConf.missing_keys(kept)):
         raise L2QError(f"{' and '.join(missing)} has no default: give {missing[0]}=VALUE")
     values: Any = OmegaConf.to_container(kept, resolve=True)

@@ -17,10 +17,10 @@ class AnnealingCallback(Callback):
         self.annealing = annealing
 
     def finished(self, module: Any) -> bool:
-        return self.annealing.finished(module.progress())
+        return self.annealing.finished(module.share_done())
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_index: int) -> None:
-        strength = self.annealing.strength(module.progress())
+        strength = self.annealing.strength(module.share_done())
         if hasattr(module.encoder.quantizer, "strength"):
             module.encoder.quantizer.strength = strength
             module.log("anneal/strength", strength, on_step=False, on_epoch=True, batch_size=1)
