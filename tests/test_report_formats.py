@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from made_runs import make_run, make_sweep, make_unfinished
 from rich.console import Console
 
@@ -17,6 +18,8 @@ from l2q.cli import main
 from l2q.report import formats, gather
 from l2q.report.formats import latex, latex_text, plain
 from l2q.report.tables import Column, Table
+
+REASON = [f"word{number}" for number in range(40)]
 
 
 def shown(table: Table, width: int) -> str:
@@ -28,7 +31,7 @@ def shown(table: Table, width: int) -> str:
 def test_a_terminal_of_80_columns_has_every_line_whole(tmp_path):
     make_sweep(tmp_path / "runs")
     make_unfinished(
-        tmp_path / "runs" / "a" / "long" / "folder_name_of_a_job-5f3a1c2b", "failed", reason="nan " * 40
+        tmp_path / "runs" / "a" / "long" / "folder_name_of_a_job-5f3a1c2b", "failed", reason=" ".join(REASON)
     )
     for rate in ("0.1", "0.2"):
         make_run(
@@ -43,11 +46,56 @@ def test_a_terminal_of_80_columns_has_every_line_whole(tmp_path):
         lines = shown(table, 80).splitlines()
         assert max(map(len, lines)) <= 80
         assert "…" not in "".join(lines)
+    said = "".join(shown(report.waiting[0], 80).split())
+    assert all(word in said for word in REASON)  # nothing is cut
     text = shown(report.findings[0].results, 80)
     assert "lightgcn" in text
     assert "0.5100 ± 0.0100" in text
     assert "Not shown for want of width: " in text
-    assert "of LightGCN" in shown(report.findings[0].results, 200).splitlines()[2]
+    wide = shown(report.findings[0].results, 200)
+    assert "100.0% / 100.0%" in wide
+    assert "100.0%" not in text
+    assert "Not shown" not in wide
+
+
+@pytest.mark.parametrize("width", range(60, 100, 3))
+def test_no_word_of_a_long_cell_is_lost(width):
+    rows = [
+        ["`model=l2q_anl,seed=5-5f3a1c2b`" * 2, "interrupted", "6 of 6", f"a time limit of {n} s"]
+        for n in range(30)
+    ]
+    columns = [
+        Column("job", right=False),
+        Column("state", right=False),
+        Column("epoch"),
+        Column("why", right=False),
+    ]
+    text = "".join(shown(Table("", columns, rows), width).split())
+    for row in rows:
+        for word in row[3].split():
+            assert word in text
+    assert text.count("time") == text.count("limit") == 30
+
+
+@pytest.mark.parametrize("width", [40, 60])
+def test_a_narrow_terminal_has_fewer_columns_and_names_in_lines(width, tmp_path):
+    for rate in ("0.001", "0.01"):
+        make_run(tmp_path / rate, "l2q_plus", 0, f"learning_rate={rate}", "model.embeddings.temperature=0.15")
+        make_run(
+            tmp_path / f"{rate}1", "l2q_plus", 1, f"learning_rate={rate}", "model.embeddings.temperature=0.15"
+        )
+    text = shown(gather([tmp_path]).findings[0].results, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("0.3000 ± 0.0000") == 2
+    assert "learning_rate" in "".join(text.split())
+
+
+def test_labels_are_broken_where_values_are_short():
+    table = Table("", [Column("model", right=False), Column("bits per item")], [["a", "32"], ["b", "8,192"]])
+    assert [line.split() for line in shown(table, 80).splitlines()[:2]] == [
+        ["bits", "per"],
+        ["model", "item"],
+    ]
 
 
 def test_names_are_no_markup_of_the_terminal():
@@ -104,7 +152,7 @@ def test_latex_takes_every_sign_as_it_is():
 
 def test_latex_is_balanced_and_every_row_has_every_column(tmp_path):
     make_sweep(tmp_path / "runs")
-    make_run(tmp_path / "runs" / "odd", "l2q_plus", 0, "tags=[50%_&#]")
+    make_run(tmp_path / "runs" / "odd", "l2q_plus", 0, "name=[50%_&#]")
     make_unfinished(tmp_path / "runs" / "x_y", "failed", reason=SIGNS)
     text = latex(gather([tmp_path / "runs"]).all)
     bare = re.sub(r"\\[\\&%$#_{}]", "", text)  # what is escaped

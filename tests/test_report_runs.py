@@ -84,6 +84,14 @@ def test_several_folders_are_one_report_and_a_run_counts_once(tmp_path):
         gather([tmp_path / "a", tmp_path / "nowhere"])
 
 
+def test_what_changes_no_figure_makes_no_row(tmp_path):
+    for seed, words in enumerate((["sweep=a"], ["sweep=b", "launcher.jobs=2", "logger=csv", "+tags=[x]"])):
+        make_run(tmp_path / f"{seed}", "l2q", seed, *words)
+    (row,) = gather([tmp_path]).findings[0].block.rows
+    assert (row.name, len(row.runs)) == ("`l2q`", 2)
+    assert gather([tmp_path]).findings[0].swept == []
+
+
 def test_runs_of_debug_are_no_results(tmp_path):
     make_run(tmp_path / "outputs" / "toy" / "l2q" / "0")
     make_run(tmp_path / "outputs" / "debug" / "0", "l2q_anl")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,8 @@ def latex(tables: Sequence[Table]) -> str:
 
 LEAST = 14
 """Characters that a column of words needs where it is wrapped."""
+NAME = 32
+"""And the first column, before other columns are left out."""
 
 
 def show(table: Table, console: Console) -> None:
@@ -98,18 +101,18 @@ def show(table: Table, console: Console) -> None:
     from rich.table import Table as Shown
     from rich.text import Text
 
-    kept, left = _fitting(table, console.width)
-    shown = Shown(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True)
+    kept, sizes, left = _fitting(table, console.width)
+    shown = Shown(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False, collapse_padding=True)
     headless = not any(column.label for column in table.columns)
     shown.show_header = not headless
-    for number in kept:
+    for number, size in zip(kept, sizes, strict=True):
         column = table.columns[number]
         shown.add_column(
-            _styled(column.label),
+            _styled("\n".join(_head(table, number))),
             justify="right" if column.right else "left",
             no_wrap=column.right,
             overflow="fold",
-            min_width=min(LEAST, _width(table, number)) if not column.right else None,
+            width=size,
         )
     for line, row in enumerate(table.rows):
         cells = [_styled(row[number]) for number in kept]
@@ -127,34 +130,47 @@ def show(table: Table, console: Console) -> None:
         )
     if notes:
         console.print(Text(" ".join(notes), style="dim"))
-        console.print()
+    console.print()
 
 
 def _width(table: Table, number: int) -> int:
-    texts = [table.columns[number].label, *(row[number] for row in table.rows)]
+    texts = [*_head(table, number), *(row[number] for row in table.rows)]
     return max(len(plain(text)) for text in texts)
 
 
-def _fitting(table: Table, width: int) -> tuple[list[int], list[Column]]:
-    """The columns that a width has room for, and those that it has not; columns of words may be wrapped."""
-    kept, left = table.filled, []
+def _least(table: Table, number: int, words: int) -> int:
+    """The width that a column must have; what is no number may be wrapped to ``words``."""
+    width = _width(table, number)
+    return width if table.columns[number].right else min(width, words)
 
-    def needed() -> int:
-        sizes = (
-            _width(table, n)
-            if table.columns[n].right
-            else min(_width(table, n), 26 if n == kept[0] else LEAST)
-            for n in kept
-        )
-        return sum(sizes) + 2 * (len(kept) - 1)
 
-    while needed() > width and len(kept) > 2:
-        least = min(kept[1:], key=lambda number: (table.columns[number].weight, -number))
-        if table.columns[least].weight == 9 and all(table.columns[n].weight == 9 for n in kept[1:]):
-            break
-        kept.remove(least)
-        left.append(table.columns[least])
-    return kept, left
+def _head(table: Table, number: int) -> list[str]:
+    """A column's label in as many lines as keep it from being wider than the values below."""
+    widest = max((len(plain(row[number])) for row in table.rows), default=LEAST)
+    label = table.columns[number].label
+    return textwrap.wrap(label, max(widest, 8, *map(len, label.split(" "))), break_long_words=False) or [""]
+
+
+def _fitting(table: Table, width: int) -> tuple[list[int], list[int], list[Column]]:
+    """The columns that a width has room for, the width of each, and the columns that it has no room for. Names
+    are wrapped before a column of weight 9 goes."""
+    kept = table.filled
+    left: list[Column] = []
+    for name, most in ((NAME, 8), (LEAST, 9)):
+        while True:
+            sizes = [_least(table, number, name if number == kept[0] else LEAST) for number in kept]
+            least = min(kept[1:], key=lambda number: (table.columns[number].weight, -number), default=None)
+            room = width - sum(sizes) - 2 * (len(sizes) - 1)
+            if room >= 0:
+                for place, number in reversed([*enumerate(kept)]):  # what is left goes to whoever is wrapped
+                    more = min(room, _width(table, number) - sizes[place])
+                    sizes[place], room = sizes[place] + more, room - more
+                return kept, sizes, left
+            if least is None or len(kept) == 2 or table.columns[least].weight > most:
+                break
+            kept.remove(least)
+            left.append(table.columns[least])
+    return kept, sizes, left
 
 
 def _styled(text: str) -> Text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shlex
 import statistics
 from collections import Counter
@@ -14,6 +15,19 @@ from typing import Any
 from l2q.report.measures import NDCG, RECALL, USUAL, Measure, part_of
 
 Run = dict[str, Any]
+NO_FIGURE = {
+    "callbacks",
+    "hydra",
+    "keep",
+    "launcher",
+    "logger",
+    "notes",
+    "print_config",
+    "search",
+    "sweep",
+    "tags",
+}
+"""Groups and options that change no figure: runs with others of these are seeds of one row."""
 MODELS = ("popularity", "spectral", "lightgcn", "teacher", "last_layer", "l2q", "l2q_anl", "l2q_plus")
 FLOAT = ("popularity", "spectral", "lightgcn", "teacher")
 # LightGCN (d 64) on these splits as published: He et al., SIGIR 2020, and later papers
@@ -30,7 +44,7 @@ def bits_of(run: Run) -> int:
 
 
 def words_of(run: Run) -> tuple[str, ...]:
-    """The options of a run's command; ``key={a:1,b:2}`` is key.a=1 and key.b=2."""
+    """The options of a run's command on which its figures depend; ``key={a:1,b:2}`` is key.a=1 and key.b=2."""
     return _words(run.get("command", ""))
 
 
@@ -39,6 +53,8 @@ def _words(command: str) -> tuple[str, ...]:
     words: list[str] = []
     for word in shlex.split(command)[2:]:
         key, _, value = word.partition("={")
+        if re.split(r"[=./@]", key.lstrip("+~"))[0] in NO_FIGURE:
+            continue
         entries = value.removesuffix("}").split(",") if value else []
         words += [f"{key}.{entry.replace(':', '=', 1)}" for entry in entries] or [word]
     return tuple(words)

@@ -16,20 +16,7 @@ from l2q.report.statistics import spread
 from l2q.report.tables import Column, Table
 
 DEFAULT = "(default)"
-# what is no single option, or changes no figure
-NO_OPTIONS = {
-    "dataset",
-    "experiment",
-    "hydra",
-    "launcher",
-    "logger",
-    "model",
-    "protocol",
-    "recipe",
-    "seed",
-    "sweep",
-}
-NO_OPTIONS |= {"tags", "test"}
+NO_OPTIONS = {"dataset", "experiment", "model", "protocol", "recipe", "seed", "test"}  # no single option
 LINES = 8
 
 
@@ -68,7 +55,7 @@ def swept(block: Block) -> list[Swept]:
             given.setdefault(key, set()).add(_canonical(value))
     found = []
     for option, values in sorted(given.items()):
-        if len(values) < 2 or option in NO_OPTIONS or option.startswith(("hydra.", "logger.")):
+        if len(values) < 2 or option in NO_OPTIONS:
             continue
         lines: dict[tuple[str, frozenset[str]], dict[str, list[Run]]] = {}
         for run, words in zip(block.runs, said, strict=True):
