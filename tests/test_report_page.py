@@ -13,10 +13,13 @@ import matplotlib.image
 import numpy as np
 import pytest
 from made_runs import make_run, make_sweep, make_unfinished
+from runs import EVERY_EPOCH, SMALL, run, table
 
 from l2q.cli import main
-from l2q.report import gather
+from l2q.report import Measure, gather
+from l2q.report.measures import USUAL
 from l2q.report.page import page
+from l2q.report.rows import MODELS
 
 ROOT = Path(__file__).parents[1]
 VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
@@ -146,6 +149,44 @@ def test_stored_runs_have_a_page(folder, tmp_path):
     Parsed(text)
     assert "http" not in text
     assert len(text) < 3_000_000
+
+
+@pytest.mark.slow
+def test_fresh_runs_of_all_models_have_a_report(tmp_path):
+    """What runs really leave is what the report reads: every measure, user, epoch and option."""
+    words = [*table(tmp_path / "events.csv"), "protocol=holdout"]
+    small = {model: [*SMALL, EVERY_EPOCH] for model in ("lightgcn", "last_layer", "l2q", "l2q_anl")}
+    small |= {"popularity": [], "spectral": ["model.dim=8"]}
+    small |= {"l2q_plus": ["model.bits=16", "model.filter={rank:8}", "model.embeddings.weight=0"]}
+    for model, options in small.items():
+        for seed in range(3):
+            said = [f"model={model}", f"seed={seed}", *options]
+            run(
+                tmp_path / "runs" / f"{model}{seed}",
+                *words,
+                *said,
+                command=f"python train.py {' '.join(said)}",
+            )
+    measures = [Measure.of("ndcg@5"), Measure.of("coverage@11")]
+    for report in (gather([tmp_path / "runs"]), gather([tmp_path / "runs"], measures, "l2q")):
+        (found,) = report.findings
+        assert [row.model for row in found.block.rows if row.model != "teacher"] == sorted(
+            small, key=MODELS.index
+        )
+        assert {len(row.runs) for row in found.block.rows} == {3}
+        assert len(report.runs) == 21
+        text = page(report)
+        Parsed(text)
+        assert "validation" in text
+        assert len(text) < 3_000_000
+    compared = gather([tmp_path / "runs"]).findings[0].comparisons
+    assert len(compared) == 12
+    assert {each.seeds for each in compared} == {(3, 3)}
+    for each in compared:  # the users' means are those of the exported files
+        base = gather([tmp_path / "runs"]).findings[0].base
+        assert base is not None
+        means = [row.means[USUAL.index(each.measure)] for row in (each.row, base)]
+        assert each.paired.difference == pytest.approx(means[0] - means[1], abs=1e-6)
 
 
 # a page in a browser
