@@ -48,6 +48,7 @@ for noise in (
     ".*exists and is not empty",
     ".*LeafSpec",
     ".*smaller than the logging interval",
+    ".*requested to overfit but",  # the same batches are the sampler's to give
     "The dirpath has changed",  # of a moved run's last.ckpt, which needs none of what is dropped
 ):
     warnings.filterwarnings("ignore", noise)
