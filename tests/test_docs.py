@@ -316,7 +316,7 @@ def test_a_new_part_is_the_diff_that_the_page_shows(tmp_path):
     said = {
         word for _, text in blocks(page, "bash") for words in commands(text) for word in words if "=" in word
     }
-    assert "logger=csv" in said
+    assert "logger=table" in said
     said -= {"model=l2q_plus", "annealing=none"}  # the curve and the estimator are tried at once
     run("train.py", *sorted(said), "epochs=2", "model.embedding_dim=8", "protocol.every_n_epochs=1")
     (folder,) = (tmp_path / "outputs/corner_shop/l2q_anl").iterdir()

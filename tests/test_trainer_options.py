@@ -13,7 +13,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from runs import EVERY_EPOCH, composed, figures, history_of, run, table
+from runs import EVERY_EPOCH, ROOT, composed, figures, history_of, run, table
 
 from l2q.errors import L2QError
 from l2q.learning import trainer as options
@@ -382,3 +382,9 @@ def test_tags_are_in_the_metrics(tmp_path, words):
     assert found["tags"] == ["wide", "first"]
     assert "tags" not in run(tmp_path / "none", *words, "epochs=1")
     assert np.isfinite(found["test/recall_20"])
+
+
+def test_every_option_is_explained():
+    page = (ROOT / "docs/reference/options.md").read_text()
+    section = page[page.index("\n## Trainer\n") : page.index("\n## Callbacks\n")]
+    assert [name for name in LIGHTNING if f"`{name}`" not in section] == []
