@@ -43,7 +43,7 @@ def going_on(words: Sequence[str], place: str, folder: str | Path) -> str:
 def command(config: Mapping[str, Any], overrides: Sequence[str]) -> str:
     """The command that gives the same figures: not where files lie, nor a resume, which ends where one run would."""
     resumes = config["fit"] and (config["trainer"]["max_epochs"] or not config["epochs"])
-    words = ("dataset.dir=", "logger=", "tags=", "keep=", "print_config=", "ckpt_path=")
+    words = ("dataset.dir=", "logger=", "tags=", "keep=", "print_config=", "sweep=", "launcher", "ckpt_path=")
     left_out = words if resumes else words[:-1]
     said = [word for word in overrides if not word.startswith(left_out)]
     place = Path(config["dataset"].get("dir") or "")
