@@ -22,6 +22,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from l2q.errors import L2QError
+from l2q.learning import jobs
 from l2q.learning.jobs import Job, Outcome
 from l2q.options import Count, Whole, options
 from l2q.sweeps import search_space
@@ -161,9 +162,8 @@ def run(
         )
         seen: set[int] = set()
         while batch := _batch(study, search, at_once, seen):
-            trials = {trial: _drawn(trial, search) for trial in batch}
-            jobs = [_job(trial, words, make, base, url, search) for trial, words in trials.items()]
-            _do(study, search, list(trials), jobs, launcher)
+            made = [_job(trial, _drawn(trial, search), make, base, url, search) for trial in batch]
+            _do(study, search, batch, made, launcher)
             write(study, search, folder)
         write(study, search, folder, pictures=True)
         return study
@@ -257,19 +257,33 @@ def _job(
     )
 
 
+def _free(job: Job) -> None:
+    """Waits for a job that a process of a search that was killed is still at."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(job.folder / jobs.LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"waiting for another process with {job.name}", flush=True)
+        lock.acquire()
+    lock.release()
+
+
 def _do(
     study: Study,
     search: Search,
     trials: Sequence[Trial],
-    jobs: Sequence[Job],
+    made: Sequence[Job],
     launcher: Callable[[Sequence[Job]], list[Outcome]],
 ) -> None:
     """Does the jobs, each once though several trials may have drawn it, and tells the trials."""
     from optuna.trial import TrialState
 
-    different = list({job.folder: job for job in reversed(jobs)}.values())[::-1]
+    for job in made:
+        _free(job)
+    different = list({job.folder: job for job in reversed(made)}.values())[::-1]
     outcomes = dict(zip((job.folder for job in different), SWEEP.run(different, launcher), strict=True))
-    for trial, job in zip(trials, jobs, strict=True):
+    for trial, job in zip(trials, made, strict=True):
         outcome = outcomes[job.folder]
         if outcome.state == "done":
             value = outcome.metrics.get(search.metric)

@@ -126,6 +126,8 @@ def draw_history(study: Study, search: Search, path: Path) -> None:
 
 def draw_importance(study: Study, search: Search, shares: dict[str, float], path: Path) -> None:
     """What part each option has in the best trials, and how the metric went with the values of each."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     names = sorted(shares, key=shares.__getitem__, reverse=True)[:5]  # as many as are read
     figure, (bars, *panels) = _figure(1 + len(names), width=3.2)
     bars.barh(names[::-1], [shares[name] for name in names[::-1]], height=0.6, color="tab:blue")
@@ -143,7 +145,14 @@ def draw_importance(study: Study, search: Search, shares: dict[str, float], path
             at = [entry.words.index(word) for word in at]
         elif entry.log:
             axes.set_xscale("log")
+            narrow = entry.high < 100 * entry.low
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.scatter(at, [trial.value for trial in done], color="tab:blue", s=18)
+        if isinstance(entry, Range):  # all of it, tried or not
+            (low, high), margin = (entry.low, entry.high), 0.05 * (entry.high - entry.low)
+            axes.set_xlim(*((low / 1.1, high * 1.1) if entry.log else (low - margin, high + margin)))
         axes.set(xlabel=name, ylabel=search.metric if axes is panels[0] else "")
     figure.savefig(path, dpi=120)
 
