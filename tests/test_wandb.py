@@ -202,7 +202,7 @@ def test_a_run_whose_files_are_gone_gets_a_new_id_and_tells_everything(tmp_path)
     assert read.epochs == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("first_sent", [True, False], ids=["first sent before", "sent together"])
+@pytest.mark.parametrize("first_sent", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_sync_sends_a_resumed_run_as_one_history(resumed, first_sent):
     def sync(*folders: Path) -> None:
         done = subprocess.run(
@@ -324,7 +324,10 @@ def whole(folder: Path) -> bool:
         {"WANDB_MODE": "ofline"},
         {"WANDB_BASE_URL": "no address"},
         {"WANDB_BASE_URL": "http://127.0.0.1:1", "WANDB_API_KEY": "short"},
-        {"WANDB_BASE_URL": "http://127.0.0.1:1", "WANDB_API_KEY": "0123456789" * 4},
+        pytest.param(
+            {"WANDB_BASE_URL": "http://127.0.0.1:1", "WANDB_API_KEY": "0123456789" * 4},
+            marks=pytest.mark.slow,
+        ),  # nobody listens there, and W&B asks for a while
     ],
     ids=lambda variables: " ".join(f"{key}={value}" for key, value in variables.items()),
 )
