@@ -51,7 +51,7 @@ class Joblib:
         threads = self.threads or max((os.cpu_count() or 1) // self.jobs, 1)
         outcomes: list[Outcome | None] = [None] * len(jobs)
         with _threads(threads), parallel_config("loky", inner_max_num_threads=threads):
-            executor = get_reusable_executor(max_workers=self.jobs, timeout=None, reuse=False)
+            executor = get_reusable_executor(max_workers=self.jobs, timeout=60, reuse=False)
             try:
                 running = {}
                 for number, job in enumerate(jobs):
