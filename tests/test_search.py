@@ -1,4 +1,4 @@
-"""Searches: trials that are drawn, kept, broken off and gone on with; the best command; what is refused."""
+"""Searches: trials that are drawn, kept, pruned, broken off and gone on with; the best command; what is refused."""
 
 import json
 import os
@@ -17,13 +17,13 @@ from filelock import FileLock
 from runs import command, composed, entry_point, environment, history_of, metrics_of, process, table
 
 from l2q.learning.callbacks import History
+from l2q.learning.jobs import LOCK as RUN_LOCK
 from l2q.learning.jobs import Job, Outcome, read_status
 from l2q.learning.run import Run
 from l2q.learning.signals import Interrupted
-from l2q.sweeps import search_report
+from l2q.sweeps import search as searching
 from l2q.sweeps.launchers import InTurn
-from l2q.sweeps.search import LOCK, Search
-from l2q.sweeps.search_space import spelled
+from l2q.sweeps.search import LOCK
 from l2q.sweeps.sweep import SWEEP, Refused
 
 SEARCH = [
@@ -123,19 +123,19 @@ def killed_after(monkeypatch, jobs: int) -> None:
 
 
 def test_a_search_that_was_broken_off_ends_like_an_undisturbed_one(search, monkeypatch):
-    whole = search("sweep=whole", "search.trials=5")
+    whole = search("sweep=whole", "search.trials=4")
     with monkeypatch.context() as patched:
         stopped_in(patched, epoch=3, trial=1)
         with pytest.raises(Interrupted):
-            search("search.trials=5")
+            search("search.trials=4")
     with monkeypatch.context() as patched:
         killed_after(patched, jobs=2)  # the trial that was running, and the next
         with pytest.raises(KeyboardInterrupt):
-            search("search.trials=5")
+            search("search.trials=4")
     study = optuna.load_study(study_name="s", storage="sqlite:///outputs/sweeps/s/search.db")
     assert [trial.state.is_finished() for trial in study.trials] == [True, False]
     search("search.trials=3")
-    cut = search("search.trials=5")  # more of them are wanted after all
+    cut = search("search.trials=4")  # more of them are wanted after all
     assert cut["trials"] == whole["trials"]
     assert cut["best"] == whole["best"]
     for trial in whole["trials"]:  # no epoch twice
@@ -270,7 +270,7 @@ def test_what_cannot_be_searched_is_refused_in_one_line(search, words, said):
 
 def test_another_search_in_the_folder_and_another_process_are_refused(search):
     search("search.trials=1")
-    for word in ("seed=1", "search.sampler.seed=1", "search.pruning=null", "search.direction=minimize"):
+    for word in ("seed=1", "search.pruning=null"):  # another job, another search
         with pytest.raises(Refused, match="holds a search of other options; give another sweep=NAME"):
             search(word)
     with (
@@ -280,82 +280,26 @@ def test_another_search_in_the_folder_and_another_process_are_refused(search):
         search()
 
 
-def settings(**changes: Any) -> Search:
-    plain: dict[str, Any] = {
-        "trials": 30,
-        "metric": "val/recall_20",
-        "direction": "maximize",
-        "at_once": None,
-    }
-    plain |= {"sampler": {"seed": 0, "startup_trials": 10}, "pruning": None, "storage": None}
-    return Search(**plain | {"space": {"seed": [0, 1]}} | changes)
-
-
-def test_ranges_are_whole_where_they_are_written_so_and_values_have_four_digits():
-    space = {
-        "learning_rate": {"low": 1e-3, "high": 0.1, "log": True},
-        "model.num_layers": {"low": 1, "high": 3},
-        "annealing": {"end": {"low": 0, "high": 1.0, "step": 0.25}},
-        "model": {"layer_weights": [None, [1, 0.5]]},
-    }
-    ranges = settings(space=space).ranges()
-    assert list(ranges) == ["learning_rate", "model.num_layers", "annealing.end", "model.layer_weights"]
-    study = optuna.create_study()
-    drawn = []
-    for _ in range(40):
-        trial = study.ask()
-        for name, entry in ranges.items():
-            entry.draw(trial, name)
-        drawn.append([entry.value(trial.params[name]) for name, entry in ranges.items()])
-    rates, layers, ends, weights = map(set, zip(*drawn, strict=True))
-    assert all(1e-3 <= rate <= 0.1 and float(f"{rate:.4g}") == rate for rate in rates)
-    assert layers == {1, 2, 3}
-    assert ends == {0, 0.25, 0.5, 0.75, 1}
-    assert weights == {"null", "[1,0.5]"}
-    tight = settings(space={"learning_rate": {"low": 0.0123451, "high": 0.0123459}}).ranges()["learning_rate"]
-    assert tight.value(0.0123455) == 0.0123455  # four digits would leave the range
-
-
-@pytest.mark.parametrize(
-    "value", [None, True, 3, -1.5, 1e-05, "rotation", "null", "true", "two words", "it's, (a) {b}", "", [1, ["a b"]],
-              {"a": 1, "b": [None]}]
-)  # fmt: skip
-def test_values_are_spelled_as_the_command_line_reads_them(value):
-    assert composed(f"+tags_of_mine={spelled(value)}")["tags_of_mine"] == value
-
-
-def test_importance_and_pictures_tell_what_decided(tmp_path):
-    """The metric follows the learning rate; the other option decides nothing."""
-    search = settings(
-        space={
-            "learning_rate": {"low": 0.01, "high": 1.0},
-            "model.transform": ["identity", "rotation", "learned"],
-        }
+def test_a_trial_whose_job_another_process_is_at_is_waited_for(search, monkeypatch):
+    found = search("search.trials=1")
+    (folder,) = [Path("outputs/sweeps/s") / trial["folder"] for trial in found["trials"]]
+    Path("outputs/sweeps/s/search.db").unlink()  # it is drawn anew, the same
+    hold = (
+        "import filelock, sys; it = filelock.FileLock(sys.argv[1]); it.acquire(); print(); sys.stdin.read()"
     )
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-    for number in range(30):
-        trial = study.ask()
-        for name, entry in search.ranges().items():
-            entry.draw(trial, name)
-        trial.set_user_attr("command", f"python train.py seed={number}")
-        value = -abs(trial.params["learning_rate"] - 0.3)
-        trial.report(value, 1)
-        if number % 3 == 2:
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        else:
-            study.tell(trial, value)
-    shares = search_report.importance(study)
-    assert sum(shares.values()) == pytest.approx(1)
-    assert shares["learning_rate"] > 0.6
-    search_report.write(study, search, tmp_path, pictures=True)
-    kept = json.loads((tmp_path / "search.json").read_text())
-    assert kept["importance"] == shares
-    assert kept["best"]["value"] == study.best_value
-    for name in ("history.png", "importance.png"):
-        assert (tmp_path / name).stat().st_size > 5000
-    said = search_report.conclusion(study, search, tmp_path)
-    assert said.startswith("30 trials: 20 done, 10 pruned")
-    assert said.splitlines()[-1] == study.best_trial.user_attrs["command"]
+    words, said = [sys.executable, "-c", hold, str(folder / RUN_LOCK)], []
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+
+        def hear(line: str, **_: Any) -> None:
+            said.append(line)
+            if line.startswith("waiting"):
+                other.kill()
+
+        monkeypatch.setattr(searching, "print", hear, raising=False)
+        assert search("search.trials=1")["best"]["value"] == found["best"]["value"]
+    assert [line for line in said if line.startswith("waiting for another process with learning_rate=")]
 
 
 def kill(words: list[str], folder: Path, jobs: int) -> int:

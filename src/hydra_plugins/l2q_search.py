@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ConfigStore.instance().store(
     group="hydra/sweeper", name="search", node={"_target_": "hydra_plugins.l2q_search.SearchSweeper"}
 )
-OWN = ("hparams_search", "launcher", "search", "sweep", "hydra")  # no part of a job's command
+OWN = ("hparams_search", "launcher", "search", "sweep", "print_config", "hydra")  # no part of a job's command
 FIRST = ("experiment", "dataset", "model")  # choices that bring others along
 
 
