@@ -9,9 +9,9 @@ import pytest
 from runs import EVERY_EPOCH, SMALL, composed, offline_history, run, table
 
 from l2q.errors import L2QError
-from l2q.learning import tracking
 from l2q.learning.run import Run
-from l2q.learning.tracking import Several, Tracker, connect
+from l2q.tracking import tracker as tracking
+from l2q.tracking.tracker import Several, Tracker, connect
 
 
 def told_to_tensorboard(folder: Path, tag: str) -> list[tuple[int, float]]:

@@ -13,9 +13,9 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from torch.utils.data import DataLoader
 
 from l2q.errors import L2QError
-from l2q.learning import tracking
 from l2q.learning.callbacks import History
-from l2q.learning.tracking import Tracker, connect, reason, refusals_told, tracked, tracker
+from l2q.tracking import tracker as tracking
+from l2q.tracking.tracker import Tracker, connect, reason, refusals_told, tracked, tracker
 
 CONFIG = {"model": {"name": "tiny", "dims": [8, 8]}, "seed": 0, "ckpt_path": None}
 CSV_FILE = (
@@ -160,7 +160,7 @@ def test_a_job_of_a_sweep_that_is_refused_is_told_as_failed_and_a_single_run_is_
         return made[-1]
 
     monkeypatch.setattr(tracking, "example", logger, raising=False)
-    config = CONFIG | {"logger": {"_target_": "l2q.learning.tracking.example"}}
+    config = CONFIG | {"logger": {"_target_": "l2q.tracking.tracker.example"}}
     with pytest.raises(L2QError, match="epochs=-1"):
         Refused(config, tmp_path, name="epochs=-1")
     assert made == []
@@ -178,7 +178,7 @@ def test_a_job_of_a_sweep_that_is_refused_is_told_as_failed_and_a_single_run_is_
 
 
 def test_without_a_logger_all_is_told_to_nobody(tmp_path):
-    assert connect({"_target_": "l2q.learning.tracking.no_logger"}, tmp_path, "name", "group") is None
+    assert connect({"_target_": "l2q.tracking.tracker.no_logger"}, tmp_path, "name", "group") is None
     assert type(tracker(None)) is Tracker
     train(tmp_path, None, epochs=1)
     assert {path.name for path in tmp_path.iterdir()} == {"history.csv", "last.ckpt"}
@@ -189,7 +189,7 @@ def test_a_logger_is_given_what_it_takes_and_the_file_does_not_say(tmp_path, mon
         return save_dir, run_name, group, level
 
     monkeypatch.setattr(tracking, "example", logger, raising=False)
-    values = {"_target_": "l2q.learning.tracking.example", "save_dir": "elsewhere", "level": 2}
+    values = {"_target_": "l2q.tracking.tracker.example", "save_dir": "elsewhere", "level": 2}
     assert connect(values, tmp_path, "name", "sweep") == ("elsewhere", "name", "sweep", 2)
     del values["save_dir"]
     assert connect(values, tmp_path, "name", "sweep") == (str(tmp_path), "name", "sweep", 2)
@@ -205,5 +205,5 @@ def test_a_logger_whose_package_is_absent_is_refused_in_one_line(tmp_path, monke
     with pytest.raises(
         L2QError, match=r"tensorboard'\. Please install it\.; install it, or give logger=none"
     ) as caught:
-        connect({"_target_": "l2q.learning.tracking.example"}, tmp_path, "name")
+        connect({"_target_": "l2q.tracking.tracker.example"}, tmp_path, "name")
     assert "\n" not in str(caught.value)

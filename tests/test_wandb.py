@@ -19,9 +19,9 @@ from l2q.cli import main
 from l2q.errors import L2QError
 from l2q.learning.run import Run
 from l2q.learning.signals import Interrupted
-from l2q.learning.tracking import tracked
-from l2q.learning.wandb_files import told
-from l2q.learning.wandb_run import ID_FILE, readable, wandb_logger
+from l2q.tracking.tracker import tracked
+from l2q.tracking.wandb_files import told
+from l2q.tracking.wandb_run import ID_FILE, readable, wandb_logger
 
 WORDS = ["model=l2q_anl", *SMALL, "eval.ks=[5,10,20]", "logger=wandb", "protocol.every_n_epochs=1"]
 LAST = "checkpoints/last.ckpt"
@@ -246,8 +246,8 @@ def test_online_the_server_says_how_far_a_resumed_run_came(tmp_path, monkeypatch
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from l2q.learning.tracking import tracked
-from l2q.learning.wandb_run import wandb_logger
+from l2q.tracking.tracker import tracked
+from l2q.tracking.wandb_run import wandb_logger
 config = {"model": {"name": "m"}, "dataset": {"name": "d"}, "eval": {"ks": [20]}}
 folder = Path(sys.argv[1])
 with tracked(wandb_logger(folder, "killed", None, offline=True), config, 20) as tracker:

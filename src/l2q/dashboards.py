@@ -132,7 +132,7 @@ def logged_keys(folder: str | Path) -> set[str]:
 
     Raises L2QError where it has no such files.
     """
-    from l2q.learning.wandb_files import records, values
+    from l2q.tracking.wandb_files import records, values
 
     files = sorted(Path(folder).glob("wandb/*run-*/run-*.wandb"))
     if not files:

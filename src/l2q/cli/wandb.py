@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(folders: list[str], project: str | None, entity: str | None, group: str | None) -> None:
     """Writes what W&B lacks of each run into an offline file in its folder, and prints the command that sends it."""
-    from l2q.learning.wandb_rebuild import rebuild
+    from l2q.tracking.wandb_rebuild import rebuild
 
     given = {key: value for key, value in {"project": project, "entity": entity}.items() if value is not None}
     wrong = 0

@@ -20,9 +20,11 @@ from l2q.evaluation import deciding_cutoff, evaluate
 from l2q.fitted import Fitted, FittedModel
 from l2q.interactions import Dataset, Interactions
 from l2q.kernels import compiling
-from l2q.learning import lineage, memory, results, tracking, trainer
+from l2q.learning import memory, results, trainer
 from l2q.learning.configuration import check, check_against, hashed, settle
 from l2q.learning.training import Trained, Training
+from l2q.tracking import lineage
+from l2q.tracking import tracker as tracking
 
 log = logging.getLogger("l2q")
 

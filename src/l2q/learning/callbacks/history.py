@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback
 
 from l2q.files import replaced_file
 from l2q.learning.callbacks.validation import Validation
-from l2q.learning.tracking import tracker
+from l2q.tracking.tracker import tracker
 
 
 class History(Callback):

@@ -10,8 +10,8 @@ from typing import Any
 
 from l2q.errors import L2QError
 from l2q.evaluation import deciding_cutoff
-from l2q.learning import lineage
-from l2q.learning.wandb_run import RunLogger, wandb_logger
+from l2q.tracking import lineage
+from l2q.tracking.wandb_run import RunLogger, wandb_logger
 
 OPTIONS = ("project", "entity", "tags", "notes", "job_type", "log_index")
 

@@ -3,7 +3,7 @@
 Lightning itself sends the metrics of the epochs. A ``Tracker`` adds the configuration, the epochs before a resume, the
 final values, and how the run ended, through the interface that all of Lightning's loggers share. So another logger is
 one file in ``conf/logger``: its class as ``_target_``, and its options. A logger that can show more brings a tracker of
-its own, as the one of ``l2q.learning.wandb_run`` does.
+its own, as the one of ``l2q.tracking.wandb_run`` does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 
 from l2q import settings
 from l2q.errors import L2QError
-from l2q.learning.lineage import Piece
+from l2q.tracking.lineage import Piece
 
 Init = TypeVar("Init", bound=Callable[..., None])
 

@@ -2,7 +2,7 @@
 
 **One history over resumes.** An offline file cannot be continued: W&B opens a new one for every process. So a run that
 is gone on with has several files under one id, and each epoch stands in exactly one of them. What earlier files of the
-id hold is read back first (``l2q.learning.wandb_files``) and not told again. ``wandb sync`` sends the files of an id in
+id hold is read back first (``l2q.tracking.wandb_files``) and not told again. ``wandb sync`` sends the files of an id in
 the order of their start, as one run, whether the first were sent before or not. Where an offline run's id is known and
 its files are gone, nobody knows what was sent: the run gets a new id and tells everything. Online, the run itself says
 how far it came.
@@ -26,10 +26,10 @@ from typing import Any, TypeVar
 
 from pytorch_lightning.loggers import Logger, WandbLogger
 
-from l2q.learning.lineage import Piece
-from l2q.learning.tracking import Tracker, reason
-from l2q.learning.wandb_files import Told, told
 from l2q.options import checked
+from l2q.tracking.lineage import Piece
+from l2q.tracking.tracker import Tracker, reason
+from l2q.tracking.wandb_files import Told, told
 
 ID_FILE = "wandb_id.txt"
 SUMMARY_KEYS = 40

@@ -7,8 +7,8 @@ from typing import Any
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
-from l2q.learning.tracking import Tracker
 from l2q.options import checked
+from l2q.tracking.tracker import Tracker
 
 
 class OneFile(TensorBoardLogger):
