@@ -164,9 +164,10 @@ def ended_by(name: str, words: list[str], folder: Path, rows: int) -> tuple[int,
     return running.returncode, said
 
 
+@pytest.mark.slow
 def test_a_run_that_is_ended_and_killed_ends_like_one_that_was_not(tmp_path):
-    words = [*table(tmp_path / "events.csv"), "model=l2q", *SMALL[:2], "epochs=400", "logger=none"]
-    words += ["protocol.every_n_epochs=100", "protocol.patience=9"]
+    words = [*table(tmp_path / "events.csv"), "model=l2q", *SMALL[:2], "epochs=4000", "logger=none"]
+    words += ["protocol.every_n_epochs=1000", "protocol.patience=9"]
     code, said = ended_by("SIGTERM", [*words, "hydra.run.dir=run"], tmp_path, 20)
     assert code == 143
     assert read_status(tmp_path / "run")["state"] == "interrupted"
@@ -181,6 +182,21 @@ def test_a_run_that_is_ended_and_killed_ends_like_one_that_was_not(tmp_path):
     assert "goes on" not in process(*words, "hydra.run.dir=whole", cwd=tmp_path).stdout
     assert figures(metrics_of(tmp_path / "run")) == figures(metrics_of(tmp_path / "whole"))
     assert history_of(tmp_path / "run") == history_of(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_slurm_s_signal_leaves_no_checkpoint_of_half_an_epoch(tmp_path):
+    """Lightning would write one, and ask SLURM for the job itself."""
+    words = [*table(tmp_path / "events.csv"), "model=l2q", *SMALL[:2], "epochs=4000", "logger=none"]
+    words += ["protocol.every_n_epochs=1000", "protocol.patience=9", "hydra.run.dir=run"]
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "study", "SLURM_NTASKS": "1"}.items():
+            patched.setenv(name, value)
+        code, said = ended_by("SIGUSR1", words, tmp_path, 20)
+    assert code == 138, said
+    assert "to go on: python train.py" in said
+    assert {path.name for path in tmp_path.rglob("*.ckpt")} <= {"best.ckpt", "last.ckpt"}
+    assert read_status(tmp_path / "run")["reason"] == "SIGUSR1"
 
 
 def test_folders_say_what_is_swept_and_are_told_apart_by_their_identity():
