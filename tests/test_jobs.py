@@ -101,6 +101,38 @@ def test_a_loss_that_is_not_finite_is_the_reason(made):
     assert "the loss is not finite at step" in read_status(job.folder)["reason"]
 
 
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_signal_in_an_epoch_ends_it_at_once_or_once_it_is_on_disk(made, monkeypatch, behind):
+    """Where the epoch before is not on disk, the one in the middle is finished and written first."""
+    from l2q.learning.callbacks import LastCheckpoint
+    from l2q.learning.recommender import Recommender
+
+    step, written = Recommender.training_step, []
+    save = LastCheckpoint._save_last_checkpoint
+
+    def recorded(self, trainer, *more) -> None:
+        written.append(trainer.current_epoch)
+        save(self, trainer, *more)
+
+    def stop(self, *inputs):
+        if self.current_epoch == 3 and not written.count("sent"):
+            written.append("sent")
+            (last,) = (found for found in self.trainer.callbacks if isinstance(found, LastCheckpoint))
+            last.behind = behind  # as it is where writing takes long
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+        return step(self, *inputs)
+
+    job = made("epochs=9", "protocol.every_n_epochs=9")
+    with monkeypatch.context() as patched:
+        patched.setattr(Recommender, "training_step", stop)
+        patched.setattr(LastCheckpoint, "_save_last_checkpoint", recorded)
+        outcome = job.attempt()
+    assert (outcome.state, outcome.code) == ("interrupted", 143)
+    assert written[-1] == (3 if behind else "sent")
+    assert len(history_of(job.folder)) == (4 if behind else 3)
+
+
 def test_an_interrupted_job_goes_on_to_the_end_of_an_undisturbed_one(made, monkeypatch):
     words = "epochs=6", "protocol.every_n_epochs=1", "annealing=guidance", "model=l2q_anl"
     whole = made(*words, folder="whole")
@@ -166,8 +198,8 @@ def ended_by(name: str, words: list[str], folder: Path, rows: int) -> tuple[int,
 
 @pytest.mark.slow
 def test_a_run_that_is_ended_and_killed_ends_like_one_that_was_not(tmp_path):
-    words = [*table(tmp_path / "events.csv"), "model=l2q", *SMALL[:2], "epochs=4000", "logger=none"]
-    words += ["protocol.every_n_epochs=1000", "protocol.patience=9"]
+    words = [*table(tmp_path / "events.csv"), "model=l2q", *SMALL[:2], "epochs=500", "logger=none"]
+    words += ["protocol.every_n_epochs=100", "protocol.patience=9"]
     code, said = ended_by("SIGTERM", [*words, "hydra.run.dir=run"], tmp_path, 20)
     assert code == 143
     assert read_status(tmp_path / "run")["state"] == "interrupted"
@@ -187,8 +219,8 @@ def test_a_run_that_is_ended_and_killed_ends_like_one_that_was_not(tmp_path):
 @pytest.mark.slow
 def test_slurm_s_signal_leaves_no_checkpoint_of_half_an_epoch(tmp_path):
     """Lightning would write one, and ask SLURM for the job itself."""
-    words = [*table(tmp_path / "events.csv"), "model=l2q", *SMALL[:2], "epochs=4000", "logger=none"]
-    words += ["protocol.every_n_epochs=1000", "protocol.patience=9", "hydra.run.dir=run"]
+    words = [*table(tmp_path / "events.csv"), "model=l2q", *SMALL[:2], "epochs=500", "logger=none"]
+    words += ["protocol.every_n_epochs=100", "protocol.patience=9", "hydra.run.dir=run"]
     with pytest.MonkeyPatch.context() as patched:
         for name, value in {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "study", "SLURM_NTASKS": "1"}.items():
             patched.setenv(name, value)

@@ -23,6 +23,7 @@ class Interrupted(BaseException):
         return signal.Signals(self.number).name
 
 
+_handlers: list[Callable[[int, FrameType | None], None]] = []  # of the contexts that are open
 # conditions under which a first signal waits, and the one that waits
 _holds: list[Callable[[], bool]] = []
 _waiting: list[int] = []
@@ -36,6 +37,14 @@ def held(while_: Callable[[], bool]) -> Iterator[None]:
         yield
     finally:
         _holds.remove(while_)
+
+
+def take_back() -> None:
+    """Puts the handler of the innermost ``interruptible`` in its place again. Lightning puts one of its own before it
+    when a fit begins, and would end the process with code 0 in the middle of an epoch that SIGTERM waits for."""
+    if _handlers and threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, _handlers[-1])
 
 
 def waiting() -> bool:
@@ -70,9 +79,11 @@ def interruptible() -> Iterator[None]:
         raise Interrupted(number)
 
     before = {number: signal.signal(number, leave) for number in SIGNALS}
+    _handlers.append(leave)
     try:
         yield
     finally:
+        _handlers.remove(leave)
         _waiting.clear()
         for number, handler in before.items():
             signal.signal(number, handler)

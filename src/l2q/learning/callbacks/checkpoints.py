@@ -54,6 +54,10 @@ class LastCheckpoint(ModelCheckpoint):
         self.written, self.cost = -math.inf, 0.0
         self.behind = False  # whether a whole epoch is not on disk
 
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        super().on_train_start(trainer, module)
+        signals.take_back()
+
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         started = time.perf_counter()
         ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
