@@ -40,7 +40,7 @@ def ended() -> int:
     """Says how it ended and how to go on; the exit code."""
     several = len(SWEEP.jobs) > 1
     if several:
-        print(SWEEP.summary())
+        print(SWEEP.summary(), f"compare them: python -m l2q report {SWEEP.folder}", sep="\n")
     for _, outcome in [] if several else SWEEP.failed:
         print(f"error: {outcome.reason}", file=sys.stderr)
     if SWEEP.closing:
@@ -62,5 +62,6 @@ if __name__ == "__main__":
         code = signal.code
         print(f"\nbroken off by {signal}", file=sys.stderr)
     if SWEEP.folder and (code > 128 or not SWEEP.named):
-        print(f"to go on: {naming.going_on(words, SWEEP.place, SWEEP.folder)}", file=sys.stderr)
+        why = "to go on" if code else "the same sweep again, or more of it"
+        print(f"{why}: {naming.going_on(words, SWEEP.place, SWEEP.folder)}", file=sys.stderr)
     sys.exit(code)

@@ -205,7 +205,7 @@ def test_without_pandas_the_csv_alone_is_refused(tmp_path, monkeypatch, capsys):
     make_run(tmp_path / "runs" / "a")
     assert main(["report", str(tmp_path / "runs"), "--html", str(tmp_path / "page.html")]) == 0
     assert main(["report", str(tmp_path / "runs"), "--csv", str(tmp_path / "jobs.csv")]) == 2
-    assert "needs pandas: pip install 'l2q[report]'" in capsys.readouterr().err
+    assert "needs pandas: pip install -e '.[report]'" in capsys.readouterr().err
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path, capsys):

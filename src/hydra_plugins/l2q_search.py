@@ -43,7 +43,7 @@ class SearchSweeper(Sweeper):
             try:
                 import optuna  # noqa: F401
             except ImportError as error:
-                raise L2QError("a search needs optuna; install it: pip install l2q[sweep]") from error
+                raise L2QError("a search needs optuna; install it: pip install -e '.[sweep]'") from error
             wanted: Any = OmegaConf.to_container(self.config.get("search", {}), resolve=True)
             search = searching.Search(**wanted)
             values: Any = OmegaConf.to_container(self.config.launcher, resolve=True)

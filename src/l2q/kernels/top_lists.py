@@ -11,7 +11,9 @@ from l2q.interactions import Interactions
 from l2q.kernels.selection import top_items
 from l2q.progress import Progress
 
-MEASURED = 64  # length of the lists that measure the teacher: validation items leave them, the cut-offs must remain
+MEASURED = (
+    64  # length of the lists that measure the teacher: validation items leave them, the cut-offs must remain
+)
 USERS_PER_BLOCK = 1024
 SCORES_PER_BLOCK = 2**26  # 256 MiB of float32
 

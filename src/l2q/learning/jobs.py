@@ -205,14 +205,22 @@ def folder_name(overrides: Mapping[str, Any], identity: str) -> str:
     return "-".join(filter(None, [said, identity[:8]]))
 
 
+class _Screen(logging.Handler):
+    """Lines through the console that also has the bars (``l2q.progress``), so that neither tears the other."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from rich import get_console
+
+        get_console().print(self.format(record), markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
 @contextmanager
 def logged(folder: Path) -> Iterator[None]:
-    """What a run says goes to the screen and to ``train.log``; the logger ``l2q.file`` to the file alone. A warning
-    is a line for people, in both."""
+    """What a run says goes to the screen, above a bar that is shown there, and with its time to ``train.log``; the
+    logger ``l2q.file`` to the file alone. A warning is a line for people, in both."""
     form = logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s")
-    screen, file = logging.StreamHandler(sys.stdout), logging.FileHandler(folder / LOG, encoding="utf-8")
-    for handler in (screen, file):
-        handler.setFormatter(form)
+    screen, file = _Screen(), logging.FileHandler(folder / LOG, encoding="utf-8")
+    file.setFormatter(form)
     root, quiet, show = logging.getLogger(), logging.getLogger("l2q.file"), warnings.showwarning
     before = root.handlers[:], root.level, quiet.handlers[:], quiet.propagate
 

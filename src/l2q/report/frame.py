@@ -26,7 +26,7 @@ def frame(runs: Sequence[Run], unfinished: Sequence[Unfinished] = ()) -> pd.Data
     try:
         import pandas as pd
     except ImportError as error:
-        raise L2QError("a table of jobs needs pandas: pip install 'l2q[report]'") from error
+        raise L2QError("a table of jobs needs pandas: pip install -e '.[report]'") from error
     rows: list[dict[str, Any]] = []
     for run in runs:
         named = {key: run.get(key) for key in ("model", "dataset", "protocol", "split", "seed")}

@@ -47,7 +47,7 @@ class Joblib:
             from joblib import parallel_config
             from joblib.externals.loky import get_reusable_executor
         except ImportError as error:
-            raise L2QError("launcher=joblib needs joblib; install it: pip install l2q[sweep]") from error
+            raise L2QError("launcher=joblib needs joblib; install it: pip install -e '.[sweep]'") from error
         threads = self.threads or max((os.cpu_count() or 1) // self.jobs, 1)
         outcomes: list[Outcome | None] = [None] * len(jobs)
         with _threads(threads), parallel_config("loky", inner_max_num_threads=threads):
@@ -83,9 +83,13 @@ class Slurm:
         try:
             import submitit
         except ImportError as error:
-            raise L2QError("launcher=slurm needs submitit; install it: pip install l2q[sweep]") from error
+            raise L2QError("launcher=slurm needs submitit; install it: pip install -e '.[sweep]'") from error
         folder = Path(jobs[0].folder).parent / ".slurm"
         executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster)
+        if self.cluster is None and executor.cluster != "slurm":
+            raise L2QError(
+                "launcher=slurm: there is no SLURM here; launcher.cluster=local takes processes of this machine"
+            )
         limits: dict[str, Any] = {
             "timeout_min": self.minutes,
             "cpus_per_task": self.cpus,
@@ -95,7 +99,7 @@ class Slurm:
             limits["slurm_partition"] = self.partition
         executor.update_parameters(**limits)
         running = [executor.submit(Requeued(job, self.cpus)) for job in jobs]
-        log.info(f"{len(jobs)} jobs are with SLURM; their output is in {folder}")
+        print(f"jobs with {executor.cluster}: {len(jobs)}; their output is in {folder}", flush=True)
         outcomes = []
         for job, submitted in zip(jobs, running, strict=True):
             try:
