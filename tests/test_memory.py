@@ -44,3 +44,21 @@ def test_waiting_and_pages_are_set_before_the_libraries_load():
 
     assert run(bare) == ["PASSIVE", "4", "1", "set()"]
     assert run(bare | {"OMP_WAIT_POLICY": "ACTIVE"})[0] == "ACTIVE"  # what the user says stays
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [("l2q", ""), ("torch", "torch and numpy came before l2q"), ("numpy", "numpy came before l2q")],
+)
+def test_libraries_that_came_first_are_said(first, said):
+    """They have read none of the settings that ``l2q`` makes; a variable that the caller set is the caller's."""
+    code = f"import {first}, l2q; from l2q.learning import memory; memory.prepare(); memory.prepare()"
+    settings = {"OMP_WAIT_POLICY", "OPENBLAS_THREAD_TIMEOUT", "THP_MEM_ALLOC_ENABLE"}
+    environment = {name: value for name, value in os.environ.items() if name not in settings}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr.count("before l2q") == bool(said)
+    assert said in done.stderr
+    chosen = environment | dict.fromkeys(settings, "1")
+    done = subprocess.run(command, env=chosen, capture_output=True, text=True, check=True)
+    assert "before l2q" not in done.stderr

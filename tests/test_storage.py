@@ -16,7 +16,7 @@ from l2q.retrieval import storage
 from l2q.retrieval.index import DenseIndex
 from l2q.retrieval.named import Index
 from l2q.retrieval.reference import reference_search
-from l2q.retrieval.storage import check_replaceable, compression, load_index, update_metrics
+from l2q.retrieval.storage import check_replaceable, compression, load_index
 
 DIMS = (20, 9)
 
@@ -147,11 +147,6 @@ def test_compression_counts_the_files(folder):
         "item_compression": 50 * 80 / (50 * 9 + 256),
     }
     assert sum((folder / f"users.{part}.npy").stat().st_size for part in ("codes", "scales")) == 30 * 9 + 256
-
-
-def test_update_metrics(folder):
-    update_metrics(folder, {"test/packed/recall_20": 0.5, "test/recall_20": 0.75})
-    assert load_index(folder).manifest["metrics"] == {"test/recall_20": 0.75, "test/packed/recall_20": 0.5}
 
 
 def test_replaces_an_index_only_when_complete(folder, monkeypatch):

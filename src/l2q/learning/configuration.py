@@ -33,7 +33,7 @@ class Protocol:
     fraction: Share | None = None
     split_seed: Whole | None = None
     patience: Whole | None = None
-    every_n_epochs: Count = 5
+    every_n_epochs: Count | None = None
 
     def __post_init__(self) -> None:
         for name in ("split", "fraction", "split_seed", "patience"):
@@ -98,7 +98,11 @@ def settle(config: dict[str, Any], fitted: bool) -> None:
     everything, protocol = config["dataset"].get("test_fraction") == 0, config["protocol"]
     if protocol["name"] == "auto":
         needless = (config["test"] or everything) and fitted
-        config["protocol"] = {"name": "final"} if needless else protocol | {"name": "holdout"}
+        config["protocol"] = (
+            {"name": "final", "every_n_epochs": protocol["every_n_epochs"]}
+            if needless
+            else protocol | {"name": "holdout"}
+        )
     config["test"] &= not everything
 
 

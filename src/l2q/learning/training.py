@@ -166,7 +166,7 @@ class Training:
         ks, memory_mb = config["eval"]["ks"], config["eval"]["memory_mb"]
         chooses = deciding_cutoff(self.train.num_items)  # measured whether or not eval.ks asks for it
         validation = Validation(
-            self.train, self.val, sorted({*ks, chooses}), protocol.get("every_n_epochs", 5), memory_mb
+            self.train, self.val, sorted({*ks, chooses}), protocol["every_n_epochs"], memory_mb
         )
         history = History(self.folder, validation)
         callbacks: list[Callback] = [

@@ -116,14 +116,6 @@ def load_index(folder: str | Path, verify: bool = True) -> Index:
     return Index(manifest, arrays, names, folder)
 
 
-def update_metrics(folder: str | Path, metrics: Mapping[str, float]) -> None:
-    """Adds metrics to the manifest, or replaces them by key, in one rename."""
-    folder = Path(folder)
-    manifest = _read_manifest(folder)
-    manifest["metrics"] = {**manifest["metrics"], **metrics}
-    _write_manifest(folder, manifest)
-
-
 def compression(index: str | Path | Mapping[str, Any]) -> dict[str, float]:
     """What a row costs, counted from the files of codes (or values) and scales, padding and headers
     included: ``user_bytes``, ``item_bytes`` per row, and how many times smaller all rows together are than
