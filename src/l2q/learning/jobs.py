@@ -34,7 +34,7 @@ log = logging.getLogger("l2q")
 
 
 class Pruned(Exception):
-    """A search gives this job up, for a reason; no error of the job's. ``code`` is its exit code for a tracker."""
+    """A search gives this job up, for a reason; no error of the job. ``code`` is its exit code for a tracker."""
 
     code = 0
 

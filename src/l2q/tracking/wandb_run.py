@@ -198,10 +198,11 @@ class WandbTracker(Tracker):
         code = 0
         if error is not None:
             code = getattr(error, "code", 1)  # of a signal, 128 and its number
-            said = reason(error)
-            self.run.summary["error"] = said
-            notes = (self.run.notes or "").split("failed: ")[0].strip()
-            self.run.notes = "\n\n".join(filter(None, [notes, f"failed: {said}"]))
+            # a search that gives a job up says so by its code
+            key, word, said = ("error", "failed", reason(error)) if code else ("pruned", "pruned", str(error))
+            self.run.summary[key] = said
+            notes = (self.run.notes or "").split(f"{word}: ")[0].strip()
+            self.run.notes = "\n\n".join(filter(None, [notes, f"{word}: {said}"]))
         elif self.failed_before:  # and goes on well
             self.run.summary["error"] = ""
         with _files_in(self.folder):
