@@ -40,7 +40,7 @@ def ended() -> int:
     """Says how it ended and how to go on; the exit code."""
     several = len(SWEEP.jobs) > 1
     if several:
-        print(SWEEP.summary(), f"compare them: python -m l2q report {SWEEP.folder}", sep="\n")
+        print(f"compare them: python -m l2q report {SWEEP.folder}", SWEEP.summary(), sep="\n")
     for _, outcome in [] if several else SWEEP.failed:
         print(f"error: {outcome.reason}", file=sys.stderr)
     if SWEEP.closing:
