@@ -221,6 +221,7 @@ def logged(folder: Path) -> Iterator[None]:
     form = logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s")
     screen, file = _Screen(), logging.FileHandler(folder / LOG, encoding="utf-8")
     file.setFormatter(form)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its fonts
     root, quiet, show = logging.getLogger(), logging.getLogger("l2q.file"), warnings.showwarning
     before = root.handlers[:], root.level, quiet.handlers[:], quiet.propagate
 
