@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import time
 from collections.abc import Sequence
+from concurrent.futures import wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,15 @@ class Joblib:
         outcomes: list[Outcome | None] = [None] * len(jobs)
         with _threads(threads), parallel_config("loky", inner_max_num_threads=threads):
             executor = get_reusable_executor(max_workers=self.jobs, timeout=60, reuse=False)
+            running: dict[int, Any] = {}
             try:
-                running = {}
                 for number, job in enumerate(jobs):
                     _say(number, jobs)
                     running[number] = executor.submit(_attempt, job, threads)
                 for number, future in running.items():
                     outcomes[number] = _outcome(future, jobs[number])
             except Interrupted:
-                _leave([process.pid for process in executor._processes.values()])
+                _leave([process.pid for process in executor._processes.values()], list(running.values()))
                 raise
             finally:
                 executor.shutdown(wait=False, kill_workers=True)
@@ -145,6 +146,9 @@ def _with_others(jobs: Sequence[Job], outcomes: list[Outcome]) -> list[Outcome]:
     ]
 
 
+_left: list[Outcome] = []  # how the job ended at which a signal told this process to leave
+
+
 def _attempt(job: Job, threads: int) -> Outcome:
     """In a process of its own."""
     import numba
@@ -152,8 +156,13 @@ def _attempt(job: Job, threads: int) -> Outcome:
 
     torch.set_num_threads(threads)
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    if _left:  # the sweep's next job is not this process's any more
+        return _left[0]
     try:
-        return job.attempt()
+        outcome = job.attempt()
+        if outcome.state == "interrupted":
+            _left.append(outcome)
+        return outcome
     except BaseException as error:  # a bug of ours ends this job, not the sweep
         logging.getLogger("l2q").exception(f"{job.name} failed")
         return Outcome("failed", reason=f"{type(error).__name__}: {error}", code=1)
@@ -201,18 +210,11 @@ class _threads:
                 os.environ[name] = value
 
 
-def _leave(processes: Sequence[int]) -> None:
-    """Asks processes to leave, and waits for them."""
+def _leave(processes: Sequence[int], running: Sequence[Any]) -> None:
+    """Asks processes to leave the jobs that they are at, and waits for these."""
+    for future in running:
+        future.cancel()
     for process in processes:
-        _send(process, signal.SIGTERM)
-    until = time.monotonic() + GRACE
-    while time.monotonic() < until and any(_send(process, 0) for process in processes):
-        time.sleep(0.1)
-
-
-def _send(process: int, number: int) -> bool:
-    try:
-        os.kill(process, number)
-    except ProcessLookupError:
-        return False
-    return True
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGTERM)
+    wait(running, timeout=GRACE)
