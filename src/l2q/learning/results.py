@@ -30,6 +30,7 @@ from l2q.retrieval.named import Index
 from l2q.retrieval.storage import compression, load_index
 
 VERIFIED_USERS = 2000
+KEPT = ("recall_", "ndcg_", "precision_", "hit_rate_", "mrr_")  # of the metrics, in an index's manifest
 log = logging.getLogger("l2q.file")  # the table stands on the screen
 
 
@@ -62,7 +63,7 @@ def export(
         dataset.train,
         dataset=dataset.name,
         config_hash=config_hash,
-        metrics={key: value for key, value in metrics.items() if key.startswith(("val/", "test/"))},
+        metrics={key: value for key, value in metrics.items() if key.rpartition("/")[2].startswith(KEPT)},
         filter_side=filter_side,
     ).save(folder)
     users = np.unique(np.linspace(0, dataset.train.num_users - 1, VERIFIED_USERS).astype(np.int64))
