@@ -4,25 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from made_runs import metrics
 
 from l2q.cli import main
 from l2q.learning.results import show
 from l2q.report import markdown, overview, read
-
-
-def metrics(model: str, recall: float, seed: int, item_bytes: float = 1024.0) -> dict:
-    return {
-        "model": model,
-        "dataset": "toy",
-        "protocol": "holdout",
-        "seed": seed,
-        "epochs": 10 + seed,
-        "item_bytes": item_bytes,
-        "fit_seconds": 3.0,
-        "start_seconds": 1.0,
-        "test/packed/recall_20": recall,
-        "test/packed/ndcg_20": recall / 2,
-    }
 
 
 def test_means_spreads_and_shares_of_lightgcn():
