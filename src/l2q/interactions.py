@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -15,12 +17,58 @@ LINE_BREAK = r"[\r\n]"  # what ends a line where text files of names are read, s
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What reading a table of events came to, said before anything runs and kept with what comes of it.
+
+    ``source``: the path, or "the table". ``columns``: the column of every role that was found, "user", "item", "time"
+    or "value". ``unread``: the other columns. ``rows`` of the source; ``dropped`` of them, by reason; ``merged``:
+    further events of pairs that were there already. ``notes``: what was mended or looks odd, a sentence each.
+    ``split``: how train and test were made.
+    """
+
+    source: str
+    columns: Mapping[str, str]
+    unread: tuple[str, ...] = ()
+    rows: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    merged: int = 0
+    notes: tuple[str, ...] = ()
+    split: str = ""
+
+    def lines(self) -> list[str]:
+        """For people: a line for the columns, one for what is not read, one for the rows, the split, every note."""
+        roles = ", ".join(f"{role}s {column!r}" for role, column in self.columns.items())
+        rows = f"{self.rows:,} rows"
+        rows += "".join(f", {count:,} dropped ({reason})" for reason, count in self.dropped.items())
+        if self.merged:
+            rows += f", {self.merged:,} repeated pairs merged"
+        return [
+            f"{self.source}: {roles}",
+            *([f"not read: {', '.join(map(repr, self.unread))}"] if self.unread else []),
+            rows,
+            *([self.split] if self.split else []),
+            *(f"note: {note}" for note in self.notes),
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Reading:
+        return cls(**{**values, "unread": tuple(values["unread"]), "notes": tuple(values["notes"])})
+
+
+@dataclass(frozen=True)
 class Interactions:
     """Binary interactions R in {0, 1}^(num_users x num_items) in compressed rows.
 
     ``indptr`` (num_users + 1,) int64 and ``items`` (nnz,) int32; the items of user u are
     ``items[indptr[u]:indptr[u + 1]]``, ascending, without duplicates. Names are (num_users,) and (num_items,) arrays
     of strings (see ``name_array``); None: the ids are the names.
+
+    What is known of the events behind the pairs stands beside ``items``, (nnz,) each, None where nothing is: ``times``
+    float64, seconds since 1970 where they were dates; ``values`` float32, such as ratings; ``counts`` int32, how many
+    events a pair had. ``reading`` is what reading them came to.
     """
 
     indptr: np.ndarray
@@ -28,6 +76,10 @@ class Interactions:
     num_items: int
     user_names: np.ndarray | None = field(default=None, repr=False)
     item_names: np.ndarray | None = field(default=None, repr=False)
+    times: np.ndarray | None = field(default=None, repr=False)
+    values: np.ndarray | None = field(default=None, repr=False)
+    counts: np.ndarray | None = field(default=None, repr=False)
+    reading: Reading | None = field(default=None, repr=False)
 
     @classmethod
     def from_pairs(
@@ -95,7 +147,17 @@ class Interactions:
     def select(self, chosen: np.ndarray) -> Interactions:
         """The pairs where the mask ``chosen`` (nnz,) is true; users and items keep their ids."""
         before = np.concatenate(([0], np.cumsum(chosen)))
-        return replace(self, indptr=before[self.indptr], items=self.items[chosen])
+        times, values, counts = (
+            None if beside is None else beside[chosen] for beside in (self.times, self.values, self.counts)
+        )
+        return replace(
+            self,
+            indptr=before[self.indptr],
+            items=self.items[chosen],
+            times=times,
+            values=values,
+            counts=counts,
+        )
 
     def to_csr(self, dtype=np.float32) -> sparse.csr_array:
         """R as a SciPy matrix of ones, int32 indices."""

@@ -196,8 +196,10 @@ class Index:
     @cached_property
     def exclude(self) -> Interactions:
         """The train items of every user, which no recommendation holds."""
-        names = [None if found is None else name_array(found) for found in self.names.values()]
-        return Interactions(self.arrays["train.indptr"], self.arrays["train.items"], self.num_items, *names)
+        users, items = (None if found is None else name_array(found) for found in self.names.values())
+        return Interactions(
+            self.arrays["train.indptr"], self.arrays["train.items"], self.num_items, users, items
+        )
 
     @cached_property
     def user_names(self) -> Sequence[str]:

@@ -1,0 +1,1 @@
+"""Any table of events becomes interactions: files, folders, archives, frames and databases."""
