@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from l2q.data import splits
-from l2q.data.splits import Cluster, Random, Split, split
+from l2q.data.splits import Cluster, Random, Split, Time, Users, cold, split
 from l2q.errors import L2QError
-from l2q.interactions import Interactions, name_array, normalize
+from l2q.interactions import Interactions, Reading, name_array, normalize
 from l2q.kernels.svd import truncated_svd
 
 
@@ -105,7 +105,7 @@ def test_a_cluster_equals_a_loop_on_a_random_graph():
         assert set(val[user].tolist()) in corners
 
 
-@pytest.mark.parametrize("how", splits.SPLITS)
+@pytest.mark.parametrize("how", ["random", "cluster"])
 def test_both_parts_are_all_there_is(how):
     train = graph(*[range(user % 9) for user in range(1, 60)])
     train = replace(train, user_names=name_array([f"u{user}" for user in range(59)]))
@@ -146,7 +146,9 @@ def test_a_class_of_ones_own_says_who_gives_and_what_goes_first(monkeypatch):
     rest, held = split(train, Latest(), fraction=0.4)
     assert pairs(held) == {(1, 7), (2, 6), (2, 8)}
     assert pairs(rest) == pairs(train) - pairs(held)
-    with pytest.raises(L2QError, match=r"^split=latest is unknown; use random or cluster$"):
+    with pytest.raises(
+        L2QError, match=r"^split=latest is unknown; use random or cluster or last or time or users$"
+    ):
         split(train, "latest")
     monkeypatch.setitem(splits.SPLITS, "latest", Latest)
     assert pairs(split(train, "latest", fraction=0.4)[1]) == pairs(held)
@@ -158,3 +160,214 @@ def test_a_split_without_an_order_is_none():
 
     with pytest.raises(TypeError, match="abstract"):
         Nothing()
+
+
+def timed(*events, num_users=None, num_items=None):
+    """Interactions of (user, item, time), no pair twice, with a reading."""
+    users, items, times = (np.array(column) for column in zip(*sorted(events), strict=True))
+    graph = Interactions.from_pairs(users, items, num_users or users.max() + 1, num_items or items.max() + 1)
+    return replace(graph, times=times.astype(np.float64), reading=Reading("the table", {}))
+
+
+def random_events(seed, users=40, items=30, count=400, moments=10**6):
+    rng = np.random.default_rng(seed)
+    keys = rng.choice(users * items, size=count, replace=False)
+    return timed(*zip(keys // items, keys % items, rng.integers(moments, size=count), strict=True),
+                 num_users=users, num_items=items)  # fmt: skip
+
+
+def test_last_holds_out_the_latest_item_of_everyone_with_two():
+    events = timed((0, 0, 5), (0, 1, 9), (0, 2, 7), (1, 3, 4), (2, 0, 1), (2, 3, 2))
+    for fraction in (0.1, 0.9):  # plays no part
+        rest, held = split(events, "last", fraction=fraction)
+        assert pairs(held) == {(0, 1), (2, 3)}
+        assert pairs(rest) == pairs(events) - pairs(held)
+        assert (held.times.tolist(), rest.times.tolist()) == ([9, 2], [5, 7, 4, 1])
+    assert held.reading.split == (
+        "split by time: the latest item of each user is test; 4 train and 2 test pairs; new in test: 1 item"
+    )
+
+
+def test_last_draws_among_equal_times_and_never_before_them():
+    events = timed(*((user, item, min(item, 6)) for user in range(300) for item in range(10)))
+    held = split(events, "last", seed=1)[1]
+    assert held.user_degrees.tolist() == [1] * 300
+    drawn = np.bincount(held.items, minlength=10)
+    assert drawn[:6].sum() == 0
+    assert np.abs(drawn[6:] - 75).max() < 5 * 7.5  # sqrt(300 / 4 * 3 / 4) = 7.5
+    assert held.keys.tolist() == split(events, "last", seed=1)[1].keys.tolist()
+    assert held.keys.tolist() != split(events, "last", seed=2)[1].keys.tolist()
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("moments", [10**6, 50, 4])
+def test_by_time_every_train_pair_lies_before_every_test_pair(seed, moments):
+    events = random_events(seed, moments=moments)
+    for fraction in (0.05, 0.2, 0.7):
+        rest, held = split(events, "time", fraction=fraction)
+        assert rest.times.max() < held.times.min()
+        assert sorted([*rest.keys, *held.keys]) == events.keys.tolist()
+        # no other moment brings the part nearer to the fraction
+        sizes = [(events.times >= moment).sum() for moment in np.unique(events.times)[1:]]
+        assert abs(len(held) - fraction * 400) == min(abs(size - fraction * 400) for size in sizes)
+
+
+def test_by_time_newcomers_stay_in_test_and_are_counted():
+    events = timed((0, 0, 1), (0, 1, 1), (1, 0, 2), (1, 1, 2), (0, 2, 3), (2, 1, 3), (2, 2, 4), (3, 2, 4))
+    rest, held = split(events, "time", fraction=0.5)
+    assert pairs(held) == {(0, 2), (2, 1), (2, 2), (3, 2)}
+    assert cold(rest, held) == {"user": 2, "item": 1}
+    assert held.reading.split == (
+        "split by time: test begins at 3; 4 train and 4 test pairs; new in test: 2 users, 1 item"
+    )
+    assert rest.reading == held.reading
+    assert events.reading.split == ""
+
+
+def test_dates_are_said_as_dates():
+    day = 86400
+    start = 1_300_000_000 // day * day
+    events = timed(*((user, item, start + item * day) for user in range(4) for item in range(10)))
+    assert (
+        "test begins at 2011-03-21 00:00; 32 train and 8 test pairs" in split(events, "time")[1].reading.split
+    )
+
+
+def test_pairs_without_a_time_are_train():
+    events = timed(*((user, item, item if item else np.nan) for user in range(4) for item in range(5)))
+    held = split(events, "time", fraction=0.2)[1]
+    assert held.items.tolist() == [4] * 4
+    assert "4 pairs without a time stay in train" in held.reading.split
+    assert split(events, "last")[1].items.tolist() == [4] * 4
+
+
+def test_without_times_the_column_is_asked_for():
+    for how in ("time", "last"):
+        with pytest.raises(
+            L2QError, match=f"^split={how} needs the time .* name its column: dataset.time=COL"
+        ):
+            split(graph(range(4), range(3)), how)
+    with pytest.raises(L2QError, match=r"^split=time: all events have one time, .* use split=random$"):
+        split(timed(*((user, item, 7) for user in range(4) for item in range(5))), "time")
+
+
+@pytest.mark.parametrize("has_times", [True, False])
+def test_users_left_out_are_in_test_alone_and_bring_the_rest_along(has_times):
+    events = random_events(3, users=50)
+    if not has_times:
+        events = replace(events, times=None)
+    rest, held = split(events, "users", fraction=0.3, seed=4)
+    given = held.given
+    out = np.flatnonzero(held.user_degrees)
+    assert len(out) == round(0.3 * np.count_nonzero(events.user_degrees >= 2))
+    assert rest.user_degrees[out].tolist() == [0] * len(out)
+    assert np.flatnonzero(given.user_degrees).tolist() == out.tolist()
+    assert sorted([*rest.keys, *held.keys, *given.keys]) == events.keys.tolist()
+    degrees = events.user_degrees[out]
+    assert held.user_degrees[out].tolist() == np.clip(np.floor(0.3 * degrees + 0.5), 1, degrees - 1).tolist()
+    if has_times:  # what is to be found comes last
+        for user in out:
+            ends = given.times[given.users == user].max(), held.times[held.users == user].min()
+            assert ends[0] <= ends[1]
+    again, other = (split(events, "users", fraction=0.3, seed=seed)[1] for seed in (4, 5))
+    assert held.keys.tolist() == again.keys.tolist() != other.keys.tolist()
+    assert (
+        f"split by users: {len(out)} are in test alone, folded in by {len(given)} given pairs; "
+        in held.reading.split
+    )
+    assert cold(rest, held)["user"] == 0
+
+
+def test_users_of_one_item_are_not_left_out():
+    assert len(Users()(graph([0], [1], [0, 1]), 0.5, 0)[1]) == 0
+    rest, held = Users()(graph([0, 1], [1], [0, 1]), 0.5, 0)
+    assert (len(held), len(held.given), len(rest)) == (1, 1, 3)
+
+
+def test_auto_is_by_time_where_that_leaves_something_to_test_with():
+    events = random_events(0)
+    by_time = split(events, "auto", fraction=0.3)[1]
+    assert by_time.keys.tolist() == split(events, "time", fraction=0.3)[1].keys.tolist()
+    assert by_time.reading.split.startswith("split by time: ")
+    at_random = split(events, "random", fraction=0.3, seed=2)[1].keys.tolist()
+    one_time = replace(events, times=np.full(len(events), 5.0))
+    one_after_the_other = replace(events, times=events.users.astype(np.float64))
+    for other, why in (
+        (replace(events, times=None), ""),
+        (one_time, "; not by time, since all events have one"),
+        (one_after_the_other, "; not by time, since 11 of 11 test users would have no train items"),
+    ):
+        held = split(other, "auto", fraction=0.3, seed=2)[1]
+        assert held.keys.tolist() == at_random
+        assert held.reading.split.startswith("split at random: 30% of each user's items are test; ")
+        assert held.reading.split.endswith(f" test pairs{why}")
+
+
+def naive_core(train, least):
+    """Pairs (user, item) that are left, one user or item taken away at a time."""
+    left = set(train)
+    while True:
+        for side in (0, 1):
+            counts = {}
+            for pair in left:
+                counts[pair[side]] = counts.get(pair[side], 0) + 1
+            poor = {node for node, count in counts.items() if count < least}
+            if poor:
+                left = {pair for pair in left if pair[side] not in poor}
+                break
+        else:
+            return left
+
+
+@pytest.mark.parametrize("least", [2, 5, 6])
+@pytest.mark.parametrize("how", ["random", "time"])
+def test_a_core_is_counted_on_train_alone(least, how):
+    events = random_events(1)
+    whole = split(events, how)
+    train, test = split(events, how, min_events=least)
+    left = naive_core(pairs(whole[0]), least)
+    assert left
+    users, items = (sorted({pair[side] for pair in left}) for side in (0, 1))
+    assert (train.user_names.tolist(), train.item_names.tolist()) == (
+        [str(user) for user in users],
+        [str(item) for item in items],
+    )
+    assert {(users[user], items[item]) for user, item in pairs(train)} == left
+    assert {(users[user], items[item]) for user, item in pairs(test)} == {
+        (user, item) for user, item in pairs(whole[1]) if user in users and item in items
+    }
+    assert (test.num_users, test.num_items) == (len(users), len(items))
+    at = {
+        tuple(pair): time
+        for part in whole
+        for *pair, time in zip(part.users.tolist(), part.items.tolist(), part.times.tolist(), strict=True)
+    }
+    for part in (train, test):
+        found = [at[users[user], items[item]] for user, item in zip(part.users, part.items, strict=True)]
+        assert part.times.tolist() == found
+    assert train.reading.split.endswith(
+        f"; min_events={least} leaves out {40 - len(users)} users and {30 - len(items)} items with "
+        f"{len(whole[0]) - len(train)} train and {len(whole[1]) - len(test)} test pairs"
+    )
+
+
+def test_a_core_keeps_users_who_bring_enough_along():
+    events = random_events(2, count=600)
+    train, test = split(events, "users", seed=1, min_events=6)
+    assert (train.user_degrees + test.given.user_degrees).min() >= 6
+    assert train.item_degrees.min() >= 6
+    assert test.given.user_names.tolist() == train.user_names.tolist()
+    assert np.count_nonzero(test.given.user_degrees) > 0
+
+
+def test_a_core_of_nothing_is_refused():
+    with pytest.raises(L2QError, match=r"^min_events=50 leaves no train pair; give a lower number$"):
+        split(random_events(1), "random", min_events=50)
+    with pytest.raises(L2QError, match=r"^min_events=0 must be a whole number of at least 1$"):
+        split(random_events(1), "random", min_events=0)
+
+
+def test_a_split_of_ones_own_is_said_by_its_class():
+    events = random_events(0)
+    assert split(events, Time())[1].reading.split == split(events, "time")[1].reading.split
+    assert split(events, Latest())[1].reading.split.startswith("split by latest: 20% are test; ")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from l2q import settings
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
+from l2q.representations import Rows
 
 BYTES_PER_SCORE = 8  # for one user and item where the whole catalogue is scored: a float32, and as much again
 
@@ -31,7 +33,7 @@ class Ranker(Protocol):
     def num_items(self) -> int: ...
 
     def search(
-        self, users: np.ndarray, k: int, exclude: Interactions | None = None
+        self, users: Any, k: int, exclude: Interactions | None = None
     ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
@@ -52,9 +54,10 @@ def evaluate(
     interactions: Interactions,
     ks: Sequence[int],
     exclude: Interactions | None = None,
-    memory_mb: float = 512,
+    memory_mb: float | None = None,
     progress: Callable[[int, int], None] | None = None,
     beyond: Sequence[int] = (),
+    fold_in: Callable[[Sequence[np.ndarray]], Rows] | None = None,
 ) -> Evaluation:
     """Ranks the whole catalogue for every user of ``interactions`` with items; users without are left out.
 
@@ -62,14 +65,17 @@ def evaluate(
 
     Items of ``exclude`` stay out of the rankings; None: the train items that the index itself keeps, if it does.
 
+    Users of ``interactions.given`` (the split "users") are folded in: ``fold_in``, by default the index's own, makes
+    query rows of what each is given, which stays out of the ranking.
+
     At the cut-offs of ``beyond``, coverage, Gini, novelty, popularity lift, and recall by popularity of items and
     activity of users are measured in the same pass; ``exclude`` is their train part.
 
         l2q.evaluate(index, test, ks=[20], beyond=[20]).beyond["tail_recall_20"]
 
-    Users go to ``index.search`` in chunks whose scores of all items take about ``memory_mb`` MiB, should the index
-    keep them, halved where memory still runs out; the chunk does not change the result. ``progress(done, total)``
-    is called after each chunk, in users.
+    Users go to ``index.search`` in chunks. The scores that a chunk has with all items take about ``memory_mb`` MiB;
+    None: as many as ``eval.memory_mb`` in ``conf/config.yaml``. Where memory still runs out, chunks are halved. Their
+    size does not change the result. ``progress(done, total)`` is called after each chunk, in users.
 
     Raises L2QError for a K outside the catalogue, an index of another shape or with other names, or no interactions.
     """
@@ -94,6 +100,11 @@ def evaluate(
     users = np.flatnonzero(interactions.user_degrees)
     if not len(users):
         raise L2QError("no held-out interactions to evaluate on: give a set with test items")
+    given = interactions.given
+    if given is not None and fold_in is None:
+        fold_in = getattr(index, "fold_in", None)
+        if fold_in is None:
+            raise L2QError("users of the interactions are to be folded in, and the index cannot: give fold_in")
 
     measured, besides = RankingMetrics(ks), None
     if beyond:
@@ -103,12 +114,13 @@ def evaluate(
             raise L2QError("beyond needs train, whose popularity it compares with: give exclude=train")
         besides = BeyondAccuracy(exclude, interactions, beyond)
     keys = interactions.keys
+    memory_mb = settings.defaults()["eval"]["memory_mb"] if memory_mb is None else memory_mb
     chunk = max(int(memory_mb * 2**20) // (BYTES_PER_SCORE * num_items), 1)
     done = 0
     while done < len(users):
         batch = users[done : done + chunk]
         try:
-            _, items = index.search(batch, max(ks + beyond), exclude)
+            items = _ranked(index, batch, max(ks + beyond), exclude, given, fold_in)
         except MemoryError:
             if chunk == 1:
                 raise
@@ -124,6 +136,29 @@ def evaluate(
     return Evaluation(
         users, measured.per_user(), measured.compute(), {} if besides is None else besides.compute()
     )
+
+
+def _ranked(
+    index: Ranker,
+    users: np.ndarray,
+    k: int,
+    exclude: Interactions | None,
+    given: Interactions | None,
+    fold_in: Callable[[Sequence[np.ndarray]], Rows] | None,
+) -> np.ndarray:
+    """Items (users, k), best first: of known users by their rows, of those with ``given`` items by these."""
+    if given is None or fold_in is None:
+        return np.asarray(index.search(users, k, exclude)[1])
+    new = given.user_degrees[users] > 0
+    items = np.empty((len(users), k), np.int32)
+    if not new.all():
+        items[~new] = index.search(users[~new], k, exclude)[1]
+    if new.any():
+        lists = [given[user] for user in users[new]]
+        numbers = np.repeat(np.arange(len(lists)), given.user_degrees[users[new]])
+        own = Interactions.from_pairs(numbers, np.concatenate(lists), len(lists), given.num_items)
+        items[new] = index.search(fold_in(lists), k, own)[1]
+    return items
 
 
 def _check_names(known: Interactions, asked: Interactions) -> None:

@@ -69,6 +69,9 @@ class Interactions:
     What is known of the events behind the pairs stands beside ``items``, (nnz,) each, None where nothing is: ``times``
     float64, seconds since 1970 where they were dates; ``values`` float32, such as ratings; ``counts`` int32, how many
     events a pair had. ``reading`` is what reading them came to.
+
+    ``given``, of a test part: what those of its users bring along who have no train items, for the fold-in; see the
+    split "users".
     """
 
     indptr: np.ndarray
@@ -80,6 +83,7 @@ class Interactions:
     values: np.ndarray | None = field(default=None, repr=False)
     counts: np.ndarray | None = field(default=None, repr=False)
     reading: Reading | None = field(default=None, repr=False)
+    given: Interactions | None = field(default=None, repr=False)
 
     @classmethod
     def from_pairs(

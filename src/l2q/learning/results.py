@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
 import os
 import platform
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -20,13 +20,16 @@ from rich.console import Console
 from rich.table import Table
 
 import l2q
+from l2q.errors import L2QError
 from l2q.evaluation import evaluate
 from l2q.files import replaced_file
 from l2q.fitted.new_users import FilterSide
 from l2q.interactions import Dataset, Interactions
 from l2q.representations import Representations
+from l2q.retrieval.fold_in import FoldIn, HalfRound
 from l2q.retrieval.index import DenseIndex
 from l2q.retrieval.named import Index
+from l2q.retrieval.popular import Served
 from l2q.retrieval.storage import compression, load_index
 
 VERIFIED_USERS = 2000
@@ -41,10 +44,18 @@ def measure(
     exclude: Interactions,
     memory_mb: int,
     beyond: Sequence[int] = (),
+    filter_side: FilterSide | None = None,
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Metrics of the float sign products (or float values), and their per-user values; those beside accuracy at the
-    cut-offs of ``beyond``."""
-    found = evaluate(DenseIndex(representations), part, ks, exclude, memory_mb, beyond=beyond)
+    cut-offs of ``beyond``. Users with ``part.given`` are folded in as the index does it that is exported with
+    ``filter_side``."""
+    fold_in: FoldIn | HalfRound | None = None
+    if part.given is not None and filter_side is not None:
+        fold_in = HalfRound(filter_side, representations.items, exclude)
+    elif part.given is not None:
+        fold_in = FoldIn(representations, exclude, exclude.item_degrees)
+    index = Served(DenseIndex(representations), exclude.item_degrees)
+    found = evaluate(index, part, ks, exclude, memory_mb, beyond=beyond, fold_in=fold_in)
     return found.metrics | found.beyond, {"users": found.users, **found.per_user}
 
 
@@ -68,22 +79,20 @@ def export(
     ).save(folder)
     users = np.unique(np.linspace(0, dataset.train.num_users - 1, VERIFIED_USERS).astype(np.int64))
     k = min(20, dataset.train.num_items)
-    with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / "ranking.npz"
-        np.save(Path(scratch) / "users.npy", users)
-        command = [
-            sys.executable,
-            "-m",
-            "l2q.retrieval.reference",
-            str(folder),
-            "--k",
-            str(k),
-            "--out",
-            str(out),
-        ]
-        subprocess.run([*command, "--users", str(Path(scratch) / "users.npy")], check=True)
-        with np.load(out) as ranking:
-            found = ranking["items"]
+    command = [sys.executable, "-m", "l2q.retrieval.reference", str(folder), "--k", str(k)]
+    asked = io.BytesIO()
+    np.save(asked, users)
+    # by pipes: nothing is left where either process is killed
+    done = subprocess.run(
+        [*command, "--users", "-", "--out", "-"], input=asked.getvalue(), capture_output=True
+    )
+    if done.returncode:
+        why = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise L2QError(
+            f"{folder}: a fresh process cannot rank from the files ({why or f'it ended with code {done.returncode}'})"
+        )
+    with np.load(io.BytesIO(done.stdout)) as ranking:
+        found = ranking["items"]
     scores, expected = DenseIndex(representations).search(users, k, exclude=dataset.train)
     wrong = (found != expected).any(axis=1)
     if not representations.binary:  # float sums round in their own order: the items found must score as high
@@ -105,7 +114,7 @@ def measure_packed(
     folder: Path, part: Interactions, ks: list[int], exclude: Interactions
 ) -> dict[str, float]:
     """Metrics once more, from the exported files."""
-    return evaluate(load_index(folder).index, part, ks, exclude).metrics
+    return evaluate(load_index(folder), part, ks, exclude).metrics
 
 
 def environment() -> dict[str, Any]:

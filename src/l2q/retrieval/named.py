@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ from l2q.kernels import packing
 from l2q.representations import Representations, Rows
 from l2q.retrieval.fold_in import FoldIn, HalfRound
 from l2q.retrieval.index import Backend, DenseIndex, PackedIndex, similar_items
+from l2q.retrieval.popular import Served
 
 if TYPE_CHECKING:
     from l2q.fitted.new_users import FilterSide
@@ -124,8 +126,9 @@ class Index:
         """The ``k`` best items for a user of the index by name, without the user's train items; or for a new user who
         has ``items``, without these. A list of users, or of lists of items, gives a list of rankings.
 
-        Scores are those of ``l2q.retrieval.index``: comparable within a ranking, not between users. Raises L2QError
-        for an unknown name, which says what is near it.
+        Scores are those of ``l2q.retrieval.index``: comparable within a ranking, not between users. A user without
+        train items gets the items with the most users, with a warning; the scores are their users. Raises L2QError for
+        an unknown name, which says what is near it.
 
             index.recommend("ffmpeg", k=10)
             index.recommend(["ffmpeg", "blender"], k=10)
@@ -136,6 +139,7 @@ class Index:
         if users is not None:
             one = _is_name(users)
             rows = np.array(self._row_numbers("users", [users] if one else users), np.int64)
+            self._warn_of_unknown(rows)
             found = self.search(rows, self._most(k), self.exclude)
         else:
             items = [items] if _is_name(items) else items  # a single name is no list of its letters
@@ -243,8 +247,9 @@ class Index:
     def search(
         self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """By row numbers: scores and items, both (queries, k); see ``l2q.retrieval.index``."""
-        return self.index.search(users, k, exclude)
+        """By row numbers: scores and items, both (queries, k); see ``l2q.retrieval.index``. Users without items in
+        ``exclude`` get the most popular ones (``l2q.retrieval.popular``)."""
+        return Served(self.index, self.arrays["items.degrees"]).search(users, k, exclude)
 
     def item_rows(self, items: np.ndarray) -> Rows:
         return self.index.item_rows(items)
@@ -270,6 +275,20 @@ class Index:
     def _numbers(self) -> dict[str, dict[str, int]]:
         """Rows by name, of a side once many names of it are asked for: it takes as long as twenty searches."""
         return {}
+
+    def without_items(self, rows: np.ndarray) -> np.ndarray:
+        """Which of the users, by row, have no train items, so that they are shown what is popular."""
+        return (self.exclude.user_degrees[rows] == 0) & bool(self.arrays["items.degrees"].any())
+
+    def _warn_of_unknown(self, rows: np.ndarray) -> None:
+        unknown = rows[self.without_items(rows)]
+        if len(unknown):
+            who = "the user" if len(rows) == 1 else f"{len(unknown):,} of {len(rows):,} users, such as"
+            warnings.warn(
+                f"{who} {self.user_names[unknown[0]]!r} has no train items: the most popular items come instead; "
+                "recommend(items=[...]) goes by what a new user has",
+                stacklevel=3,
+            )
 
     def _most(self, k: int) -> int:
         return min(k, self.num_items)
