@@ -1,0 +1,290 @@
+"""How a text file lays out its table, decided on its first lines by rules that can be told.
+
+The delimiter is the one that gives nearly every line the same number of fields: a tab before ``::``, then whichever of
+``,`` ``;`` ``|`` comes first in the lines, then the separator of Hive, then spaces. The first line is a header where
+its cells do not look like the values below (see ``header_by``).
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+from l2q.errors import L2QError
+
+DELIMITERS = ("\t", "::", ",", ";", "|", "\x01", " ")
+WORDS = {"tab": "\t", "\\t": "\t", "space": " ", "spaces": " ", "comma": ",", "semicolon": ";", "pipe": "|"}
+SAID = {"\t": "a tab", " ": "spaces", "\x01": "the byte 1"}
+NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
+DATE = re.compile(
+    r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?|\d{4}-\d\d|\d{1,2}:\d\d(:\d\d.*)?|\d{1,2}[- ]\w{3}[- ]\d{2,4}"
+)
+MISSING = {"", "na", "n/a", "nan", "null", "none", "\\n", "-", "?"}
+RECBOLE = re.compile(r"([^:]+):(token|float|token_seq|float_seq)")
+RECBOLE_ROLES = {"user_id": "user", "item_id": "item", "timestamp": "time", "rating": "value"}
+# what columns of events are called, in parts of names: "user_id", "CustomerID", "movieId"
+NAMES = frozenset(
+    """
+user users userid uid usr customer customers customerid client clientid visitor visitorid member memberid
+account buyer person reader reviewer reviewerid author session sessionid item items itemid iid product
+products productid article articleid movie movieid film filmid book bookid isbn song songid track trackid
+artist artistid asin sku stockcode business businessid shop merchant content contentid news newsid video
+videoid game gameid url page poi location venue venueid place anime animeid rating ratings score stars value
+label weight count counts plays quantity qty price amount time timestamp ts date datetime day created event
+events action type behavior category genre genres title name id ids index tag tags text review source target
+src dst from to
+""".split()
+)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """``fields`` a line, ``skip`` lines of the file before its first event, ``names`` and declared ``roles`` of the
+    columns (a name without one is missing there), ``netflix``: lines ``movie:`` with the events of the movie below."""
+
+    delimiter: str
+    fields: int
+    skip: int
+    header: bool
+    names: tuple[str, ...]
+    head: str = ""  # the header's line
+    roles: dict[str, str] = field(default_factory=dict)
+    decimal_commas: tuple[str, ...] = ()  # columns of numbers such as 4,5
+    netflix: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def dialect(
+    where: str, lines: list[str], header: bool | None = None, delimiter: str | None = None
+) -> Dialect:
+    """The layout of a file from its first ``lines``, without line ends; ``header`` and ``delimiter`` decide where they
+    are given. Raises L2QError for what is no table."""
+    notes: list[str] = []
+    skip, comment, given = 0, "", WORDS.get(delimiter or "", delimiter)
+    while skip < len(lines):
+        line = lines[skip]
+        if separator := re.fullmatch(r'"?sep=(.)"?', line.strip("\r")):
+            given = given or separator[1]
+        elif line.startswith("%%MatrixMarket"):
+            raise L2QError(f"{where} is a Matrix Market file; give scipy.io.mmread of it to l2q.read_events")
+        elif line[:1] in ("#", "%"):
+            comment = line
+        elif line.strip():
+            break
+        skip += 1
+    body = lines[skip:]
+    if not body:
+        raise L2QError(
+            f"{where} has no events: " + ("the file is empty" if not lines else "no line holds one")
+        )
+    if (
+        re.fullmatch(r"\d+:\s*", body[0])
+        and len(body) > 1
+        and re.fullmatch(r"\d+,\d+(\.\d+)?,[\d-]+\s*", body[1])
+    ):
+        return Dialect(
+            ",", 4, skip, False, ("user", "item", "rating", "date"), netflix=True,
+            roles={"user": "user", "item": "item", "rating": "value", "date": "time"},
+            notes=("lines such as '1:' name the movie of the lines below, as in the Netflix Prize",),
+        )  # fmt: skip
+
+    given = given or _delimiter(where, body)
+    rows = _cells(body, given)
+    sizes = Counter(len(row) for row in rows[1:] or rows)
+    fields = max(sizes, key=lambda size: (sizes[size], size))
+    if fields < 2:
+        raise L2QError(
+            f"{where}: no line has two fields with {SAID.get(given, repr(given))} between them; delimiter= names "
+            "what stands between them"
+        )
+    if _is_lightgcn(body, given, sizes):
+        raise L2QError(
+            f"{where}: its lines have {min(sizes)} to {max(sizes)} numbers, so a line is a user with all items, as in "
+            "train.txt of LightGCN; give the folder of train.txt and test.txt as dataset.path"
+        )
+    commented = [cell.strip() for cell in _cells([comment.lstrip("#% ")], given)[0]] if comment else []
+    if header is None and len(commented) == fields and not any(map(_is_value, commented)):
+        header, first, why, drop = True, commented, "", 0  # "# user item" above the events
+    else:
+        first = [cell.strip() for cell in rows[0]]
+        found, why = header_by(first, rows[1:], fields)
+        if header is None:
+            header = found
+            if why:
+                notes.append(why)
+        drop = 1 if header or why.startswith("the first line numbers") else 0
+    names = tuple(str(number + 1) for number in range(fields))
+    roles: dict[str, str] = {}
+    if header:
+        if len(first) == fields - 1:  # as R writes them
+            first = ["", *first]
+            notes.append(
+                "the header has a name less than there are columns: the first column has row names, '1'"
+            )
+        while len(first) > fields and not first[-1]:
+            first.pop()
+        if len(first) != fields:
+            raise L2QError(
+                f"{where}:{skip + 1}: the header has {len(first)} names, but the lines below have {fields} fields; "
+                "delimiter= names what stands between fields"
+            )
+        typed = [RECBOLE.fullmatch(name) for name in first]
+        if all(typed):
+            first = [match[1] for match in typed if match]
+            roles = {name: RECBOLE_ROLES[name] for name in first if name in RECBOLE_ROLES}
+        names, renamed = apart(first)
+        notes += renamed
+    below = rows[drop:]
+    commas = tuple(
+        name
+        for column, name in enumerate(names)
+        if given != "," and _decimal_commas([row[column] for row in below if len(row) == fields])
+    )
+    if commas:
+        notes.append(f"decimal commas are read as points: {', '.join(map(repr, commas))}")
+    return Dialect(
+        given, fields, skip + drop, header, names, body[0] if drop else "", roles, commas, False, tuple(notes)
+    )
+
+
+def apart(names: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Names that differ by more than their case, as SQL wants them, and a note for each that had to change; a column
+    without a name is called by its number."""
+    taken: set[str] = set()
+    kept: list[str] = []
+    notes: list[str] = []
+    for number, name in enumerate(names, 1):
+        fresh = name or str(number)
+        count = 1
+        while fresh.lower() in taken:
+            count += 1
+            fresh = f"{name or number}_{count}"
+        if name and fresh != name:
+            notes.append(f"a second column named {name!r} is called {fresh!r}")
+        taken.add(fresh.lower())
+        kept.append(fresh)
+    return tuple(kept), notes
+
+
+def header_by(first: list[str], below: list[list[str]], fields: int) -> tuple[bool, str]:
+    """Whether the first line holds names, and a sentence where that is worth one.
+
+    No header: a cell that is a number or date above such values, or a number above anything, or two equal cells, or a
+    cell that comes again below. Header: a word above numbers or dates, a cell that is composed otherwise than all
+    values below (``item`` above ``item07``), or words that columns of events are called by. Where nothing tells, the
+    line is an event.
+    """
+    columns = [[row[column].strip() for row in below if len(row) == fields] for column in range(len(first))] if (
+        len(first) == fields
+    ) else []  # fmt: skip
+    columns = [[value for value in column if value.lower() not in MISSING] for column in columns]
+    if first in ([str(n) for n in range(fields)], [str(n + 1) for n in range(fields)]) and any(
+        column and not any(map(_is_value, column)) for column in columns
+    ):
+        return False, "the first line numbers the columns and is no event"
+    if all(RECBOLE.fullmatch(cell) for cell in first):
+        return True, ""
+    if any(map(_is_value, first)):
+        return False, ""
+    filled = [cell.lower() for cell in first if cell]
+    if len(set(filled)) < len(filled) and not _known(first):
+        return False, ""
+    if any(cell and cell in column for cell, column in zip(first, columns, strict=bool(columns))):
+        return False, ""
+    for cell, column in zip(first, columns, strict=bool(columns)):
+        if column and sum(map(_is_value, column)) > 0.9 * len(column) and cell.lower() not in MISSING:
+            return True, ""
+    if _known(first):
+        return True, ""
+    for cell, column in zip(first, columns, strict=bool(columns)):
+        if cell and column and _shape(cell) not in {_shape(value) for value in column}:
+            return True, ""
+    counts = [Counter(column) for column in columns]
+    if any(len(count) and 2 * sum(n > 1 for n in count.values()) > len(count) for count in counts):
+        return True, ""  # values come again and again, the cells of the first line do not
+    if not columns and len(first) == fields - 1:
+        return True, ""
+    return (
+        False,
+        f"the first line, {', '.join(first)[:60]}, is taken for an event; header=true takes it for names",
+    )
+
+
+def _known(cells: list[str]) -> bool:
+    """Whether a cell is what a column of events is called."""
+    for cell in cells:
+        parts = [part.lower() for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", cell)]
+        if cell.lower() in NAMES or (parts and set(parts) <= NAMES and not re.search(r"\d", cell)):
+            return True
+    return False
+
+
+def _is_value(cell: str) -> bool:
+    cell = cell.strip()
+    return bool(NUMBER.fullmatch(cell) or DATE.fullmatch(cell))
+
+
+def _shape(cell: str) -> str:
+    """Of what a value is composed: letters, digits and marks, runs as one."""
+    return re.sub(r"(.)\1+", r"\1", re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "9", cell)))
+
+
+def _decimal_commas(values: list[str]) -> bool:
+    values = [value.strip() for value in values if value.strip()]
+    return bool(
+        values
+        and all(re.fullmatch(r"[-+]?\d+(,\d+)?", value) for value in values)
+        and any("," in value for value in values)
+        and not all(re.fullmatch(r"[-+]?[1-9]\d{0,2}(,\d{3})+", value) for value in values if "," in value)
+    )
+
+
+def _cells(lines: list[str], delimiter: str) -> list[list[str]]:
+    """Fields of lines, quotes read where they make the number of fields a line more even."""
+    if delimiter == " ":
+        return [line.split() for line in lines if line.strip()]
+    plain = [line.split(delimiter) for line in lines if line.strip()]
+    if not any('"' in line for line in lines):
+        return plain
+    stand = "\x1f" if len(delimiter) > 1 else delimiter
+    try:
+        quoted = list(csv.reader([line.replace(delimiter, stand) + "\n" for line in lines], delimiter=stand))
+    except csv.Error:
+        return plain
+    quoted = [row for row in quoted if row]
+    return max((plain, quoted), key=lambda rows: (_evenness(rows), rows is quoted))
+
+
+def _evenness(rows: list[list[str]]) -> float:
+    """Share of the rows that have the commonest number of fields, 0 where that is one."""
+    sizes = Counter(map(len, rows))
+    size, count = max(sizes.items(), key=lambda found: (found[1], found[0]))
+    return count / len(rows) if size > 1 else 0.0
+
+
+def _delimiter(where: str, lines: list[str]) -> str:
+    even = {d: _evenness(_cells(lines, d)) for d in DELIMITERS if any(d in line for line in lines)}
+    even = {d: share for d, share in even.items() if share > 0}
+    if not even:
+        raise L2QError(f"{where}: a line is one field; delimiter= names what stands between fields")
+    good = [d for d, share in even.items() if share >= 0.95 * max(even.values())]
+    for delimiter in ("\t", "::"):
+        if delimiter in good:
+            return delimiter
+    marks = [d for d in good if d in ",;|"]
+    if marks:
+        first = Counter(min(marks, key=lambda d: line.find(d) % 2**31) for line in lines if line.strip())
+        return first.most_common(1)[0][0]
+    return good[0]
+
+
+def _is_lightgcn(lines: list[str], delimiter: str, sizes: Counter[int]) -> bool:
+    uneven = sizes.most_common(1)[0][1] < 0.5 * sum(sizes.values())
+    return (
+        delimiter == " "
+        and uneven
+        and len(sizes) > 2
+        and all(re.fullmatch(r"[\d ]+", x.strip()) for x in lines if x.strip())
+    )

@@ -1,0 +1,128 @@
+"""Text files of one table: CSV and its relatives, brought to where DuckDB reads them without guessing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from l2q.errors import L2QError
+from l2q.events.dialect import Dialect, dialect
+from l2q.events.encodings import encoding_of
+from l2q.events.lines import Found, Layout, Unclean, check, first_lines, write
+from l2q.events.table import Table, named, quoted
+
+LINE = 2_000_000  # bytes of a line that DuckDB takes unasked
+
+
+def read_text(
+    table: Table,
+    files: Sequence[tuple[Path, str, str]],
+    header: bool | None,
+    delimiter: str | None,
+    encoding: str | None,
+) -> tuple[str, list[Path], dict[str, str]]:
+    """The SQL of a table of strings, the files that it reads, and the roles that its header declares.
+
+    ``files``: the path of every part, its name in messages, and its folder below the source such as ``day=1``. Raises
+    L2QError for parts with other columns than the first, and for lines that do not fit.
+    """
+    found = Found()
+    first: Dialect | None = None
+    runs: list[tuple[int, str, list[Path]]] = []  # lines before the events, delimiter, files
+    said: dict[str, None] = {}
+    for number, (path, where, folder) in enumerate(files):
+        name, note = encoding_of(path, where, encoding)
+        lines = first_lines(path, name)
+        if not lines and len(files) > 1:
+            continue  # Spark writes empty parts
+        if first is None:
+            layout = first = dialect(where, lines, header, delimiter)
+        else:
+            layout = _as_first(
+                dialect(where, lines, _header(first, lines, header), first.delimiter), first, where
+            )
+        said.update(dict.fromkeys([note, *layout.notes] if note else layout.notes))
+        shape = Layout(
+            layout.delimiter.encode(),
+            layout.fields,
+            first.head.encode() if header is not False else b"",
+            layout.netflix,
+        )
+        try:
+            if name != "utf-8":
+                raise Unclean
+            check(path, where, shape, layout.skip, found)
+            skip, separator, clean = layout.skip, layout.delimiter, path
+        except Unclean:
+            skip, separator, clean = 0, shape.byte.decode(), table.folder / folder / f"part-{number}.csv"
+            clean.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                write(path, clean, where, shape, layout.skip, name, found)
+            except OSError as error:
+                raise L2QError(
+                    f"cannot write a copy of {where} to {table.folder}: {error.strerror}; TMPDIR names another folder"
+                ) from error
+        if not runs or runs[-1][:2] != (skip, separator):
+            runs.append((skip, separator, []))
+        runs[-1][2].append(clean)
+    if first is None:
+        raise L2QError(f"{table.where} has no events: all parts are empty")
+    table.header = first.header
+    table.notes += [*said, *_mended(found)]
+    for reason, count in (("repeated header", found.headers), ("lines that lack columns", found.short)):
+        if count:
+            table.dropped[reason] = count
+    parts = any(folder for _, _, folder in files)
+    sql = " UNION ALL ".join(_sql(first, *run, parts, found.longest) for run in runs)
+    return sql, [file for run in runs for file in run[2]], first.roles
+
+
+def _sql(layout: Dialect, skip: int, delimiter: str, files: list[Path], parts: bool, longest: int) -> str:
+    columns = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in layout.names)
+    paths = ", ".join(quoted(str(file)) for file in files)
+    chosen = (
+        f"CASE WHEN regexp_full_match({named(name)}, '[-+]?\\d+,\\d+') THEN replace({named(name)}, ',', '.') "
+        f"ELSE {named(name)} END AS {named(name)}"
+        for name in layout.decimal_commas
+    )
+    replaced = ", ".join(chosen)
+    return (
+        f"SELECT *{f' REPLACE ({replaced})' if replaced else ''} FROM read_csv([{paths}], auto_detect=false, "
+        f"header=false, skip={skip}, delim={quoted(delimiter)}, quote='\"', escape='\"', new_line='\\n', "
+        f"columns={{{columns}}}, hive_partitioning={str(parts).lower()}, hive_types_autocast=false"
+        + (f", max_line_size={longest + LINE}" if longest > LINE // 2 else "")
+        + ")"
+    )
+
+
+def _header(first: Dialect, lines: list[str], given: bool | None) -> bool | None:
+    """Whether a further part begins with the header of the first."""
+    if given is not None or not first.header:
+        return given if given is not None else False
+    if not first.head:
+        return None
+    return first.head in lines[: first.skip + 1]
+
+
+def _as_first(layout: Dialect, first: Dialect, where: str) -> Dialect:
+    if layout.fields != first.fields or (layout.header and first.header and layout.names != first.names):
+        raise L2QError(
+            f"{where} has other columns than the first part: {', '.join(layout.names)} instead of "
+            f"{', '.join(first.names)}; give the parts of one table"
+        )
+    return layout
+
+
+def _mended(found: Found) -> list[str]:
+    """A sentence for each kind of mending."""
+    stray = "1 line has a quote" if found.stray == 1 else f"{found.stray:,} lines have a quote"
+    said = {
+        f"{stray} that never closes, which is taken for text, first {found.first_stray}": found.stray,
+        f"{found.short:,} lines lack columns and are left out, first {found.first_short}": found.short,
+        f"{found.long:,} lines end in delimiters too many, which are left out": found.long,
+        f"{found.headers:,} further lines repeat the header and are left out": found.headers,
+        f"{found.comments:,} lines of comment within the events are left out": found.comments,
+        f"{found.nulls:,} bytes 0 are left out": found.nulls,
+        f"{found.returns:,} carriage returns within lines are read as spaces": found.returns,
+    }
+    return [sentence for sentence, count in said.items() if count]

@@ -1,0 +1,218 @@
+"""Files that say their columns and types: Parquet, Feather, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from l2q.errors import L2QError
+from l2q.events.dialect import apart
+from l2q.events.encodings import encoding_of
+from l2q.events.frames import INDEX
+from l2q.events.lines import BLOCK
+from l2q.events.table import Table, named, quoted
+
+Parts = Sequence[tuple[Path, str, str]]  # path of each, its name in messages, its folder below the source
+NUMBERS = ("BOOLEAN", "BIGINT", "UBIGINT", "HUGEINT", "DOUBLE")
+LARGEST = 1 << 28  # bytes of an object of JSON
+
+
+def read_parquet(table: Table, parts: Parts) -> tuple[str, list[str]]:
+    """The SQL of Parquet files with the same columns, and which columns are a pandas index."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schemas = []
+    for path, where, _ in parts:
+        try:
+            schemas.append(parquet.read_schema(path))
+        except (pa.ArrowException, OSError) as error:
+            raise L2QError(f"cannot read {where}: {_first_line(error)}") from error
+    _same([schema.names for schema in schemas], parts)
+    paths = ", ".join(quoted(str(path)) for path, *_ in parts)
+    hive = str(any(folder for *_, folder in parts)).lower()
+    scan = f"read_parquet([{paths}], union_by_name=true, hive_partitioning={hive}, hive_types_autocast=false)"
+    return _without_positions(table, f"SELECT * FROM {scan}", schemas[0])
+
+
+def read_arrow(table: Table, parts: Parts, stream: bool) -> tuple[str, list[str]]:
+    """The same of Feather and Arrow files, read batch by batch."""
+    import pyarrow as pa
+    from pyarrow import dataset, ipc
+
+    try:
+        if stream:
+            for number, (path, *_) in enumerate(parts):
+                with pa.memory_map(str(path)) as file, ipc.open_stream(file) as reader:
+                    schema = reader.schema
+                    table.connection.register("stream", reader)
+                    into = "INSERT INTO source.frame" if number else "CREATE TABLE source.frame AS"
+                    table.connection.execute(f"{into} SELECT * FROM stream")
+                    table.connection.unregister("stream")
+            return _without_positions(table, "SELECT * FROM source.frame", schema)
+        sets = [dataset.dataset(str(path), format="ipc") for path, *_ in parts]
+    except (pa.ArrowException, OSError, duckdb.Error) as error:
+        raise L2QError(f"cannot read {parts[0][1]}: {_first_line(error)}") from error
+    _same([found.schema.names for found in sets], parts)
+    for number, found in enumerate(sets):
+        table.connection.register(f"frame_{number}", found)
+    sql = " UNION ALL BY NAME ".join(f"SELECT * FROM frame_{number}" for number in range(len(sets)))
+    return _without_positions(table, sql, sets[0].schema)
+
+
+def _without_positions(table: Table, sql: str, schema: Any) -> tuple[str, list[str]]:
+    """The table without the index that pandas kept where that only counts rows; a named one is a column."""
+    index: list[str] = []
+    metadata = (schema.metadata or {}).get(b"pandas")
+    for column in json.loads(metadata).get("index_columns", []) if metadata else ():
+        if not isinstance(column, str) or column not in schema.names:
+            continue  # a range, kept as its two ends
+        if not column.startswith("__index_level_"):
+            index.append(column)
+        elif str(schema.field(column).type).startswith(("int", "uint")):
+            sql = f"SELECT * EXCLUDE ({named(column)}) FROM ({sql})"
+        elif INDEX not in schema.names:
+            sql = f"SELECT * RENAME ({named(column)} AS {named(INDEX)}) FROM ({sql})"
+            index.append(INDEX)
+    return sql, index
+
+
+def read_json(table: Table, parts: Parts, encoding: str | None) -> tuple[str, list[Path]]:
+    """The SQL of JSON lines or of an array of objects, and the files that it reads. Numbers stay numbers, everything
+    else is text; objects within are flattened by one level; a key that an object lacks is missing there."""
+    files = [_utf8(table, number, *part, encoding) for number, part in enumerate(parts)]
+    kinds = {_json_kind(path, where) for path, (_, where, _) in zip(files, parts, strict=True)}
+    if len(kinds) > 1:
+        raise L2QError(f"{table.where} mixes JSON lines and arrays of objects; give parts of one kind")
+    paths = ", ".join(quoted(str(path)) for path in files)
+    hive = any(folder for *_, folder in parts)
+    options = (
+        f"format='{kinds.pop()}', records=true, hive_partitioning={str(hive).lower()}, hive_types_autocast=false, "
+        f"maximum_object_size={LARGEST}"
+    )
+    scan = f"read_json([{paths}], {options}, sample_size=-1, map_inference_threshold=-1, field_appearance_threshold=0"
+    try:
+        found = table.connection.execute(f"DESCRIBE SELECT * FROM {scan}, maximum_depth=3)").fetchall()
+    except duckdb.Error as error:
+        raise L2QError(f"cannot read {table.where}: {_reason(error, files, parts)}") from error
+    folders = {piece.partition("=")[0] for *_, folder in parts for piece in folder.split("/") if "=" in piece}
+    # a text that looks like a number or a date stays a text
+    types = {
+        name: kind if _nested(kind) or kind in NUMBERS else "VARCHAR"
+        for name, kind, *_ in found
+        if name not in folders
+    }
+    columns = ", ".join(f"{quoted(name)}: {quoted(_plain(kind))}" for name, kind in types.items())
+    sql = f"SELECT * FROM read_json([{paths}], {options}, columns={{{columns}}})"
+    try:
+        table.connection.execute(f"SELECT count(COLUMNS(*)) FROM ({sql})").fetchall()
+    except duckdb.Error as error:
+        raise L2QError(f"cannot read {table.where}: {_reason(error, files, parts)}") from error
+    return sql, files
+
+
+def _nested(kind: str) -> bool:
+    return kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION"))
+
+
+def _plain(kind: str) -> str:
+    """A type with texts instead of dates within."""
+    for guessed in ("TIMESTAMP", "DATE", "TIME", "UUID", "JSON"):
+        kind = kind.replace(guessed, "VARCHAR")
+    return kind
+
+
+def _utf8(table: Table, number: int, path: Path, where: str, folder: str, encoding: str | None) -> Path:
+    import codecs
+
+    name, note = encoding_of(path, where, encoding)
+    with path.open("rb") as file:
+        if name == "utf-8" and file.read(3) != codecs.BOM_UTF8:
+            return path
+    if note:
+        table.notes.append(note)
+    fresh = table.folder / folder / f"part-{number}.json"
+    fresh.parent.mkdir(parents=True, exist_ok=True)
+    decoder = codecs.getincrementaldecoder("utf-8-sig" if name == "utf-8" else name)()
+    with path.open("rb") as file, fresh.open("wb") as out:
+        try:
+            while block := file.read(BLOCK):
+                out.write(decoder.decode(block).removeprefix("\ufeff").encode())
+        except UnicodeError as error:
+            raise L2QError(f"{where} is not {name}; encoding= names what it is in") from error
+    return fresh
+
+
+def _json_kind(path: Path, where: str) -> str:
+    with path.open("rb") as file:
+        head = file.read(1 << 20)
+        more = bool(file.read(1))
+    text = head.lstrip()
+    if text[:1] == b"[":
+        return "array"
+    line = text.split(b"\n", 1)[0].strip()
+    try:
+        whole = json.loads(line)
+    except ValueError:
+        if b"'" in line and b'"' not in line.replace(b"'", b"", 2)[:20]:
+            raise L2QError(
+                f"{where}:1: a line is written in Python, not JSON; write it with json.dumps"
+            ) from None
+        if not more:
+            _refuse_object(head, where)
+        if b"\n" in text:
+            return "unstructured"
+        raise L2QError(f"{where}:1 is no JSON: {line[:40].decode(errors='replace')!r}") from None
+    if (
+        isinstance(whole, dict)
+        and not more
+        and len(text.split(b"\n", 1)[-1].strip()) == 0
+        or text.strip() == line
+    ):
+        _refuse_object(line, where)
+    return "newline_delimited"
+
+
+def _refuse_object(text: bytes, where: str) -> None:
+    """An object that holds a table within is none by itself."""
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        return
+    if isinstance(whole, dict) and whole and all(isinstance(value, dict | list) for value in whole.values()):
+        raise L2QError(
+            f"{where} is one object, with {', '.join(map(repr, list(whole)[:5]))}; a table is a line or an element of "
+            "an array for each event, as pandas writes with to_json(orient='records')"
+        )
+
+
+def _reason(error: duckdb.Error, files: list[Path], parts: Parts) -> str:
+    """DuckDB's sentence, with the names of files as the user knows them."""
+    text = _first_line(error)
+    for path, (_, where, _) in zip(files, parts, strict=True):
+        text = text.replace(str(path), where)
+    return text.partition(" Try ")[0].rstrip(".")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["broken"])[0].split(": ", 1)[-1]
+
+
+def _same(columns: list[list[str]], parts: Parts) -> None:
+    for names, (_, where, _) in zip(columns, parts, strict=True):
+        if sorted(names) != sorted(columns[0]):
+            raise L2QError(
+                f"{where} has other columns than {parts[0][1]}: {', '.join(names)} instead of "
+                f"{', '.join(columns[0])}; give the parts of one table"
+            )
+
+
+def distinct(table: Table, names: list[str]) -> tuple[str, ...]:
+    """Names that SQL can tell apart, each change noted."""
+    fresh, notes = apart(names)
+    table.notes += notes
+    return fresh
