@@ -1,0 +1,120 @@
+"""Whether events are likes: what the values of events say of it, and what to ask where they say no."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from l2q.events.table import quoted
+from l2q.events.vocabulary import plain, words
+
+NO = words("values", "no")
+"""Kinds of event that say no, or that nothing was chosen."""
+
+COUNTS = words("columns", "count")
+
+YES = {"true": 1, "t": 1, "yes": 1, "y": 1, "false": 0, "f": 0, "no": 0, "n": 0}
+"""Truth values as numbers."""
+
+
+def is_no(kind: str) -> bool:
+    parts = re.findall(r"[^\W_]+", plain(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind)))
+    if not parts:
+        return False
+    return "_".join(parts) in NO or parts[0] in NO or (parts[-1] in NO and parts[-1] != "down")
+
+
+def truth(kinds: Iterable[str]) -> bool:
+    """Whether texts are truth values, such as True and False."""
+    known = {kind.lower() for kind in kinds}
+    return bool(known) and known <= YES.keys()
+
+
+def of_numbers(column: str, core: Iterable[str], values: np.ndarray) -> tuple[str | None, str | None]:
+    """A doubt that refuses and a note, of the numbers of events; NaN where there is none."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return None, f"{column!r} has no numbers; it is not used"
+    name = _named(column)
+    low, high = float(known.min()), float(known.max())
+    below = int((known < 0).sum())
+    if below:
+        what = f"{below:,} of {len(known):,} events have {column!r} below 0 (down to {low:g}): dislikes or returns"
+        return (
+            f"{what} would count as likes; {_ways(f'{name} > 0')}",
+            None,
+        )
+    zeros = int((known == 0).sum())
+    counts = bool(set(core) & COUNTS)
+    whole = np.array_equal(known, np.floor(known))
+    if zeros and ((high <= 1 and whole) or counts):
+        what = f"{zeros:,} of {len(known):,} events have {column!r} 0"
+        return f"{what} and would count as likes; {_ways(f'{name} > 0' if counts else f'{name} = 1')}", None
+    if low == high:
+        return None, None
+    if counts or high > 100:
+        return None, f"{column!r} goes from {low:g} to {high:g}; every event counts as a like, whatever it is"
+    cut = _cut(high)
+    less = int((known < cut).sum())
+    if not less or low >= cut:
+        return None, None
+    return None, (
+        f"{column!r} goes from {low:g} to {high:g}: {less:,} of {len(known):,} events have less than {cut:g} and count "
+        f"as likes all the same; min_value={cut:g} leaves them out"
+    )
+
+
+def of_kinds(column: str, kinds: Mapping[str, int]) -> tuple[str | None, str | None]:
+    """A doubt that refuses and a note, of the kinds of events and how many there are of each."""
+    ordered = sorted(kinds.items(), key=lambda pair: -pair[1])
+    total = sum(kinds.values())
+    name = _named(column)
+    no = [kind for kind, _ in ordered if is_no(kind)]
+    if no:
+        count = sum(kinds[kind] for kind in no)
+        yes = [kind for kind, _ in ordered if kind not in no]
+        advice = f"{name} = {quoted(yes[0])}" if len(yes) == 1 else f"{name} <> {quoted(no[0])}"
+        if len(no) > 1 and len(yes) != 1:
+            advice = f"{name} NOT IN ({', '.join(map(quoted, no[:4]))})"
+        says = ", ".join(repr(kind) for kind in no[:4])
+        return (
+            f"{count:,} of {total:,} events have {column!r} {says} and would count as likes; say which events are: "
+            f'where="{advice}", or value=none to take all alike'
+        ), None
+    if len(ordered) < 2 or len(ordered) > 50:
+        return None, None
+    shown = ", ".join(f"{kind} {count:,}" for kind, count in ordered[:5])
+    shown += f" and {len(ordered) - 5} more" if len(ordered) > 5 else ""
+    return None, (
+        f'events of every {column!r} count alike ({shown}); where="{name} = {quoted(ordered[-1][0])}" takes one kind'
+    )
+
+
+def _cut(high: float) -> float:
+    """The least grade of a like on scales up to 5, 10 and 100."""
+    return (
+        0.5
+        if high <= 1
+        else 2
+        if high <= 2
+        else 3
+        if high <= 3
+        else 4
+        if high <= 5
+        else 7
+        if high <= 10
+        else 70
+    )
+
+
+def _named(column: str) -> str:
+    """A column as an expression names it."""
+    return (
+        column if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", column) else '"' + column.replace('"', '""') + '"'
+    )
+
+
+def _ways(expression: str) -> str:
+    return f'say which events are: where="{expression}", min_value=1, or value=none to take all alike'

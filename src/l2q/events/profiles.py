@@ -1,0 +1,196 @@
+"""What the values of a table's columns look like, told by its first rows."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from l2q.events import times
+from l2q.events.table import Column, Table, named
+from l2q.events.vocabulary import role_of_word
+
+ROWS = 10_000  # that are looked at
+LONG = 200  # characters of a text that are looked at
+
+MISSING = frozenset(
+    ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "nan", "NaN", "NAN", "null", "NULL", "Null", "(null)", "<null>", "none",
+     "None", "NONE", "\\N", "NaT", "-", "?", "undefined", "unknown", "Unknown", "UNKNOWN"]
+)  # fmt: skip
+"""Spellings of a value that is missing."""
+
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_ASIN = re.compile(r"B0[0-9A-Z]{8}|\d{9}[\dX]")
+_AMAZON_USER = re.compile(r"A[0-9A-Z]{9,27}")
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.\w+")
+_PREFIX = re.compile(r"([^\W\d_]+)[ _:#-]?\d+")
+_NESTED = ("STRUCT", "MAP", "UNION", "VARIANT")
+
+
+@dataclass
+class Profile:
+    """A column with the values of the first rows, as stripped texts, None where they are missing."""
+
+    column: Column
+    values: list[str | None]
+
+    @property
+    def name(self) -> str:
+        return self.column.name
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The values that are not missing."""
+        return [value for value in self.values if value is not None]
+
+    @cached_property
+    def kinds(self) -> Counter[str]:
+        return Counter(self.texts)
+
+    @property
+    def example(self) -> str:
+        return next(iter(self.kinds), "nothing")
+
+    @property
+    def nested(self) -> bool:
+        kind = self.column.type.upper()
+        return kind.endswith("]") or kind.startswith(_NESTED)
+
+    @cached_property
+    def numbers(self) -> list[float]:
+        return [float(text) for text in self.texts if _NUMBER.fullmatch(text)]
+
+    @cached_property
+    def numeric(self) -> bool:
+        """All but a hundredth are numbers."""
+        return bool(self.texts) and len(self.numbers) >= 0.99 * len(self.texts)
+
+    @cached_property
+    def fractions(self) -> float:
+        """The share of numbers with a fraction, of a numeric column."""
+        if not self.numeric:
+            return 0.0
+        return sum(number % 1 != 0 for number in self.numbers) / len(self.numbers)
+
+    @property
+    def measured(self) -> bool:
+        """Numbers with fractions: no names of anything."""
+        return self.fractions > 0.01
+
+    @cached_property
+    def dates(self) -> bool:
+        """The values are dates by their type or as people write them."""
+        kind = self.column.type.upper()
+        if kind.startswith("TIMESTAMP") or kind == "DATE":
+            return True
+        some = list(self.kinds)[:50]
+        return bool(some) and not self.numeric and sum(map(times.is_date, some)) >= 0.9 * len(some)
+
+    @cached_property
+    def moments(self) -> bool:
+        """Numbers that can hardly be anything but moments since 1970, or days such as 20140131."""
+        if not self.numeric or not self.numbers or len(self.numbers) < 2:
+            return False
+        ordered = sorted(self.numbers)
+        low, high = ordered[len(ordered) // 100], ordered[-1 - len(ordered) // 100]
+        if times.is_day(low, high) and len(self.kinds) > 1:
+            return all(times.is_date(f"{n:.0f}"[:4] + "-" + f"{n:.0f}"[4:6] + "-" + f"{n:.0f}"[6:])
+                       and 1 <= int(f"{n:.0f}"[4:6]) <= 12 and 1 <= int(f"{n:.0f}"[6:]) <= 31
+                       for n in ordered[:: max(1, len(ordered) // 50)])  # fmt: skip
+        if (unit := times.epoch(low, high)) is None:
+            return False
+        scale = times.EPOCHS[unit]
+        days = sum(number % (times.DAY * scale) == 0 for number in self.numbers) >= 0.9 * len(self.numbers)
+        return days or len(self.kinds) > 0.3 * len(self.texts)
+
+    @property
+    def constant(self) -> bool:
+        return len(self.kinds) <= 1
+
+    @cached_property
+    def each_its_own(self) -> bool:
+        """Nearly every row has a value of its own, as row numbers have."""
+        return len(self.texts) >= 20 and len(self.kinds) > 0.99 * len(self.texts)
+
+    @cached_property
+    def counted_up(self) -> bool:
+        """Row numbers: each is the one before plus one."""
+        if not self.numeric or len(self.numbers) < 3 or len(self.numbers) < len(self.values):
+            return False
+        steps = {second - first for first, second in zip(self.numbers, self.numbers[1:], strict=False)}
+        return steps == {1.0}
+
+    @property
+    def few(self) -> bool:
+        """So few values that they may be kinds or grades."""
+        return len(self.kinds) <= 25 and (len(self.kinds) <= 3 or len(self.kinds) <= 0.2 * len(self.texts))
+
+    @cached_property
+    def prose(self) -> bool:
+        """Long texts, or lists within a text."""
+        long = sum(len(text) > 60 and " " in text for text in self.texts)
+        return bool(self.texts) and long > 0.2 * len(self.texts)
+
+    @cached_property
+    def role(self) -> str | None:
+        """ "user" or "item" where the values themselves say so: user07, movie:12, an ASIN, an address of mail."""
+        some = list(self.kinds)[:500]
+        for pattern, role in ((_AMAZON_USER, "user"), (_ASIN, "item"), (_EMAIL, "user")):
+            if len(some) > 1 and sum(pattern.fullmatch(text) is not None for text in some) >= 0.97 * len(
+                some
+            ):
+                numbers_alone = all(text.isdigit() and text[0] != "0" for text in some)
+                return None if numbers_alone else role
+        return self.said
+
+    @cached_property
+    def said(self) -> str | None:
+        """The role that the word before the number of every value tells, as in user07."""
+        some = list(self.kinds)[:500]
+        if not some:
+            return None
+        prefixes = Counter(found[1] if (found := _PREFIX.fullmatch(text)) else "" for text in some)
+        prefix, count = prefixes.most_common(1)[0]
+        return role_of_word(prefix) if prefix and count >= 0.95 * len(some) else None
+
+    @property
+    def id_like(self) -> bool:
+        """The values may name users or items."""
+        return not (
+            self.nested
+            or self.dates
+            or self.moments
+            or self.measured
+            or self.constant
+            or self.prose
+            or not self.texts
+        )
+
+
+def profiles(table: Table) -> list[Profile]:
+    """A profile of every column, from the first ``ROWS`` rows."""
+    columns = ", ".join(f"left(CAST({named(column.name)} AS VARCHAR), {LONG})" for column in table.columns)
+    rows = table.connection.execute(f"SELECT {columns} FROM events LIMIT {ROWS}").fetchall()
+    return [
+        Profile(column, [_present(row[position]) for row in rows])
+        for position, column in enumerate(table.columns)
+    ]
+
+
+def determines(one: Profile, other: Profile) -> bool:
+    """Whether every value of ``one`` stands beside one value of ``other`` alone, as a song beside its artist."""
+    pairs = {pair for pair in zip(one.values, other.values, strict=True) if None not in pair}
+    return len(pairs) == len({first for first, _ in pairs})
+
+
+def listed(profiles: Sequence[Profile], most: int = 8) -> str:
+    """Columns with a value of each, for messages."""
+    shown = [f"{profile.name!r} ({profile.example[:30]!r})" for profile in profiles[:most]]
+    return ", ".join(shown) + (f" and {len(profiles) - most} more" if len(profiles) > most else "")
+
+
+def _present(value: str | None) -> str | None:
+    value = value.strip() if value is not None else None
+    return None if value is None or value in MISSING else value
