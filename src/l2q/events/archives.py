@@ -73,13 +73,14 @@ def kind_of(path: Path, where: str) -> str:
             return kind
     if head[8:12] == b"DUCK":
         return "duckdb"
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    text = head.removeprefix(b"\xef\xbb\xbf").removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff")
+    text = text.replace(b"\0", b"").lstrip()
     if text[:1] == b"<":
         what = "a web page, perhaps of a login or an error; download the table itself" if b"html" in text.lower() else (
             "XML; save it as CSV or Parquet"
         )  # fmt: skip
         raise L2QError(f"{where} is {what}")
-    if text[:1] == b"{" or (text[:1] == b"[" and text[1:].lstrip()[:1] in (b"{", b"]", b"")):
+    if text[:1] == b"{" or (text[:1] == b"[" and text[1:].lstrip()[:1] in (b"{", b"[", b"]", b"")):
         return "json"
     wide = head[:2] in (b"\xff\xfe", b"\xfe\xff") or abs(
         head[::2].count(0) - head[1::2].count(0)
@@ -167,7 +168,7 @@ def _unzip(path: Path, where: str, to: Path) -> str:
 
 
 def is_part(name: str) -> bool:
-    """Whether a file of a folder or archive may be a table: not hidden, no mark of Spark, nothing to read for people."""
+    """Whether a file of a folder or archive may be a table: not hidden, no mark of Spark, no text for people."""
     parts = [part for part in name.split("/") if part]
     hidden = any(part.startswith((".", "_")) and "=" not in part for part in parts)
     last = parts[-1].lower()

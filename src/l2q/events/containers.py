@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -63,8 +62,12 @@ def open_table(
             sql, files, roles, index = _files(table, str(source), header, delimiter, encoding)
         else:
             sql, index = read_frame(table, source)
-        _finish(table, sql, query, roles, index)
-        table.lock([*files, *{str(file.parent) + os.sep for file in files if table.folder in file.parents}])
+        _view(table, sql)
+        table.lock(files)
+        if query is not None:
+            _select(table, query)
+        found = table.connection.execute("DESCRIBE SELECT * FROM events").fetchall()
+        table.columns = tuple(Column(name, kind, roles.get(name), name in index) for name, kind, *_ in found)
     except duckdb.Error as error:
         table.close()
         raise L2QError(f"cannot read {where}: {str(error).splitlines()[0]}") from error
@@ -187,8 +190,8 @@ def _list_of(where: str, parts: list) -> str:
     return f"{where} holds several tables, give one of them: {'; '.join(said)}{more}"
 
 
-def _finish(table: Table, sql: str, query: str | None, roles: dict[str, str], index: list[str]) -> None:
-    """Makes ``events`` of the source's SQL: with types that ids can be read from, and of the query if there is one."""
+def _view(table: Table, sql: str) -> None:
+    """Makes ``events`` of the source's SQL, with types that ids can be read from."""
     connection = table.connection
     found = connection.execute(f"DESCRIBE {sql}").fetchall()
     chosen: list[str] = []
@@ -203,16 +206,7 @@ def _finish(table: Table, sql: str, query: str | None, roles: dict[str, str], in
             chosen.append(f"{column}::VARCHAR AS {column}")
         else:
             chosen.append(column)
-    connection.execute(f"CREATE VIEW source.events AS SELECT {', '.join(chosen)} FROM ({sql})")
-    if query is None:
-        connection.execute("CREATE VIEW events AS SELECT * FROM source.events")
-    else:
-        _one_select(query, table.where)
-        connection.execute("SET search_path = 'source'")
-        connection.execute(f"CREATE TABLE main.events AS SELECT * FROM ({query}\n)")
-        connection.execute("RESET search_path")
-    described = connection.execute("DESCRIBE SELECT * FROM events").fetchall()
-    table.columns = tuple(Column(name, kind, roles.get(name), name in index) for name, kind, *_ in described)
+    connection.execute(f"CREATE VIEW events AS SELECT {', '.join(chosen)} FROM ({sql})")
 
 
 def _text_of(table: Table, sql: str, name: str) -> str:
@@ -227,10 +221,14 @@ def _text_of(table: Table, sql: str, name: str) -> str:
     return f"decode({column})"
 
 
-def _one_select(query: str, where: str) -> None:
+def _select(table: Table, query: str) -> None:
+    """Makes ``events`` the result of a query over it."""
     try:
         statements = duckdb.extract_statements(query)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise L2QError(f"query= must be one SELECT over the table events of {table.where}")
+        table.connection.execute(f"CREATE TABLE result AS SELECT * FROM ({query}\n)")
     except duckdb.Error as error:
-        raise L2QError(f"query= is no SQL: {str(error).splitlines()[0]}") from error
-    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        raise L2QError(f"query= must be one SELECT over the table events of {where}")
+        raise L2QError(f"query= of {table.where}: {str(error).splitlines()[0]}") from error
+    table.connection.execute("DROP VIEW events")
+    table.connection.execute("ALTER TABLE result RENAME TO events")

@@ -10,9 +10,11 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from l2q.errors import L2QError
+from l2q.events.vocabulary import meaning
 
 DELIMITERS = ("\t", "::", ",", ";", "|", "\x01", " ")
 WORDS = {"tab": "\t", "\\t": "\t", "space": " ", "spaces": " ", "comma": ",", "semicolon": ";", "pipe": "|"}
@@ -24,19 +26,6 @@ DATE = re.compile(
 MISSING = {"", "na", "n/a", "nan", "null", "none", "\\n", "-", "?"}
 RECBOLE = re.compile(r"([^:]+):(token|float|token_seq|float_seq)")
 RECBOLE_ROLES = {"user_id": "user", "item_id": "item", "timestamp": "time", "rating": "value"}
-# what columns of events are called, in parts of names: "user_id", "CustomerID", "movieId"
-NAMES = frozenset(
-    """
-user users userid uid usr customer customers customerid client clientid visitor visitorid member memberid
-account buyer person reader reviewer reviewerid author session sessionid item items itemid iid product
-products productid article articleid movie movieid film filmid book bookid isbn song songid track trackid
-artist artistid asin sku stockcode business businessid shop merchant content contentid news newsid video
-videoid game gameid url page poi location venue venueid place anime animeid rating ratings score stars value
-label weight count counts plays quantity qty price amount time timestamp ts date datetime day created event
-events action type behavior category genre genres title name id ids index tag tags text review source target
-src dst from to
-""".split()
-)
 
 
 @dataclass(frozen=True)
@@ -85,7 +74,7 @@ def dialect(
         and re.fullmatch(r"\d+,\d+(\.\d+)?,[\d-]+\s*", body[1])
     ):
         return Dialect(
-            ",", 4, skip, False, ("user", "item", "rating", "date"), netflix=True,
+            ",", 4, skip, False, ("user", "rating", "date", "item"), netflix=True,
             roles={"user": "user", "item": "item", "rating": "value", "date": "time"},
             notes=("lines such as '1:' name the movie of the lines below, as in the Netflix Prize",),
         )  # fmt: skip
@@ -118,7 +107,9 @@ def dialect(
     names = tuple(str(number + 1) for number in range(fields))
     roles: dict[str, str] = {}
     if header:
-        if len(first) == fields - 1:  # as R writes them
+        if len(first) == fields - 1 and not any(row[-1].strip() for row in rows[1:] if len(row) == fields):
+            first = [*first, ""]  # the lines below end in a delimiter
+        elif len(first) == fields - 1:  # as R writes them
             first = ["", *first]
             notes.append(
                 "the header has a name less than there are columns: the first column has row names, '1'"
@@ -176,6 +167,8 @@ def header_by(first: list[str], below: list[list[str]], fields: int) -> tuple[bo
     values below (``item`` above ``item07``), or words that columns of events are called by. Where nothing tells, the
     line is an event.
     """
+    if _known(first):  # a header that comes again within, as in joined files
+        below = [row for row in below if [cell.strip() for cell in row] != first]
     columns = [[row[column].strip() for row in below if len(row) == fields] for column in range(len(first))] if (
         len(first) == fields
     ) else []  # fmt: skip
@@ -213,12 +206,14 @@ def header_by(first: list[str], below: list[list[str]], fields: int) -> tuple[bo
 
 
 def _known(cells: list[str]) -> bool:
-    """Whether a cell is what a column of events is called."""
+    """Whether cells are what columns of events are called: one says "user" or "item" of an id, or most say anything."""
+    known = 0
     for cell in cells:
-        parts = [part.lower() for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", cell)]
-        if cell.lower() in NAMES or (parts and set(parts) <= NAMES and not re.search(r"\d", cell)):
+        said = meaning(cell) if cell and not re.search(r"\d", cell) and len(cell) < 40 else None
+        if said and said.id and said.roles.keys() & {"user", "item"}:
             return True
-    return False
+        known += bool(said and (said.roles or said.id or said.name or said.never))
+    return 2 * known > len(cells)
 
 
 def _is_value(cell: str) -> bool:
@@ -249,12 +244,13 @@ def _cells(lines: list[str], delimiter: str) -> list[list[str]]:
     if not any('"' in line for line in lines):
         return plain
     stand = "\x1f" if len(delimiter) > 1 else delimiter
-    try:
-        quoted = list(csv.reader([line.replace(delimiter, stand) + "\n" for line in lines], delimiter=stand))
-    except csv.Error:
-        return plain
-    quoted = [row for row in quoted if row]
-    return max((plain, quoted), key=lambda rows: (_evenness(rows), rows is quoted))
+    alike = [line.replace(delimiter, stand) + "\n" for line in lines]
+    ways = [plain]
+    for escape in ("\\", None):
+        with suppress(csv.Error):
+            reader = csv.reader(alike, delimiter=stand, skipinitialspace=True, escapechar=escape)
+            ways.append([row for row in reader if row])
+    return max(reversed(ways), key=_evenness)  # of equal ones, quotes as RFC 4180 wants them
 
 
 def _evenness(rows: list[list[str]]) -> float:

@@ -35,7 +35,8 @@ def encoding_of(path: Path, where: str, given: str | None = None) -> tuple[str, 
                 raise L2QError(
                     f"encoding={given!r} is none that Python knows, such as utf-8 or cp1252"
                 ) from error
-            return name, ""
+            if name != "utf-8":
+                return name, ""
         for mark, name in MARKS:
             if head.startswith(mark):
                 return name, "" if name == "utf-8" else f"the text is {name.upper()}"
@@ -51,6 +52,10 @@ def encoding_of(path: Path, where: str, given: str | None = None) -> tuple[str, 
                     decoder.decode(block, not block)
             except UnicodeDecodeError as error:
                 line += block.count(b"\n", 0, error.start)
+                if given is not None:
+                    raise L2QError(
+                        f"{where}:{line}: the text is not utf-8; encoding= names what it is in"
+                    ) from error
                 return _western(path, f"{where}:{line}", (block or head)[max(error.start - 100, 0) :])
             if not block:
                 return "utf-8", ""

@@ -36,7 +36,7 @@ def read_frame(table: Table, source: Any) -> tuple[str, list[str]]:
                 "pandas, polars or Arrow table, or a SciPy sparse matrix"
             )
         if once:
-            table.connection.register("stream", source)
+            table.connection.register("stream", source.cast(readable(source.schema)))
             table.connection.execute("CREATE TABLE source.frame AS SELECT * FROM stream")
             table.connection.unregister("stream")
             return "SELECT * FROM source.frame", index
@@ -91,14 +91,25 @@ def _pandas(frame: Any) -> tuple[Any, list[str], list[str]]:
     return pa.Table.from_arrays(arrays, names=list(frame.columns)), index, notes
 
 
+def readable(schema: Any) -> Any:
+    """The schema with types that DuckDB has: it has no floats of two bytes."""
+    import pyarrow as pa
+
+    fields = [field.with_type(pa.float32()) if pa.types.is_float16(field.type) else field for field in schema]
+    return pa.schema(fields, schema.metadata)
+
+
 def _chunks(array: Any) -> list[Any]:
     return array.chunks if hasattr(array, "chunks") else [array]
 
 
 def _distinct(table: Table, source: Any) -> Any:
     """The Arrow table with names that SQL can tell apart."""
+    import pyarrow as pa
+
     from l2q.events.dialect import apart
 
     names, notes = apart(list(source.column_names))
     table.notes += notes
+    source = source.cast(readable(source.schema)) if hasattr(source, "cast") else pa.table(source)
     return source.rename_columns(list(names))

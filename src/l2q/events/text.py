@@ -8,7 +8,8 @@ from pathlib import Path
 from l2q.errors import L2QError
 from l2q.events.dialect import Dialect, dialect
 from l2q.events.encodings import encoding_of
-from l2q.events.lines import Found, Layout, Unclean, check, first_lines, write
+from l2q.events.lines import Unclean, check, first_lines, write
+from l2q.events.records import Found, Layout
 from l2q.events.table import Table, named, quoted
 
 LINE = 2_000_000  # bytes of a line that DuckDB takes unasked
@@ -86,8 +87,9 @@ def _sql(layout: Dialect, skip: int, delimiter: str, files: list[Path], parts: b
         for name in layout.decimal_commas
     )
     replaced = ", ".join(chosen)
+    order = '"user", item, rating, date' if layout.netflix else "*"
     return (
-        f"SELECT *{f' REPLACE ({replaced})' if replaced else ''} FROM read_csv([{paths}], auto_detect=false, "
+        f"SELECT {order}{f' REPLACE ({replaced})' if replaced else ''} FROM read_csv([{paths}], auto_detect=false, "
         f"header=false, skip={skip}, delim={quoted(delimiter)}, quote='\"', escape='\"', new_line='\\n', "
         f"columns={{{columns}}}, hive_partitioning={str(parts).lower()}, hive_types_autocast=false"
         + (f", max_line_size={longest + LINE}" if longest > LINE // 2 else "")
@@ -114,15 +116,19 @@ def _as_first(layout: Dialect, first: Dialect, where: str) -> Dialect:
 
 
 def _mended(found: Found) -> list[str]:
-    """A sentence for each kind of mending."""
-    stray = "1 line has a quote" if found.stray == 1 else f"{found.stray:,} lines have a quote"
-    said = {
-        f"{stray} that never closes, which is taken for text, first {found.first_stray}": found.stray,
-        f"{found.short:,} lines lack columns and are left out, first {found.first_short}": found.short,
-        f"{found.long:,} lines end in delimiters too many, which are left out": found.long,
-        f"{found.headers:,} further lines repeat the header and are left out": found.headers,
-        f"{found.comments:,} lines of comment within the events are left out": found.comments,
-        f"{found.nulls:,} bytes 0 are left out": found.nulls,
-        f"{found.returns:,} carriage returns within lines are read as spaces": found.returns,
-    }
-    return [sentence for sentence, count in said.items() if count]
+    """A sentence for each kind of mending that there was."""
+    kinds = (
+        (found.stray, "line has a quote", "lines have a quote",
+         f" that never closes, which is taken for text, first {found.first_stray}"),
+        (found.short, "line lacks columns and is left out", "lines lack columns and are left out",
+         f", first {found.first_short}"),
+        (found.long, "line ends in a delimiter too many", "lines end in delimiters too many", ", which is left out"),
+        (found.headers, "further line repeats the header and is left out",
+         "further lines repeat the header and are left out", ""),
+        (found.comments, "line of comment within the events is left out",
+         "lines of comment within the events are left out", ""),
+        (found.nulls, "byte 0 is left out", "bytes 0 are left out", ""),
+        (found.returns, "carriage return within a line is read as a space",
+         "carriage returns within lines are read as spaces", ""),
+    )  # fmt: skip
+    return [f"{count:,} {one if count == 1 else many}{more}" for count, one, many, more in kinds if count]

@@ -10,9 +10,8 @@ from typing import Any
 import duckdb
 
 from l2q.errors import L2QError
-from l2q.events.dialect import apart
 from l2q.events.encodings import encoding_of
-from l2q.events.frames import INDEX
+from l2q.events.frames import INDEX, readable
 from l2q.events.lines import BLOCK
 from l2q.events.table import Table, named, quoted
 
@@ -35,8 +34,12 @@ def read_parquet(table: Table, parts: Parts) -> tuple[str, list[str]]:
     _same([schema.names for schema in schemas], parts)
     paths = ", ".join(quoted(str(path)) for path, *_ in parts)
     hive = str(any(folder for *_, folder in parts)).lower()
-    scan = f"read_parquet([{paths}], union_by_name=true, hive_partitioning={hive}, hive_types_autocast=false)"
-    return _without_positions(table, f"SELECT * FROM {scan}", schemas[0])
+    scan = f"read_parquet([{paths}], union_by_name=true, hive_partitioning={hive}, hive_types_autocast=false"
+    sql, index = _without_positions(f"SELECT * FROM {scan})", schemas[0])
+    for name, start, step in _ranges(schemas[0]) if len(parts) == 1 else ():
+        counted = f"{start} + {step} * file_row_number AS {named(name)}, * EXCLUDE (file_row_number)"
+        sql, index = f"SELECT {counted} FROM {scan}, file_row_number=true)", [name]
+    return sql, index
 
 
 def read_arrow(table: Table, parts: Parts, stream: bool) -> tuple[str, list[str]]:
@@ -49,36 +52,60 @@ def read_arrow(table: Table, parts: Parts, stream: bool) -> tuple[str, list[str]
             for number, (path, *_) in enumerate(parts):
                 with pa.memory_map(str(path)) as file, ipc.open_stream(file) as reader:
                     schema = reader.schema
-                    table.connection.register("stream", reader)
+                    table.connection.register("stream", reader.cast(readable(schema)))
                     into = "INSERT INTO source.frame" if number else "CREATE TABLE source.frame AS"
                     table.connection.execute(f"{into} SELECT * FROM stream")
                     table.connection.unregister("stream")
-            return _without_positions(table, "SELECT * FROM source.frame", schema)
+            return _without_positions("SELECT * FROM source.frame", schema)
         sets = [dataset.dataset(str(path), format="ipc") for path, *_ in parts]
     except (pa.ArrowException, OSError, duckdb.Error) as error:
         raise L2QError(f"cannot read {parts[0][1]}: {_first_line(error)}") from error
     _same([found.schema.names for found in sets], parts)
+    if any(readable(found.schema) != found.schema for found in sets):
+        for number, found in enumerate(sets):
+            table.connection.register("stream", found.scanner().to_reader().cast(readable(found.schema)))
+            into = "INSERT INTO source.frame BY NAME" if number else "CREATE TABLE source.frame AS"
+            table.connection.execute(f"{into} SELECT * FROM stream")
+            table.connection.unregister("stream")
+        return _without_positions("SELECT * FROM source.frame", sets[0].schema)
     for number, found in enumerate(sets):
         table.connection.register(f"frame_{number}", found)
     sql = " UNION ALL BY NAME ".join(f"SELECT * FROM frame_{number}" for number in range(len(sets)))
-    return _without_positions(table, sql, sets[0].schema)
+    return _without_positions(sql, sets[0].schema)
 
 
-def _without_positions(table: Table, sql: str, schema: Any) -> tuple[str, list[str]]:
+def _without_positions(sql: str, schema: Any) -> tuple[str, list[str]]:
     """The table without the index that pandas kept where that only counts rows; a named one is a column."""
     index: list[str] = []
-    metadata = (schema.metadata or {}).get(b"pandas")
-    for column in json.loads(metadata).get("index_columns", []) if metadata else ():
+    kept = _pandas(schema)
+    own = {column.get("field_name"): column.get("name") for column in kept.get("columns", [])}
+    for column in kept.get("index_columns", []):
         if not isinstance(column, str) or column not in schema.names:
             continue  # a range, kept as its two ends
         if not column.startswith("__index_level_"):
             index.append(column)
-        elif str(schema.field(column).type).startswith(("int", "uint")):
+        elif own.get(column) in schema.names or str(schema.field(column).type).startswith(("int", "uint")):
             sql = f"SELECT * EXCLUDE ({named(column)}) FROM ({sql})"
         elif INDEX not in schema.names:
             sql = f"SELECT * RENAME ({named(column)} AS {named(INDEX)}) FROM ({sql})"
             index.append(INDEX)
     return sql, index
+
+
+def _pandas(schema: Any) -> dict[str, Any]:
+    """What pandas says of a table that it wrote."""
+    metadata = (schema.metadata or {}).get(b"pandas")
+    return json.loads(metadata) if metadata else {}
+
+
+def _ranges(schema: Any) -> list[tuple[str, int, int]]:
+    """Name, start and step of an index that is a range and has a name."""
+    ranges = [column for column in _pandas(schema).get("index_columns", []) if isinstance(column, dict)]
+    return [
+        (str(column["name"]), int(column["start"]), int(column["step"]))
+        for column in ranges
+        if column.get("name") is not None and column["name"] not in schema.names
+    ]
 
 
 def read_json(table: Table, parts: Parts, encoding: str | None) -> tuple[str, list[Path]]:
@@ -153,6 +180,8 @@ def _json_kind(path: Path, where: str) -> str:
         more = bool(file.read(1))
     text = head.lstrip()
     if text[:1] == b"[":
+        if text[1:].lstrip()[:1] == b"[":
+            raise L2QError(f"{where} is an array of arrays, without names; write an object for each event")
         return "array"
     line = text.split(b"\n", 1)[0].strip()
     try:
@@ -167,12 +196,7 @@ def _json_kind(path: Path, where: str) -> str:
         if b"\n" in text:
             return "unstructured"
         raise L2QError(f"{where}:1 is no JSON: {line[:40].decode(errors='replace')!r}") from None
-    if (
-        isinstance(whole, dict)
-        and not more
-        and len(text.split(b"\n", 1)[-1].strip()) == 0
-        or text.strip() == line
-    ):
+    if isinstance(whole, dict) and text.strip() == line:
         _refuse_object(line, where)
     return "newline_delimited"
 
@@ -209,10 +233,3 @@ def _same(columns: list[list[str]], parts: Parts) -> None:
                 f"{where} has other columns than {parts[0][1]}: {', '.join(names)} instead of "
                 f"{', '.join(columns[0])}; give the parts of one table"
             )
-
-
-def distinct(table: Table, names: list[str]) -> tuple[str, ...]:
-    """Names that SQL can tell apart, each change noted."""
-    fresh, notes = apart(names)
-    table.notes += notes
-    return fresh
