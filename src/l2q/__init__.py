@@ -18,12 +18,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from l2q.data.readers import read_events as read_events
     from l2q.data.sources import load_dataset as load_dataset
     from l2q.data.splits import split as split
     from l2q.errors import L2QError as L2QError
     from l2q.evaluation import Evaluation as Evaluation
     from l2q.evaluation import evaluate as evaluate
+    from l2q.events.read import read_events as read_events
     from l2q.interactions import Dataset as Dataset
     from l2q.interactions import Interactions as Interactions
     from l2q.learning.fit import fit as fit
@@ -46,7 +46,7 @@ _HOMES = {
     "load_dataset": "l2q.data.sources",
     "load_index": "l2q.retrieval.storage",
     "quantize": "l2q.quantization",
-    "read_events": "l2q.data.readers",
+    "read_events": "l2q.events.read",
     "split": "l2q.data.splits",
 }
 __all__ = sorted(_HOMES)

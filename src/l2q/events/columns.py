@@ -138,7 +138,8 @@ def _by_name(
                 strength = 1.8
             if strength > 0 and not (profile.column.index and profile.counted_up and strength < 2):
                 scored.append((strength, profile))
-        ranked[role] = sorted(scored, key=lambda pair: -pair[0])
+        # Of two that say the same, the one that comes again: customer_unique_id, not the customer_id of an order.
+        ranked[role] = sorted(scored, key=lambda pair: (-pair[0], pair[1].each_its_own))
     found = _best_pair(ranked)
     for role, profile in found.items():
         strength = next(score for score, other in ranked[role] if other is profile)

@@ -82,9 +82,8 @@ def first_line(error: Exception) -> str:
 
 
 def _parsed(table: Table, statement: str, where: str) -> dict[str, Any]:
-    found = table.connection.execute("SELECT json_serialize_sql(CAST(? AS VARCHAR))", [statement]).fetchone()
-    assert found is not None
-    parsed = json.loads(found[0])
+    found = table.connection.execute("SELECT json_serialize_sql(CAST(? AS VARCHAR))", [statement]).fetchall()
+    parsed = json.loads(found[0][0])
     if parsed.get("error"):
         why = re.sub(r"\s+", " ", str(parsed.get("error_message", "")))
         raise L2QError(f"where={where!r} is no condition in SQL: {why}")
@@ -94,9 +93,8 @@ def _parsed(table: Table, statement: str, where: str) -> dict[str, Any]:
 def _text(table: Table, parsed: dict[str, Any]) -> str:
     found = table.connection.execute(
         "SELECT json_deserialize_sql(CAST(? AS JSON))", [json.dumps(parsed)]
-    ).fetchone()
-    assert found is not None
-    return str(found[0])
+    ).fetchall()
+    return str(found[0][0])
 
 
 def _unplaced(value: Any) -> Any:

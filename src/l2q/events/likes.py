@@ -81,7 +81,7 @@ def of_kinds(column: str, kinds: Mapping[str, int]) -> tuple[str | None, str | N
         says = ", ".join(repr(kind) for kind in no[:4])
         return (
             f"{count:,} of {total:,} events have {column!r} {says} and would count as likes; say which events are: "
-            f'where="{advice}", or value=none to take all alike'
+            f"where={quote(advice)}, or value=none to take all alike"
         ), None
     if len(ordered) < 2 or len(ordered) > 50:
         return None, None
@@ -117,4 +117,9 @@ def _named(column: str) -> str:
 
 
 def _ways(expression: str) -> str:
-    return f'say which events are: where="{expression}", min_value=1, or value=none to take all alike'
+    return f"say which events are: where={quote(expression)}, min_value=1, or value=none to take all alike"
+
+
+def quote(expression: str) -> str:
+    """An expression as an option has it, in quotes that it does not hold itself."""
+    return f"'{expression}'" if '"' in expression and "'" not in expression else f'"{expression}"'

@@ -64,7 +64,9 @@ def by_position(
         for profile in left
         if profile.numeric and not any(profile is other for other in (*found.values(), *times, *ids))
     ]
-    value = [*kinds, *values, *(one for one in measured if not _on_earth(one, measured))]
+    if any(_on_earth(one, measured) for one in measured):  # check-ins, which have no grade
+        measured = []
+    value = [*kinds, *values, *measured]
     if value and "value" not in given:
         found["value"] = value[0]
     order = ", ".join(

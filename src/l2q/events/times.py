@@ -138,8 +138,8 @@ def _order(table: Table, name: str, dates: list[str]) -> str:
     found = table.connection.execute(
         f"SELECT max(TRY_CAST(regexp_extract({name}, {pattern}, 1) AS INTEGER)), "
         f"max(TRY_CAST(regexp_extract({name}, {pattern}, 2) AS INTEGER)) FROM events"
-    ).fetchone()
-    first, second = (value or 0 for value in found or (0, 0))
+    ).fetchall()
+    first, second = (value or 0 for value in found[0])
     return "day" if first > 12 else "month" if second > 12 else "?"
 
 

@@ -94,6 +94,8 @@ def meaning(column: str) -> Meaning:
         roles = {role: strength - 1 for role, strength in roles.items() if role in ("user", "item")}
         if not head and core[-1] in ("title", "titel", "titre", "titulo", "titolo"):
             roles = {"item": 0.5}
+    if core[-1] not in _KNOWN and not core[-1].isdigit():  # of a product: its weight, its tempo
+        roles = {role: strength - 0.5 for role, strength in roles.items()}
     if "item" in roles:
         if document and "user" not in roles:
             roles["item"] -= 2
