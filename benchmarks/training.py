@@ -126,10 +126,14 @@ class Ours:
             embedding_dim=dim,
             num_layers=LAYERS,
             combination="mean",
+            layer_weights=None,
             transform="identity",
+            seed=SEED,
         )
-        objective = BPR(l2=L2, temperature=1.0)
-        self.recommender = Recommender(encoder, objective, learning_rate=RATE).to(device)
+        objective = BPR(l2=L2, temperature=1.0, learn_temperature=False, candidates=1, scales=None)
+        self.recommender = Recommender(
+            encoder, objective, learning_rate=RATE, schedule="constant", epochs=1, seed=SEED
+        ).to(device)
         self.recommender.log = lambda *args, **options: None  # type: ignore[method-assign]
         self.weight = encoder.embeddings
         self.adam = torch.optim.Adam(self.recommender.parameters(), lr=RATE, fused=True)

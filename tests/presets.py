@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from l2q import settings
 from l2q.fitted.descent import CoordinateDescent
 from l2q.fitted.l2q_plus import L2QPlus
 from l2q.fitted.teacher import CosineEmbeddings
+from l2q.interactions import Interactions
 from l2q.models.annealing import Annealing
+from l2q.models.encoder import Encoder, Initialization
+from l2q.models.graph import Graph, Propagation
 from l2q.models.initialization import Normal
 from l2q.models.losses import BPR, SampledSoftmax
 from l2q.models.quantizers import Quantizer
@@ -57,3 +63,26 @@ def bpr(**changes: Any) -> BPR:
 def sampled_softmax(**changes: Any) -> SampledSoftmax:
     """Of a float model."""
     return _built("objective", _composed(model="lightgcn", objective="sampled_softmax")["objective"], changes)
+
+
+def wandb_logger(folder: Path, run_name: str, group: str | None, **changes: Any) -> Any:
+    """Without tags."""
+    usual = settings.preset("logger/wandb") | {"tags": None}
+    return _built("logger", usual | {"folder": folder, "run_name": run_name, "group": group}, changes)
+
+
+def encoder(
+    train: Interactions, quantizer: nn.Module, initialization: Initialization, **changes: Any
+) -> Encoder:
+    """One whose layers are all kept, on the graph of ``train``."""
+    model = _composed(model="l2q")["model"]
+    usual = {key: value for key, value in model.items() if key not in ("name", "quantizer", "initialization")}
+    propagation = Propagation(Graph.from_interactions(train))
+    return Encoder(train, propagation, quantizer, initialization, **{"seed": 0} | usual | changes)
+
+
+def recommender(encoder: Encoder, objective: nn.Module, learning_rate: float) -> Any:
+    """One whose learning rate stays."""
+    from l2q.learning.recommender import Recommender  # Lightning takes seconds
+
+    return Recommender(encoder, objective, learning_rate=learning_rate, schedule="constant", epochs=1, seed=0)

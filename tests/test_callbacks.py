@@ -4,6 +4,7 @@ import time
 from types import SimpleNamespace
 
 import numpy as np
+import presets
 import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -17,7 +18,6 @@ from l2q.learning.callbacks import (
     TimeSplit,
     code_statistics,
 )
-from l2q.models.annealing import Annealing
 from l2q.representations import Representations, Rows
 
 
@@ -78,13 +78,13 @@ def test_the_last_checkpoint_takes_a_twentieth_of_the_time_but_is_there_when_it_
 @pytest.mark.parametrize(("progress", "strength"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0), (1.5, 1.0)])
 def test_the_strength_follows_progress_and_stays_hard_after_its_end(progress, strength):
     module = module_at(progress)
-    AnnealingCallback(Annealing("linear", "linear", "tanh")).on_train_batch_start(None, module, None, 0)
+    AnnealingCallback(presets.annealing("linear")).on_train_batch_start(None, module, None, 0)
     assert module.encoder.quantizer.strength == strength
     assert module.logged == {"anneal/strength": strength}
 
 
 def test_patience_counts_from_the_end_of_annealing_and_measured_epochs_only():
-    annealing = AnnealingCallback(Annealing("linear", "linear", "tanh"))
+    annealing = AnnealingCallback(presets.annealing("linear"))
     validation = SimpleNamespace(measured={"val/recall_20": 0.5})
     stopping = PatienceAfterAnnealing(annealing, validation, monitor="val/recall_20", mode="max", patience=2)
     trainer = SimpleNamespace(

@@ -3,16 +3,16 @@
 import copy
 
 import numpy as np
+import presets
 import pytest
 import torch
 from presets import bpr, normal
 from presets import quantizer as quantizer_of
+from presets import recommender as recommender_of
 
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
-from l2q.learning.recommender import Recommender
 from l2q.models.encoder import Encoder
-from l2q.models.graph import Graph, Propagation
 from l2q.models.quantizers import Identity
 from l2q.retrieval.index import DenseIndex
 
@@ -25,13 +25,7 @@ def train() -> Interactions:
 
 def encoder_of(train: Interactions, quantizer=None, **options) -> Encoder:
     usual = {"embedding_dim": 8, "num_layers": 2, "combination": "concat", "transform": "identity"}
-    return Encoder(
-        train,
-        Propagation(Graph.from_interactions(train)),
-        quantizer or Identity(),
-        normal(),
-        **usual | options,
-    )
+    return presets.encoder(train, quantizer or Identity(), normal(), **usual | options)
 
 
 def dense_adjacency(train: Interactions) -> torch.Tensor:
@@ -238,7 +232,7 @@ def test_an_epoch_equals_pytorch_geometrics_lightgcn(train, size, some):
         peer.embedding.weight.copy_(start)
     pairs = np.stack([train.users, train.items + m]).astype(np.int64)
     edges = torch.from_numpy(np.concatenate([pairs, pairs[::-1]], axis=1))
-    recommender = Recommender(encoder, bpr(l2=0.1), learning_rate=1e-2)
+    recommender = recommender_of(encoder, bpr(l2=0.1), 1e-2)
     recommender.log = lambda *args, **options: None
     ours, theirs = (torch.optim.Adam(module.parameters(), lr=1e-2) for module in (encoder, peer))
     rng = np.random.default_rng(0)
@@ -271,7 +265,7 @@ def test_an_epoch_equals_pytorch_geometrics_lightgcn(train, size, some):
 def test_a_step_takes_the_hardest_of_a_pairs_candidates(train, size, some):
     """The loss of rows alone and of all rows is the plain formula's."""
     encoder = encoder_of(train, combination="mean")
-    recommender = Recommender(encoder, bpr(l2=0.1, candidates=3), learning_rate=1e-2)
+    recommender = recommender_of(encoder, bpr(l2=0.1, candidates=3), 1e-2)
     recommender.log = lambda *args, **options: None
     rng = np.random.default_rng(1)
     users, positives, negatives = (

@@ -6,15 +6,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import presets
 import pytest
 import torch
 from presets import bpr, normal, sampled_softmax
 from presets import quantizer as quantizer_of
 
 from l2q.interactions import Interactions
-from l2q.learning.recommender import Recommender
-from l2q.models.encoder import Encoder
-from l2q.models.graph import Graph, Propagation
 from l2q.models.quantizers import Identity
 from l2q.retrieval.storage import load_index
 
@@ -47,15 +45,14 @@ def test_a_step_has_the_loss_and_the_gradients_of_the_cpu(objective, name, stren
         build, options = QUANTIZERS[name]
         quantizer = build()
         quantizer.strength = strength
-        encoder = Encoder(
+        encoder = presets.encoder(
             train,
-            Propagation(Graph.from_interactions(train)),
             quantizer,
             normal(),
             **{"embedding_dim": 48, "num_layers": 2, "combination": "concat", "transform": "identity"}
             | options,
         )
-        recommender = Recommender(encoder, objective(), learning_rate=0.01).to(device)
+        recommender = presets.recommender(encoder, objective(), 0.01).to(device)
         recommender.log = lambda *_, **__: None
         loss = recommender.training_step(tuple(ids.to(device) for ids in triplets), 0)
         loss.backward()

@@ -80,7 +80,7 @@ def test_bpr_objective_is_its_formula(tables):
         squares = sum(e.square().sum() for e in (E_users[users], E_items[pos], E_items[neg]))
         return -logsigmoid(0.5 * margin).mean() + 0.1 / 2 * squares / 6
 
-    objective = BPR(l2=0.1, temperature=0.5)
+    objective = presets.bpr(l2=0.1, temperature=0.5)
     assert_same_loss_and_gradients(lambda X, Y, *E: objective(X, Y, (users, pos, neg), *E), naive, leaves)
 
 
@@ -99,7 +99,10 @@ def test_bpr_counts_the_hardest_of_its_candidates(tables):
     X, Y = leaves[:2]
     chosen = torch.where(((X[users] * Y[others]).sum(1) > (X[users] * Y[neg]).sum(1)), others, neg)
     assert 0 < (chosen != neg).sum() < 6
-    objective, plain = BPR(l2=0.1, temperature=0.5, candidates=2), BPR(l2=0.1, temperature=0.5)
+    objective, plain = (
+        presets.bpr(l2=0.1, temperature=0.5, candidates=2),
+        presets.bpr(l2=0.1, temperature=0.5),
+    )
     assert_same_loss_and_gradients(
         lambda X, Y, *E: objective(X, Y, (users, pos, torch.cat([neg, others])), *E),
         lambda X, Y, *E: plain(X, Y, (users, pos, chosen), *E),
@@ -119,7 +122,7 @@ def test_sampled_softmax_objective_is_its_formula(tables):
         squares = sum(e.square().sum() for e in (E_users[users], E_items[pos], E_items[shared]))
         return torch.stack(losses).mean() + 0.1 / 2 * squares / 6
 
-    objective = SampledSoftmax(l2=0.1, temperature=2.0, num_negatives=4)
+    objective = presets.sampled_softmax(l2=0.1, temperature=2.0, num_negatives=4)
     assert_same_loss_and_gradients(lambda X, Y, *E: objective(X, Y, (users, pos, neg), *E), naive, leaves)
 
 

@@ -237,7 +237,7 @@ def test_identity_is_the_float_model():
     [
         ("estimator", "stee", f"one of {', '.join(SURROGATES)}"),
         ("scales", "rows", "one of none, row"),
-        ("scale_dtype", "int8", "one of float16, float32"),
+        ("scale_dtype", "int8", "one of float16, float32 or null"),
         ("relaxation", "soft", "one of tanh, mixture, guidance"),
         ("clip", 0.0, "a number above 0"),
     ],

@@ -1,6 +1,9 @@
 """Settings from Python are those that Hydra composes for ``train.py``."""
 
 import dataclasses
+import inspect
+import typing
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -9,10 +12,16 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from runs import ROOT
 
+import l2q
 from l2q import settings
 from l2q.errors import L2QError
+from l2q.learning.configuration import Configuration, Protocol
+from l2q.learning.datamodule import InteractionsModule
+from l2q.learning.recommender import Recommender
 from l2q.models.annealing import Annealing
+from l2q.models.encoder import Encoder
 from l2q.models.quantizers import Quantizer
+from l2q.sweeps.search import Search
 
 LINE = ("dataset", "logger", "callbacks", *settings.COMMAND_LINE)  # what the command line alone has
 
@@ -110,9 +119,9 @@ def test_a_change_of_what_there_is_not_is_refused():
 
 
 def test_an_object_is_built_of_its_values_and_of_the_objects_in_them():
-    values = {"_target_": "l2q.models.annealing.Annealing", "name": "a", "curve": "linear"}
+    values = {"_target_": "l2q.models.annealing.Annealing", "name": "a", "curve": "linear", "end": 1.0}
     found = settings.build(values | {"relaxation": "tanh"}, "annealing")
-    assert found == Annealing(name="a", curve="linear", relaxation="tanh")
+    assert found == Annealing(name="a", curve="linear", relaxation="tanh", end=1.0)
     assert settings.build(values, "annealing", relaxation="tanh") == found
     pair = {"_target_": "test_settings.Pair", "first": values | {"relaxation": "tanh"}, "second": {"a": 1}}
     assert settings.build(pair, "pair") == Pair(found, {"a": 1})
@@ -144,3 +153,85 @@ def test_what_cannot_be_built_is_said_by_its_name_on_the_command_line(values, sa
     with pytest.raises(L2QError, match=said) as caught:
         settings.build(values, "group")
     assert "\n" not in str(caught.value)
+
+
+def parts(values: Any) -> Iterator[dict[str, Any]]:
+    """A mapping of a file, and those in it."""
+    if isinstance(values, dict):
+        yield values
+        for inner in values.values():
+            yield from parts(inner)
+
+
+def given() -> dict[Any, dict[str, list[Any]]]:
+    """By class or function that ``conf/`` builds: every option that a file gives it, with the values."""
+    found: dict[Any, dict[str, list[Any]]] = {}
+
+    def take(made: Any, values: dict[str, Any]) -> None:
+        own = found.setdefault(made, {})
+        known = inspect.signature(made).parameters
+        function = made if dataclasses.is_dataclass(made) or inspect.isfunction(made) else made.__init__
+        kinds = typing.get_type_hints(function)
+        for key, value in values.items():
+            if key not in known:
+                continue
+            own.setdefault(key, []).append(value)
+            for kind in (kinds[key], *typing.get_args(kinds[key])):  # a group whose class the type names
+                if isinstance(value, dict) and "_target_" not in value and dataclasses.is_dataclass(kind):
+                    take(kind, value)
+
+    for path in sorted((ROOT / "conf").rglob("*.yaml")):
+        values: Any = OmegaConf.to_container(OmegaConf.load(path))
+        group = path.parent.name
+        for part in parts(values):
+            if part.get("_target_", "").startswith("l2q."):
+                take(settings.locate(part["_target_"]), part)
+        if group in NO_TARGET:
+            take(NO_TARGET[group], values)
+        if group == "model" and "model" in values:  # trained: the file stands at the top
+            take(Encoder, values["model"])
+        if "search" in values:
+            take(Search, values["search"])
+        if path.name == "config.yaml":
+            for made in (Configuration, Recommender, InteractionsModule, Encoder, l2q.fit, l2q.quantize):
+                take(made, values)
+            take(l2q.evaluate, values["eval"])
+    return found
+
+
+NO_TARGET = {"protocol": Protocol}
+"""Groups without ``_target_``; that of the data sets is left to the tests of sources."""
+
+ABSENT = {
+    # where a file leaves the option out; the default says that there is none, or what the option starts from
+    (Protocol, "split"): "final holds nothing back",
+    (Protocol, "fraction"): "final holds nothing back",
+    (Protocol, "split_seed"): "final holds nothing back",
+    (Protocol, "patience"): "final monitors nothing",
+    (Annealing, "end"): "the constant curve has none",
+    (Annealing, "hold"): "of the geometric curve alone",
+    (Annealing, "minimum"): "of the geometric curve alone",
+    (Annealing, "stages"): "of the hashnet curve alone",
+    (Annealing, "switch"): "of the step curve alone",
+    (Encoder, "residual"): "models that take the mean of their layers have none",
+    (Quantizer, "normalize"): "the straight-through derivative is the same everywhere",
+    (Quantizer, "clip"): "the straight-through derivative is the same everywhere",
+    (Quantizer, "scale_dtype"): "codes without scales have none",
+    # Python callers alone: None takes what conf says
+    (l2q.fit, "seed"): "None: as in conf/config.yaml",
+    (l2q.fit, "new_users"): "None: as in conf/config.yaml",
+    (l2q.quantize, "seed"): "None: as in conf/config.yaml",
+    (l2q.evaluate, "memory_mb"): "None: as in conf/config.yaml",
+}
+
+
+def test_a_default_stands_in_conf_or_in_a_signature_not_in_both():
+    defaults = {
+        (made, name): (signature[name].default, values)
+        for made, options in given().items()
+        for signature in [inspect.signature(made).parameters]
+        for name, values in options.items()
+        if signature[name].default is not inspect.Parameter.empty
+    }
+    assert set(defaults) == set(ABSENT)
+    assert not [key for key, (default, values) in defaults.items() if default in values]

@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import product
 
 import numpy as np
+import presets
 import pytest
 from presets import descent, embeddings, l2q_plus, quantizer
 
@@ -16,8 +17,6 @@ from l2q.fitted.filter import SpectralFilter
 from l2q.fitted.teacher import Teacher, TeacherIndex
 from l2q.fitted.tuning import choose_teacher
 from l2q.interactions import Interactions
-from l2q.models.encoder import Encoder
-from l2q.models.graph import Graph, Propagation
 from l2q.models.initialization import FromFitted
 
 
@@ -199,9 +198,8 @@ def test_the_codes_are_those_of_a_descent_to_the_lists_of_the_teacher(train, mod
 
 
 def test_an_encoder_gives_fitted_codes_back_to_the_bit(train, model):
-    encoder = Encoder(
+    encoder = presets.encoder(
         train,
-        Propagation(Graph.from_interactions(train)),
         quantizer(scales="row", scale_dtype="float16"),
         FromFitted(model),
         embedding_dim=24,

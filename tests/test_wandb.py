@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import wandb
-from runs import SMALL, composed, metrics_of, only, table
+from presets import wandb_logger
+from runs import ROOT, SMALL, composed, metrics_of, only, table
 from wandb_server import wandb_server
 
 from l2q.cli import main
@@ -21,7 +22,7 @@ from l2q.learning.run import Run
 from l2q.learning.signals import Interrupted
 from l2q.tracking.tracker import tracked
 from l2q.tracking.wandb_files import told
-from l2q.tracking.wandb_run import ID_FILE, readable, wandb_logger
+from l2q.tracking.wandb_run import ID_FILE, readable
 
 WORDS = ["model=l2q_anl", *SMALL, "eval.ks=[5,10,20]", "logger=wandb", "protocol.every_n_epochs=1"]
 LAST = "checkpoints/last.ckpt"
@@ -247,7 +248,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from l2q.tracking.tracker import tracked
-from l2q.tracking.wandb_run import wandb_logger
+from presets import wandb_logger
 config = {"model": {"name": "m"}, "dataset": {"name": "d"}, "eval": {"ks": [20]}}
 folder = Path(sys.argv[1])
 with tracked(wandb_logger(folder, "killed", None, offline=True), config, 20) as tracker:
@@ -259,7 +260,11 @@ with tracked(wandb_logger(folder, "killed", None, offline=True), config, 20) as 
 
 
 def test_after_a_kill_the_rows_are_on_disk(tmp_path):
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests")},
+        timeout=300,
+    )
     assert done.returncode == -9
     read = Read(only(tmp_path, "wandb/offline-run-*"))
     assert read.epochs == list(range(1, 12))
@@ -391,7 +396,7 @@ def test_wandb_that_is_disabled_writes_nothing(tmp_path, monkeypatch):
 
 def test_options_are_checked(tmp_path):
     with pytest.raises(L2QError, match=r"logger\.tags=try must be a list, each a word or null"):
-        wandb_logger(tmp_path, "a", None, tags="try")  # type: ignore[arg-type]
+        wandb_logger(tmp_path, "a", None, tags="try")
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,15 @@ class Ranker(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a ranking gave each user. ``users`` (n,) are those with held-out items; ``per_user`` has every metric as
-    float64 (n,) beside them, ``metrics`` its mean: ``recall_20``, ``ndcg_20``, ... ``beyond`` has what was asked for
-    beside accuracy: ``coverage_20``, ``tail_recall_20``, ... (``l2q.beyond_accuracy``)."""
+    """What a ranking gave its users.
+
+    ``users`` (n,) are the ids of those with held-out items. ``per_user`` holds their metrics by name, float64 (n,)
+    each. ``metrics`` holds the means: ``recall_20``, ``ndcg_20``, ``precision_20``, ``hit_rate_20``, ``mrr_20``.
+    ``beyond`` holds what was asked for beside accuracy, such as ``coverage_20`` and ``tail_recall_20``.
+
+        found = l2q.evaluate(index, test, ks=[20])
+        found.metrics["ndcg_20"], found.per_user["ndcg_20"].std()
+    """
 
     users: np.ndarray
     per_user: dict[str, np.ndarray]

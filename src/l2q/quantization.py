@@ -35,11 +35,12 @@ def quantize(
     train: Interactions | None = None,
     user_names: Sequence[str] | None = None,
     item_names: Sequence[str] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     progress: Progress | None = None,
 ) -> Index:
     """Codes of ``bits`` (None: as many as ``l2q_plus`` has) and one scale an item for float rows ``users`` (M, d) and
     ``items`` (N, d), or for an index given in place of ``users``, which brings train items and names of its own.
+    ``seed`` None: that of ``conf/config.yaml``.
 
     ``train``: what users have, M x N, which no recommendation holds; its names are the rows' names unless
     ``user_names`` (M,) and ``item_names`` (N,) say others. ``progress(done, total, label)`` is called during the fit,
@@ -57,6 +58,7 @@ def quantize(
     """
     preset = settings.preset("model/l2q_plus")
     bits = preset["bits"] if bits is None else bits
+    seed = settings.defaults()["seed"] if seed is None else seed
     check_options(bits, seed)
     if isinstance(users, Index):
         if not (items is None and train is None and user_names is None and item_names is None):

@@ -24,10 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--item-names", metavar="FILE", help="the same for items")
     parser.add_argument("--bits", type=int, help="of a row (as conf/model/l2q_plus.yaml)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the new index")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="of the fit (as conf/config.yaml)")
 
 
-def run(index: str | None, out: str, bits: int | None, seed: int, **arrays: str | None) -> None:
+def run(index: str | None, out: str, bits: int | None, seed: int | None, **arrays: str | None) -> None:
     """Packed codes of any model whose scores are inner products, and what they cost: Recall@20 of the codes' ranking
     against the model's own. The model is the ``index`` of a run, or ``arrays`` in files."""
     from l2q.evaluation import deciding_cutoff
@@ -35,7 +35,7 @@ def run(index: str | None, out: str, bits: int | None, seed: int, **arrays: str 
     from l2q.quantization import check_options, measured_users, quantize
     from l2q.retrieval.storage import check_replaceable, compression, load_index
 
-    check_options(1 if bits is None else bits, seed, spelled="--{} {}")
+    check_options(1 if bits is None else bits, 0 if seed is None else seed, spelled="--{} {}")
     check_replaceable(out)
     if index is not None:
         if any(arrays.values()):

@@ -29,11 +29,11 @@ class Protocol:
     as ``patience`` brought no better. ``auto``: see ``settle``."""
 
     name: Literal["holdout", "final", "auto"]
+    every_n_epochs: Count
     split: Annotated[str, OneOf(SPLITS)] | None = None
     fraction: Share | None = None
     split_seed: Whole | None = None
     patience: Whole | None = None
-    every_n_epochs: Count | None = None
 
     def __post_init__(self) -> None:
         for name in ("split", "fraction", "split_seed", "patience"):

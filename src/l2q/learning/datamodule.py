@@ -37,7 +37,7 @@ class InteractionsModule(pl.LightningDataModule):
     """The pairs of ``train`` in batches of ``batch_size``, each pair with ``candidates`` negatives; ``seed`` fixes
     their order and the negatives."""
 
-    def __init__(self, train: Interactions, *, batch_size: int, candidates: int = 1, seed: int = 0) -> None:
+    def __init__(self, train: Interactions, *, batch_size: int, candidates: int, seed: int) -> None:
         super().__init__()
         self.train, self.batch_size, self.candidates, self.seed = train, batch_size, candidates, seed
 

@@ -25,9 +25,9 @@ def fit(
     /,
     *,
     bits: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     protocol: str = "final",
-    new_users: bool = True,
+    new_users: bool | None = None,
     **changes: Any,
 ) -> Index:
     """An index of all users and items of ``train``, by any model of ``conf/model``.
@@ -35,7 +35,8 @@ def fit(
     ``bits`` are those of a row, without its scales; a model of several layers shares them out, and float models have
     none. ``protocol`` "final" takes all of train and, of a model that is trained, all its epochs; "holdout" keeps a
     tenth of train back and takes the epoch that is best on it. ``new_users`` keeps what codes of later users are fitted
-    to (``l2q_plus``). ``changes`` are settings as ``conf/`` has them, groups as mappings.
+    to (``l2q_plus``). ``changes`` are settings as ``conf/`` has them, groups as mappings. What is None or not given is
+    as in ``conf/``.
 
     The same settings give the same index as ``train.py``, where the train part is the same. Raises L2QError for an
     unknown model or setting, and for a value out of range.
@@ -46,14 +47,16 @@ def fit(
     memory.prepare()
     chosen = {group: changes.pop(group) for group in settings.GROUPS if isinstance(changes.get(group), str)}
     groups = {"model": model, "protocol": protocol} | chosen
-    config = settings.compose(changes | {"seed": seed}, **groups)
+    given = {"seed": seed, "new_users": new_users}
+    changes |= {name: value for name, value in given.items() if value is not None}
+    config = settings.compose(changes, **groups)
     config["eval"]["ks"] = []  # the deciding cut-off alone is measured
     if bits is not None:
         _share_out(config, bits)
     check_model(config)
     fitted = closed_form(config)
     if fitted is not None:
-        return _index(fitted.fit(train, seed), train, config, new_users)
+        return _index(fitted.fit(train, config["seed"]), train, config)
     held = config["protocol"]
     rest, val = train, None
     if held["name"] == "holdout":
@@ -61,11 +64,11 @@ def fit(
         if not len(val):
             raise L2QError("no user has enough items for a validation part; use protocol='final'")
     with tempfile.TemporaryDirectory() as folder:
-        return _index(Training(config, rest, val, Path(folder))(), train, config, new_users)
+        return _index(Training(config, rest, val, Path(folder))(), train, config)
 
 
-def _index(found: Any, train: Interactions, config: Mapping[str, Any], new_users: bool) -> Index:
-    side = found.filter_side if isinstance(found, Fitted) and new_users else None
+def _index(found: Any, train: Interactions, config: Mapping[str, Any]) -> Index:
+    side = found.filter_side if isinstance(found, Fitted) and config["new_users"] else None
     return Index.of(found.representations, train, config_hash=hashed(config), filter_side=side)
 
 

@@ -34,9 +34,9 @@ class Recommender(pl.LightningModule):
         objective: nn.Module,
         *,
         learning_rate: float,
-        schedule: str = "constant",
-        epochs: float = 1,
-        seed: int = 0,
+        schedule: str,
+        epochs: int,
+        seed: int,
         identity: dict[str, Any] | None = None,
         training: dict[str, Any] | None = None,
     ) -> None:

@@ -72,34 +72,39 @@ CURVES: dict[str, tuple[Callable[..., float], tuple[str, ...]]] = {
 class Annealing:
     """A curve with a relaxation, from p = 0 to p = ``end`` over all epochs.
 
-    ``hold`` and ``minimum`` belong to the geometric curve, ``stages`` to hashnet, ``switch`` to step. Raises L2QError
-    for an unknown curve or relaxation, and for a parameter that is missing or outside its range.
+    Every curve but the constant one needs ``end``. ``hold`` and ``minimum`` belong to the geometric curve, ``stages``
+    to hashnet, ``switch`` to step. Raises L2QError for an unknown curve or relaxation, and for a parameter that is
+    missing or outside its range.
 
-    >>> Annealing(name="linear", curve="linear", relaxation="tanh").strength(0.25)
+    >>> Annealing(name="linear", curve="linear", relaxation="tanh", end=1.0).strength(0.25)
     0.25
     """
 
     name: str
     curve: Annotated[str, OneOf(CURVES)]
     relaxation: Annotated[str, OneOf(RELAXATIONS)]
-    end: Positive = 1.0
+    end: Positive | None = None
     hold: Annotated[float, Ge(0), Lt(1)] | None = None
     minimum: Share | None = None
     stages: Count | None = None
     switch: Annotated[float, Ge(0), Le(1)] | None = None
 
     def __post_init__(self) -> None:
-        for name in CURVES[self.curve][1]:
+        for name in ("end", *CURVES[self.curve][1]) if self.curve != "constant" else ():
             if getattr(self, name) is None:
                 raise L2QError(f"annealing.{name} is not given; annealing.curve={self.curve} needs it")
 
     def finished(self, share: float) -> bool:
         """Whether nothing changes any more once ``share`` of the epochs are done."""
-        return self.end * share >= 1 or self.curve == "constant"
+        return self.curve == "constant" or self._progress(share) >= 1
 
     def strength(self, share: float) -> float:
         """t after ``share`` >= 0 of the epochs; exactly 1 from p = 1 on."""
         if self.finished(share):
             return 1.0
         curve, parameters = CURVES[self.curve]
-        return curve(self.end * share, **{name: getattr(self, name) for name in parameters})
+        return curve(self._progress(share), **{name: getattr(self, name) for name in parameters})
+
+    def _progress(self, share: float) -> float:
+        assert self.end is not None
+        return self.end * share

@@ -54,10 +54,10 @@ class Encoder(nn.Module):
         embedding_dim: Count,
         num_layers: Whole,
         combination: Literal["mean", "concat"],
-        layer_weights: list[float] | Literal["learned"] | None = None,
-        residual: float = 0.0,
+        layer_weights: list[float] | Literal["learned"] | None,
+        residual: float | None = None,
         transform: Literal["identity", "rotation", "itq", "learned"],
-        seed: Whole = 0,
+        seed: Whole,
     ) -> None:
         super().__init__()
         learned = layer_weights == "learned"
@@ -148,5 +148,5 @@ class Encoder(nn.Module):
             items=Rows(values[m:], None if factors is None else factors[m:]),
             dims=(self.embeddings.shape[1],) * self.num_segments,
             weights=torch.as_tensor(self.segment_weights).square().cpu().numpy(),
-            scale_dtype=str(getattr(self.quantizer, "scale_dtype", "float32")).removeprefix("torch."),
+            scale_dtype=getattr(self.quantizer, "scale_dtype", None) or "float32",
         )

@@ -97,9 +97,9 @@ class BPR(nn.Module):
         *,
         l2: NotNegative,
         temperature: Positive,
-        learn_temperature: bool = False,
-        candidates: Count = 1,
-        scales: str | None = None,
+        learn_temperature: bool,
+        candidates: Count,
+        scales: str | None,
     ):
         super().__init__()
         self.l2 = l2
@@ -137,9 +137,9 @@ class SampledSoftmax(nn.Module):
         *,
         l2: NotNegative,
         temperature: Positive,
-        learn_temperature: bool = False,
+        learn_temperature: bool,
         num_negatives: Count,
-        scales: str | None = None,
+        scales: str | None,
     ):
         super().__init__()
         self.l2 = l2

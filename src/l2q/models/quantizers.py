@@ -35,9 +35,10 @@ def sign(x: Tensor) -> Tensor:
     return torch.ge(x, 0).to(x.dtype).mul_(2).sub_(1)
 
 
-def row_scale(x: Tensor, scale_dtype: torch.dtype = torch.float32) -> Tensor:
-    """a = ||x||_1 / d of every row, (rows, 1) in the dtype of x, rounded to ``scale_dtype``; a constant."""
-    return x.detach().abs().mean(dim=1, keepdim=True).to(scale_dtype).to(x.dtype)
+def row_scale(x: Tensor, scale_dtype: torch.dtype | None = None) -> Tensor:
+    """a = ||x||_1 / d of every row, (rows, 1) in the dtype of x, a constant. ``scale_dtype`` rounds it."""
+    scale = x.detach().abs().mean(dim=1, keepdim=True)
+    return scale if scale_dtype is None else scale.to(scale_dtype).to(x.dtype)
 
 
 # Surrogate derivatives of sign at z. Each returns a fresh tensor of floats or, for zero and one, of booleans.
@@ -120,8 +121,8 @@ class Quantizer(nn.Module):
     ``estimator`` names the surrogate derivative. It stands for the derivative of the whole a sign(x), so the size of
     the scale does not change the gradient. It is taken at x, or with ``normalize`` at x / a, where a is the mean |x| of
     the row. ``clip`` is the width of the clipped and Fourier surrogates. ``scales`` "row" multiplies the signs by a,
-    rounded to ``scale_dtype``; "none" leaves them as they are. The tanh relaxation needs no surrogate below strength 1:
-    it has its own derivative.
+    which ``scale_dtype`` rounds; "none" leaves them as they are. The tanh relaxation needs no surrogate below strength
+    1: it has its own derivative.
 
     Raises L2QError for an unknown option.
     """
@@ -134,8 +135,8 @@ class Quantizer(nn.Module):
         normalize: bool = False,
         clip: Positive = 1.0,
         scales: Literal["none", "row"],
-        scale_dtype: Literal["float16", "float32"] = "float32",
-        relaxation: Annotated[str, OneOf(RELAXATIONS)] = "tanh",
+        scale_dtype: Literal["float16", "float32"] | None = None,
+        relaxation: Annotated[str, OneOf(RELAXATIONS)],
     ):
         super().__init__()
         self.estimator = estimator
@@ -168,7 +169,7 @@ class Quantizer(nn.Module):
         return codes, self._scale(x) if self.scales == "row" else None
 
     def _scale(self, x: Tensor) -> Tensor:
-        return row_scale(x, getattr(torch, self.scale_dtype))
+        return row_scale(x, self.scale_dtype and getattr(torch, self.scale_dtype))
 
     def _hard(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         scale = self._scale(x)

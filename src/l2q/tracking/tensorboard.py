@@ -36,7 +36,7 @@ class Closing(Tracker):
 
 
 @checked("logger")
-def tensorboard_logger(folder: Path, name: str = "tensorboard") -> Logger:
+def tensorboard_logger(folder: Path, name: str) -> Logger:
     """TensorBoard's file of the run in ``folder``, below ``name``; needs the extra ``tensorboard``.
 
     A run that goes on tells all its epochs again (``Tracker.replay``). TensorBoard would show them twice, so what an

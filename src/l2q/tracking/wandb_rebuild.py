@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from l2q import settings
 from l2q.errors import L2QError
 from l2q.evaluation import deciding_cutoff
 from l2q.tracking import lineage
@@ -34,7 +35,8 @@ def rebuild(folder: Path, group: str | None = None, **given: Any) -> Path:
     had = config.get("logger") or {}
     had = had.get("wandb", had)  # of several
     had = had if str(had.get("_target_")).endswith("wandb_logger") else {}
-    options = {key: had[key] for key in OPTIONS if key in had} | given
+    usual = settings.preset("logger/wandb") | {"tags": config.get("tags")}
+    options = {key: had.get(key, usual[key]) for key in OPTIONS} | given
     sweep = folder.absolute().parent
     group = group or (sweep.name if sweep.parent.name == "sweeps" else None)
     logger = wandb_logger(folder, str(status.get("name") or ""), group, offline=True, **options)

@@ -235,22 +235,24 @@ def wandb_logger(
     run_name: str,
     group: str | None = None,
     *,
-    project: str = "l2q",
-    entity: str | None = None,
-    tags: list[str] | None = None,
-    notes: str | None = None,
-    job_type: str | None = None,
-    offline: bool | None = None,
-    log_index: bool = True,
+    project: str,
+    entity: str | None,
+    tags: list[str] | None,
+    notes: str | None,
+    job_type: str | None,
+    offline: bool | None,
+    log_index: bool,
 ) -> Logger | None:
     """The run's W&B logger, its files in ``folder/wandb``. It never asks, never hangs, never fails a run.
 
-    ``offline=None`` is offline exactly where no key is configured; a key without a network falls back to
-    offline too, with a warning. Where W&B cannot even write a file, there is a warning and no logger.
-    WANDB_MODE=disabled is no logger. The run's id is kept in ``folder/checkpoints/wandb_id.txt``: a resumed run
-    continues it, under its first name. ``log_index`` false keeps the index's files here, and tells of it alone.
+    Options are those of ``conf/logger/wandb.yaml``. ``offline`` None is offline exactly where no key is configured. A
+    key without a network falls back to offline too, with a warning. Where W&B cannot even write a file, there is a
+    warning and no logger. WANDB_MODE=disabled is no logger. The run's id is kept in
+    ``folder/checkpoints/wandb_id.txt``: a resumed run continues it, under its first name. With ``log_index`` false the
+    index's files stay here, and W&B is told of it alone.
 
-        wandb_logger(Path("outputs/1"), "model=l2q,seed=0", "first sweep", tags=["try"])
+        usual = settings.preset("logger/wandb") | {"tags": ["try"]}
+        connect(usual, Path("outputs/1"), "model=l2q,seed=0", "first sweep")
     """
     if os.environ.get("WANDB_MODE") == "disabled":
         return None
