@@ -18,6 +18,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from pyarrow import csv, parquet
+from test_public import PUBLIC
 
 import l2q
 from l2q.cli import main
@@ -90,7 +91,7 @@ def test_the_site_builds(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     api = (tmp_path / "site" / "reference" / "api.html").read_text("utf-8")
-    assert 'id="l2q.' in api
+    assert [name for name in PUBLIC if f'id="l2q.{name}"' not in api] == []
     pages = "".join(path.read_text("utf-8") for path in (tmp_path / "site").rglob("*.html"))
     fetched = (
         r'<(?:script|img|iframe)[^>]*src="(?:https?:)?//|<link[^>]*rel="stylesheet"[^>]*href="(?:https?:)?//'

@@ -98,6 +98,9 @@ class Interactions:
         """Rows from pairs in any order; a repeated pair counts once. O(edges) apart from one sort.
 
         Raises L2QError for an id outside 0 .. num_users - 1 or 0 .. num_items - 1.
+
+            train = l2q.Interactions.from_pairs([0, 0, 1], [2, 0, 1], num_users=2, num_items=3)
+            train[0]  # array([0, 2], dtype=int32)
         """
         users = np.asarray(users, dtype=np.int64)
         items = np.asarray(items, dtype=np.int64)
@@ -112,6 +115,7 @@ class Interactions:
         return cls(indptr, (keys % max(num_items, 1)).astype(np.int32), num_items, user_names, item_names)
 
     def __len__(self) -> int:
+        """How many pairs there are."""
         return len(self.items)
 
     def __getitem__(self, user: int) -> np.ndarray:
@@ -120,6 +124,7 @@ class Interactions:
 
     @property
     def num_users(self) -> int:
+        """How many users there are, those without items among them."""
         return len(self.indptr) - 1
 
     @cached_property
@@ -129,10 +134,12 @@ class Interactions:
 
     @cached_property
     def user_degrees(self) -> np.ndarray:
+        """How many items each user has, (num_users,) int64."""
         return np.diff(self.indptr)
 
     @cached_property
     def item_degrees(self) -> np.ndarray:
+        """How many users each item has, (num_items,) int64."""
         return np.bincount(self.items, minlength=self.num_items)
 
     @cached_property
@@ -149,7 +156,12 @@ class Interactions:
         return self.users.astype(np.int64) * self.num_items + self.items
 
     def select(self, chosen: np.ndarray) -> Interactions:
-        """The pairs where the mask ``chosen`` (nnz,) is true; users and items keep their ids."""
+        """The pairs where the mask ``chosen`` (nnz,) is true.
+
+        All users and items stay, with their ids.
+
+            popular = train.select(train.item_degrees[train.items] >= 10)
+        """
         before = np.concatenate(([0], np.cumsum(chosen)))
         times, values, counts = (
             None if beside is None else beside[chosen] for beside in (self.times, self.values, self.counts)
@@ -164,7 +176,12 @@ class Interactions:
         )
 
     def to_csr(self, dtype=np.float32) -> sparse.csr_array:
-        """R as a SciPy matrix of ones, int32 indices."""
+        """R as a SciPy matrix of ones, (num_users, num_items).
+
+        Its indices are int32.
+
+            neighbors = train.to_csr().T @ train.to_csr()  # how many users two items share
+        """
         ones = np.ones(len(self.items), dtype=dtype)
         return sparse.csr_array(
             (ones, self.items, self.indptr.astype(np.int32)), shape=(self.num_users, self.num_items)
@@ -187,8 +204,8 @@ def power(degrees: np.ndarray, exponent: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A set split into train and test, of equal shapes and names. ``columns`` are those of users and items, of a
-    table."""
+    """A set by its ``name``, split into ``train`` and ``test``. Both have all users and items, and the same names.
+    ``columns`` are the names of the users' and the items' column, where the set is a table."""
 
     name: str
     train: Interactions
@@ -197,10 +214,12 @@ class Dataset:
 
     @property
     def user_names(self) -> np.ndarray | None:
+        """(num_users,) strings; None: the ids are the names."""
         return self.train.user_names
 
     @property
     def item_names(self) -> np.ndarray | None:
+        """(num_items,) strings; None: the ids are the names."""
         return self.train.item_names
 
 

@@ -34,7 +34,11 @@ def _is_name(given: Any) -> bool:
 
 
 class Ranking(NamedTuple):
-    """``items``, names, best first; ``scores`` (k,) float32. Shorter than asked for where no more items are left."""
+    """``items`` are names, best first; ``scores`` (k,) float32 are theirs. A ranking is shorter than asked for where no
+    more items are left.
+
+        items, scores = index.recommend("ffmpeg", k=10)
+    """
 
     items: list[str]
     scores: np.ndarray
@@ -68,8 +72,14 @@ class Index:
         metrics: Mapping[str, float] | None = None,
         filter_side: FilterSide | None = None,
     ) -> Index:
-        """An index in memory, with the names of ``train``, whose items a search leaves out. ``filter_side``: what codes
-        of new users are fitted to (``l2q.fitted.new_users``). Raises L2QError where sizes disagree."""
+        """An index in memory of rows that somebody else made: it has the names of ``train``, whose items no
+        recommendation holds. ``filter_side`` is what codes of new users are fitted to (``l2q.fitted.new_users``).
+        Raises L2QError where sizes disagree.
+
+            from l2q.representations import Representations
+            rows = Representations.floats(model.user_factors, model.item_factors)  # (num_users, d), (num_items, d)
+            index = l2q.Index.of(rows, train)
+        """
         from l2q.retrieval.storage import FORMAT, RULES, VERSION
 
         if (train.num_users, train.num_items) != (representations.num_users, representations.num_items):
@@ -174,17 +184,22 @@ class Index:
 
     def save(self, folder: str | Path) -> Path:
         """Writes the files of the index (``l2q.retrieval.storage``); one that is there is replaced when the new one is
-        complete. Raises L2QError where the folder holds something else or cannot be written."""
+        complete. Returns the folder. Raises L2QError where it holds something else or cannot be written.
+
+            index.save("index")
+        """
         from l2q.retrieval.storage import write
 
         return write(self, folder)
 
     @property
     def num_users(self) -> int:
+        """How many users have a row."""
         return self.manifest["num_users"]
 
     @property
     def num_items(self) -> int:
+        """How many items have a row: the catalogue that every search ranks."""
         return self.manifest["num_items"]
 
     @property
@@ -207,22 +222,24 @@ class Index:
 
     @cached_property
     def user_names(self) -> Sequence[str]:
+        """The name of every user, by row; the row numbers as words where no names were given."""
         return self.names["users"] or [str(row) for row in range(self.num_users)]
 
     @cached_property
     def item_names(self) -> Sequence[str]:
+        """The name of every item, likewise."""
         return self.names["items"] or [str(row) for row in range(self.num_items)]
 
     @cached_property
     def representations(self) -> Representations:
-        """Unpacked: eight times the memory of the codes' files."""
+        """The rows of both sides, unpacked: eight times the memory of the codes' files."""
         return Representations(
             self._rows("users"), self._rows("items"), self.dims, self.weights, self.manifest["scale_dtype"]
         )
 
     @cached_property
     def index(self) -> Backend:
-        """Packed for item codes, dense for float rows."""
+        """What searches by row number (``l2q.retrieval.index``): packed for item codes, dense for float rows."""
         if "items.codes" in self.arrays:
             users, items = (Rows(self._stored(side), self._scales(side)) for side in ("users", "items"))
             return PackedIndex(users, items, self.dims, self.weights)
@@ -247,15 +264,30 @@ class Index:
     def search(
         self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """By row numbers: scores and items, both (queries, k); see ``l2q.retrieval.index``. Users without items in
-        ``exclude`` get the most popular ones (``l2q.retrieval.popular``)."""
+        """By row numbers of users, or with rows of queries: scores float32 and items int32, both (queries, k), best
+        first. Items of ``exclude`` stay out. Where fewer than ``k`` are left, the score is -inf and the item -1. Users
+        without items in ``exclude`` get the most popular ones (``l2q.retrieval.popular``).
+
+            scores, items = index.search(np.array([0, 5]), k=10, exclude=index.exclude)
+        """
         return Served(self.index, self.arrays["items.degrees"]).search(users, k, exclude)
 
     def item_rows(self, items: np.ndarray) -> Rows:
+        """The rows of items by number, as queries for ``search``.
+
+        An item that takes the place of a user finds items like itself.
+
+            scores, items = index.search(index.item_rows(np.array([3])), k=10)
+        """
         return self.index.item_rows(items)
 
     def row(self, side: str, name: Name) -> int:
-        """The row of a name, of "users" or "items"; the first where several have it. Raises L2QError for none."""
+        """The row number of a name; ``side`` is "users" or "items".
+
+        Where several have the name it is the first of them. Raises L2QError where none has it.
+
+            index.row("items", "libavcodec59")
+        """
         return self._row_numbers(side, [name])[0]
 
     def _row_numbers(self, side: str, wanted: Sequence[Name]) -> list[int]:
