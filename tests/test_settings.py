@@ -15,6 +15,7 @@ from runs import ROOT
 import l2q
 from l2q import settings
 from l2q.errors import L2QError
+from l2q.learning import trainer
 from l2q.learning.configuration import Configuration, Protocol
 from l2q.learning.datamodule import InteractionsModule
 from l2q.learning.recommender import Recommender
@@ -199,8 +200,8 @@ def given() -> dict[Any, dict[str, list[Any]]]:
     return found
 
 
-NO_TARGET = {"protocol": Protocol}
-"""Groups without ``_target_``; that of the data sets is left to the tests of sources."""
+NO_TARGET = {"protocol": Protocol, "trainer": trainer.taken}
+"""What takes the groups whose ``_target_`` is none of ours; that of the data sets is left to the tests of sources."""
 
 ABSENT = {
     # where a file leaves the option out; the default says that there is none, or what the option starts from
@@ -213,6 +214,8 @@ ABSENT = {
     (Annealing, "minimum"): "of the geometric curve alone",
     (Annealing, "stages"): "of the hashnet curve alone",
     (Annealing, "switch"): "of the step curve alone",
+    (trainer.taken, "log_every_n_steps"): "None: Lightning's own",
+    (trainer.taken, "deterministic"): "None: Lightning's own",
     (Encoder, "residual"): "models that take the mean of their layers have none",
     (Quantizer, "normalize"): "the straight-through derivative is the same everywhere",
     (Quantizer, "clip"): "the straight-through derivative is the same everywhere",

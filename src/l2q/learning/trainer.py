@@ -27,9 +27,9 @@ Batches = Count | Annotated[float, Gt(0), Le(1)]
 @checked("trainer")
 def taken(
     max_epochs: Whole,
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"],
     min_epochs: Whole | None = None,
     max_time: str | Mapping[str, int] | None = None,
-    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = "auto",
     limit_train_batches: Batches | None = None,
     overfit_batches: Whole | Annotated[float, Ge(0), Le(1)] = 0.0,
     accumulate_grad_batches: Count = 1,
