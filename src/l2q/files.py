@@ -7,12 +7,17 @@ is still there and nothing is left beside it.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+from l2q.errors import L2QError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -28,13 +33,51 @@ def replaced_file(path: str | Path, *, many_writers: bool = False) -> Iterator[P
         with replaced_file("metrics.json") as fresh:
             fresh.write_text(json.dumps(metrics))
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays one: what it leads to is replaced
     fresh = _beside(path, f"{uuid4().hex[:8]}.new" if many_writers else "new")
     try:
         yield fresh
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: str | Path, needs: int = 0) -> Iterator[None]:
+    """Says in one line of L2QError what was to be written where, and why it could not be. ``needs``: how many bytes it
+    takes, where the caller knows.
+
+    with writing(path, array.nbytes), replaced_file(path) as fresh:
+        np.save(fresh, array)
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            room = f"{path} takes {amount(needs)}" if needs else ""
+            try:
+                above = next(parent for parent in Path(path).absolute().parents if parent.exists())
+                left = f"{amount(shutil.disk_usage(above).free)} are left there"
+            except OSError:
+                left = ""
+            found = ", ".join(filter(None, [room, left]))
+            advice = f" ({found}); make room, or write to another disk"
+        else:
+            advice = ""
+        raise L2QError(f"{path} cannot be written: {error.strerror or error}{advice}") from error
+
+
+def amount(size: float) -> str:
+    """Bytes, for people.
+
+    >>> amount(3 * 2**20 + 2**19)
+    '3.5 MiB'
+    """
+    units = iter(("bytes", "KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    while size >= 1024 and unit != "TiB":
+        size, unit = size / 1024, next(units)
+    return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
 
 
 @contextmanager

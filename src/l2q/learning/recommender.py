@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from l2q.errors import L2QError
+from l2q.learning import checkpoints
 from l2q.models.encoder import Encoder
-
-VERSION = 1  # of the format of checkpoints
 
 
 class Recommender(pl.LightningModule):
@@ -104,33 +103,22 @@ class Recommender(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["l2q"] = self.identity | self.training_options
-        checkpoint["l2q_version"] = VERSION
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         _check(checkpoint, self.identity | self.training_options)
 
 
 def read_checkpoint(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
-    """What ``path`` holds. Raises L2QError where it is no checkpoint, or was written with other options."""
+    """What ``path`` holds. Raises L2QError where it is no checkpoint, is damaged, or was written with other options."""
     if not path.is_file():
         inside = next(iter(sorted(path.rglob("last.ckpt"))), "outputs/.../checkpoints/last.ckpt")
         raise L2QError(f"ckpt_path={path} is not a file; give a checkpoint such as {inside}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise L2QError(f"ckpt_path={path} cannot be read as a checkpoint: {error}".splitlines()[0]) from error
+    checkpoint = checkpoints.load(path)
     _check(checkpoint, expected)
     return checkpoint
 
 
 def _check(checkpoint: dict[str, Any], expected: dict[str, Any]) -> None:
-    if "l2q" not in checkpoint:
-        raise L2QError("ckpt_path: the file is no checkpoint of this project")
-    if (version := checkpoint.get("l2q_version", 1)) != VERSION:  # the first ones did not say theirs
-        raise L2QError(
-            f"ckpt_path: the checkpoint has format version {version}, this l2q reads version {VERSION}; go on with the "
-            "l2q that wrote it, or train anew"
-        )
     found = checkpoint["l2q"]
     groups = {key.partition(".")[0] for key in expected}
     # an option that the checkpoint alone was given differs, too

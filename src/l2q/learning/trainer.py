@@ -156,10 +156,13 @@ def make_trainer(values: Mapping[str, Any], folder: Path, callbacks: Sequence[An
     values = {key: value for key, value in values.items() if key in names}
     if word := values.get("profiler"):
         values["profiler"] = _profiler(word, folder)
+    from l2q.learning.checkpoints import CheckpointFiles
+
     with one_line():
         return settings.build(
             values,
             "trainer",
+            plugins=[CheckpointFiles()],
             callbacks=list(callbacks),
             logger=logger or False,
             enable_progress_bar=False,

@@ -2,14 +2,17 @@
 
     python -m l2q.retrieval.reference INDEX_DIR --k 20 --out FILE.npz [--users ROWS.npy]
 
-ranks the catalogue for every user, or for the given rows, and leaves out train items. It works on the packed bytes as
+ranks the catalogue for every user, or for the given rows, and leaves out train items. "-" in place of a file is the
+standard stream. It works on the packed bytes as
 they lie on disk, by xor and bit counts instead of products of signs, as any other program would have to.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +95,12 @@ if __name__ == "__main__":
     parser.add_argument("--out", required=True, help="an .npz file: scores and items, (users, k)")
     parser.add_argument("--users", help="an .npy file of user rows (default: all users)")
     arguments = parser.parse_args()
-    rows = np.load(arguments.users, allow_pickle=False) if arguments.users else None
+    given = io.BytesIO(sys.stdin.buffer.read()) if arguments.users == "-" else arguments.users
+    rows = np.load(given, allow_pickle=False) if given else None
     all_scores, all_items = reference_search(arguments.folder, rows, arguments.k)
-    np.savez(arguments.out, scores=all_scores, items=all_items)
+    found = io.BytesIO()
+    np.savez(found, scores=all_scores, items=all_items)
+    if arguments.out == "-":
+        sys.stdout.buffer.write(found.getvalue())
+    else:
+        Path(arguments.out).write_bytes(found.getvalue())

@@ -1,0 +1,129 @@
+"""A checkpoint's file: written beside its place and put there in one step, and held to its content when it is read.
+
+The file is what ``torch.save`` writes, read without running code from it. Torch leaves the checksums of the archive
+unread, so a flipped bit in a weight would train on unseen. Therefore the content carries a checksum of its own: the
+SHA-256 of all keys, values, types and shapes, in order, and of the tensors' bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins import CheckpointIO
+from torch import Tensor
+
+from l2q.errors import L2QError
+from l2q.files import replaced_file, writing
+
+VERSION = 2
+"""Of the format. Checkpoints of version 1 have no checksum; the first of them do not say their version either."""
+VERSION_KEY, CHECKSUM = "l2q_version", "l2q_sha256"
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what a checkpoint holds, but for the checksum itself; the same before it is written and after it is
+    read.
+
+    >>> checksum({"epoch": 3}) == checksum({"epoch": 3, CHECKSUM: "of before"})
+    True
+    """
+    digest = hashlib.sha256()
+    _add(digest, {key: value for key, value in content.items() if key != CHECKSUM})
+    return digest.hexdigest()
+
+
+def _add(digest: Any, value: Any) -> None:
+    """One value: its kind, its length, its bytes, so that no two contents have the same sequence."""
+    if isinstance(value, Tensor):
+        array = value.detach().cpu().contiguous()
+        _add(digest, [str(array.dtype), *array.shape])
+        digest.update(array.reshape(-1).view(torch.uint8).numpy())
+    elif isinstance(value, Mapping):
+        digest.update(struct.pack("<cq", b"m", len(value)))
+        for key, inner in value.items():
+            _add(digest, key)
+            _add(digest, inner)
+    elif isinstance(value, list | tuple):
+        digest.update(struct.pack("<cq", b"l", len(value)))
+        for inner in value:
+            _add(digest, inner)
+    elif isinstance(value, float):
+        digest.update(struct.pack("<cd", b"f", value))
+    else:
+        said = repr(value).encode(errors="surrogatepass")
+        digest.update(struct.pack("<cq", b"r", len(said)) + said)
+
+
+def size(content: Any) -> int:
+    """Bytes of the tensors in it, which are nearly all of its file."""
+    if isinstance(content, Tensor):
+        return content.nbytes
+    if isinstance(content, Mapping):
+        return sum(map(size, content.values()))
+    return sum(map(size, content)) if isinstance(content, list | tuple) else 0
+
+
+def save(content: dict[str, Any], path: Path) -> None:
+    """Writes ``path``; what was there is lost only when the new file is complete. Raises L2QError where it cannot be
+    written."""
+    content = content | {VERSION_KEY: VERSION}
+    content[CHECKSUM] = checksum(content)
+    with writing(path, size(content)), replaced_file(path) as fresh, fresh.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch cannot close its archive, and hides why
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def load(path: Path) -> dict[str, Any]:
+    """What ``path`` holds, on the CPU. Raises L2QError where it is no checkpoint of this project or version, or is
+    damaged; warns where it has no checksum to say so."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise L2QError(f"ckpt_path={path} cannot be read as a checkpoint: {said[:200]}") from error
+    if not isinstance(content, dict) or "l2q" not in content:
+        raise L2QError(f"ckpt_path: the file is no checkpoint of this project: {path}")
+    found, version = content.get(CHECKSUM), content.get(VERSION_KEY, 1)
+    if version not in (1, VERSION):
+        raise L2QError(
+            f"ckpt_path: the checkpoint has format version {version}, this l2q reads version {VERSION}; go on with "
+            f"the l2q that wrote it, or train anew: {path}"
+        )
+    if found is not None or version == VERSION:
+        if found != checksum(content):
+            raise L2QError(
+                f"ckpt_path={path}: its checksum does not match; it is damaged, take another checkpoint"
+            )
+    else:
+        warnings.warn(
+            f"{path} was written before checkpoints had checksums: damage would go unseen", stacklevel=2
+        )
+    return content
+
+
+class CheckpointFiles(CheckpointIO):
+    """How Lightning writes and reads checkpoints: as above."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        save(checkpoint, path)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return load(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
