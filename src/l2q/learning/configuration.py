@@ -92,9 +92,12 @@ def check_model(config: dict[str, Any]) -> None:
 
 
 def settle(config: dict[str, Any], fitted: bool) -> None:
-    """What ``test`` and ``protocol=auto`` come to. Where all events are train there is no test. A part of train that
-    is held out chooses epochs, and is measured where test is left unread: a run of a ``fitted`` model that reads test,
-    or is to be fitted to all there is, would only lose it."""
+    """Settles ``test`` and ``protocol=auto`` in place.
+
+    A set without test events is not tested. ``auto`` becomes ``holdout``, whose held-out part chooses the epoch or is
+    measured in place of test. A ``fitted`` model has no epochs to choose. Where it reads test, or is to have all
+    events, the held-out part would only be missing from train: there ``auto`` becomes ``final``.
+    """
     everything, protocol = config["dataset"].get("test_fraction") == 0, config["protocol"]
     if protocol["name"] == "auto":
         needless = (config["test"] or everything) and fitted
@@ -134,9 +137,9 @@ NO_FIGURES = (
     "trainer.profiler",
     "trainer.detect_anomaly",
 )
-"""How names of options begin that make no figures: who is told, what is shown, what stays."""
+"""Options whose names begin so change no figure. They say which logger is told, what is shown and what is kept."""
 
-# beside the model's, the options on which it depends what training does
+# what training does depends on these options and on the model's
 TRAINING = ("seed", "batch_size", "learning_rate", "schedule", "epochs", "objective", "annealing", "protocol")
 
 
@@ -152,8 +155,8 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hashed(config: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits of what makes a run's figures: not where files lie, nor that it was gone on with, nor
-    who is told."""
+    """16 hexadecimal digits that stand for all options that make a run's figures. Options that change none are left
+    out: where files lie, the checkpoint of a resume, and ``NO_FIGURES``."""
     left_out = ("ckpt_path", "dataset.dir", *NO_FIGURES)
     parts = {key: value for key, value in flat(config).items() if not key.startswith(left_out)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -15,8 +15,8 @@ def keep_freed_memory() -> bool:
     """Lets the C library keep freed memory for the next step; False where it is not glibc.
 
     By default glibc gives every large block back to the system when it is freed. A training step frees all that it
-    allocates, so each step would have its pages zeroed and mapped anew: at d = 256 half the time of a step. For the
-    whole process, at the price of memory that stays with it between steps.
+    allocates, so the pages of each step would be zeroed and mapped anew. At d = 256 that is half the time of a step.
+    The setting holds for the whole process. Its price is memory that stays with the process between steps.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -27,7 +27,8 @@ def keep_freed_memory() -> bool:
 
 @cache
 def prepare() -> None:
-    """Once a process: freed memory is kept, and what came too late is said."""
+    """Keeps freed memory, and warns of libraries that were loaded before ``l2q`` could set their threads. Does
+    nothing when it is called again."""
     keep_freed_memory()
     if l2q.LATE:
         late = " and ".join(l2q.LATE)

@@ -18,8 +18,9 @@ from l2q.models.encoder import Encoder
 class Recommender(pl.LightningModule):
     """Trains ``encoder`` on triplets.
 
-    ``identity`` names what a checkpoint belongs to (dataset, its fingerprint, the model and its options): one of
-    something else is refused. ``training`` are the options that a run must share to go on with it.
+    ``identity`` names what a checkpoint belongs to: the dataset, its fingerprint, the model and its options. A
+    checkpoint of another identity is refused. ``training`` holds the options that must be equal, too, where a run goes
+    on with a checkpoint.
     ``epochs`` is the length of the curves of learning rate and annealing, however many are run:
 
         constant: r,    cosine: r (1 + cos(pi p)) / 2,    p = min(global_step / (epochs * steps), 1)

@@ -46,9 +46,9 @@ def measure(
     beyond: Sequence[int] = (),
     filter_side: FilterSide | None = None,
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Metrics of the float sign products (or float values), and their per-user values; those beside accuracy at the
-    cut-offs of ``beyond``. Users with ``part.given`` are folded in as the index does it that is exported with
-    ``filter_side``."""
+    """Metrics of the float sign products (or float values), and the values of every user. Metrics beside accuracy are
+    measured at the cut-offs of ``beyond``. Users with ``part.given`` are folded in, in the way of an index that is
+    exported with ``filter_side``."""
     fold_in: FoldIn | HalfRound | None = None
     if part.given is not None and filter_side is not None:
         fold_in = HalfRound(filter_side, representations.items, exclude)

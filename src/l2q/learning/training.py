@@ -56,8 +56,8 @@ for noise in (
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """Hard codes or float rows of the epoch that the protocol takes, its number, and the seconds of training by
-    part over all epochs (``callbacks.TimeSplit``)."""
+    """What a training gives. ``representations`` are the hard codes, or float rows, of the epoch that the protocol
+    takes. ``epochs`` is its number. ``time_split`` has the seconds of all epochs by part (``callbacks.TimeSplit``)."""
 
     representations: Representations
     epochs: int
@@ -94,7 +94,7 @@ class Training:
         objective = settings.build(config["objective"], "objective")
         model = dict(config["model"])
         quantizer = settings.build(model.pop("quantizer"), "model.quantizer")
-        # what a checkpoint must have been made with: to be measured, and to be gone on with
+        # a checkpoint is measured if its identity is this one, and gone on with if its training options are these, too
         identity = {
             "model": model["name"],
             "dataset": dataset,

@@ -29,16 +29,17 @@ class Encoder(nn.Module):
                  X^(0) = E^(0),    X^(l) = E^(l) + residual X^(l-1)
         values:  w_s quantizer(X_s W_s)
 
-    The scores of a sum over layers lack the products of one layer with another, which those of a mean have; with
-    a ``residual`` above 0 every layer brings its products with the earlier ones along.
-    A_hat is the normalised adjacency without self loops; float values are propagated, never codes.
-    W_s is the identity, a fixed random rotation per segment, a learned orthogonal matrix, or the ITQ rotation
-    of the start; without quantizer a rotation leaves every score unchanged. Layer 0 has its own too: its start
-    looks the same in every direction, but Adam's steps do not.
+    The score of a mean has the products of every layer with every other one. A concatenation lacks them: its score
+    multiplies each layer with itself. A ``residual`` above 0 brings the products with earlier layers back.
 
-    ``initialization(train, dim, seed)`` returns the two sides of E^(0). ``layer_weights`` w defaults to
-    1 / (num_layers + 1) for ``mean`` and to 1 for ``concat``; "learned" weights start there. ``seed`` fixes
-    initialization and rotations.
+    A_hat is the normalised adjacency without self loops. Float values are propagated, never codes. W_s is the identity,
+    a fixed random rotation per segment, a learned orthogonal matrix, or the ITQ rotation of the start. Without a
+    quantizer a rotation leaves every score unchanged. Layer 0 has a rotation, too: its start looks the same in every
+    direction, but Adam's steps do not.
+
+    ``initialization(train, dim, seed)`` returns the two sides of E^(0). ``layer_weights`` None: each w is
+    1 / (num_layers + 1) for ``mean`` and 1 for ``concat``; "learned" weights start there. ``residual`` None is 0.
+    ``seed`` fixes initialization and rotations.
 
     Source: He et al. 2020 (LightGCN); Chen et al. 2021, arXiv 2112.01944 (reconstruction).
     """

@@ -25,8 +25,8 @@ class Normal:
 
 @options("model.initialization")
 class FromFitted:
-    """The rows of a model that is fitted first, such as ``l2q.fitted.baselines.Spectral``: training goes on from its
-    factors, or from its codes times their scales."""
+    """Training goes on from the rows of a ``model`` that is fitted first, such as ``l2q.fitted.baselines.Spectral``:
+    from its factors, or from its codes times their scales."""
 
     model: Any
 

@@ -63,9 +63,9 @@ class _HalfSquares(torch.autograd.Function):
 class Temperature(nn.Module):
     """What scores are multiplied by before the loss sees them: t, or t / sqrt(D) for codes without scales.
 
-    A score of D signs reaches D and would saturate softplus; that of D random signs has standard deviation
-    sqrt(D). ``scales`` is the quantizer's option: "none" divides. The ranking does not change. A learned
-    temperature starts at ``temperature`` and moves on a log scale.
+    A score of D signs reaches D and would saturate softplus. The score of D random signs has standard deviation
+    sqrt(D), so "none", the quantizer's option ``scales`` for codes without scales, divides by it. The ranking does not
+    change. A learned temperature starts at ``temperature`` and moves on a log scale.
     """
 
     def __init__(self, temperature: float, learn_temperature: bool, scales: str | None):
@@ -127,8 +127,8 @@ class BPR(nn.Module):
 class SampledSoftmax(nn.Module):
     """Softmax of each positive against negatives that the whole batch shares, with L2 on layer 0.
 
-    The first ``num_negatives`` of the batch's negative items serve all its users, so their scores are one dense
-    product. A smaller batch has fewer. A row's own positive among them does not count.
+    The first ``num_negatives`` of the batch's negative items serve all its users, so that their scores are one dense
+    product. A smaller batch has fewer negatives. Where one of them is a user's own positive, it does not count.
     """
 
     @checked("objective")

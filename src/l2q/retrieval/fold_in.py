@@ -66,9 +66,9 @@ class FoldIn:
 
         min over W of ||X W - A||^2 + l ||W - c O_s||^2,    l = RIDGE tr(X^T X) / dim
 
-    O_s is the orthogonal Procrustes map (the polar factor of X^T A, Schoenemann 1966): layers may differ by a rotation
-    before the sign. c is its least-squares scale. Nothing is needed beside the index. Without known users W_s is the
-    identity.
+    O_s is the orthogonal Procrustes map, the polar factor of X^T A (Schoenemann 1966), since layers may differ by a
+    rotation before the sign. c is its least-squares scale. The index holds all that this takes. Without known users W_s
+    is the identity.
     """
 
     def __init__(self, representations: Representations, train: Interactions, item_degrees: np.ndarray):

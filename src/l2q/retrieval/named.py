@@ -46,7 +46,8 @@ class Ranking(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Users and items as packed codes (or float rows) with names and train items: ranks the catalogue exactly.
+    """Users and items as packed codes, or as float rows, with names and train items. It ranks the whole catalogue, not
+    a part that an approximate search would look at.
 
         index = l2q.fit(train, "l2q_plus", bits=768)
         items, scores = index.recommend("ffmpeg", k=10)
@@ -133,8 +134,9 @@ class Index:
         self, users: None = None, k: int = 10, *, items: Sequence[Sequence[Name]]
     ) -> list[Ranking]: ...
     def recommend(self, users: Any = None, k: int = 10, *, items: Any = None) -> Ranking | list[Ranking]:
-        """The ``k`` best items for a user of the index by name, without the user's train items; or for a new user who
-        has ``items``, without these. A list of users, or of lists of items, gives a list of rankings.
+        """The ``k`` best items for a user, by name, without the user's train items. With ``items`` in place of a user:
+        the best items for a new user who has these, without them. A list of users gives a list of rankings; so does a
+        list of lists of items.
 
         Scores are those of ``l2q.retrieval.index``: comparable within a ranking, not between users. A user without
         train items gets the items with the most users, with a warning; the scores are their users. Raises L2QError for
@@ -170,8 +172,9 @@ class Index:
     @overload
     def similar(self, items: Sequence[Name], k: int = 10) -> list[Ranking]: ...
     def similar(self, items: Any, k: int = 10) -> Ranking | list[Ranking]:
-        """The ``k`` items nearest to one by name, itself left out; of a list, a list of rankings. Codes are scored
-        among each other as a user's would be, float rows by their cosine. Raises L2QError for an unknown name.
+        """The ``k`` items nearest to an item, by name, itself left out. A list of items gives a list of rankings.
+        An item's codes are scored as if they were a user's; float rows are scored by their cosine. Raises L2QError for
+        an unknown name.
 
             index.similar("libavcodec59", k=5)
         """
@@ -305,7 +308,8 @@ class Index:
 
     @cached_property
     def _numbers(self) -> dict[str, dict[str, int]]:
-        """Rows by name, of a side once many names of it are asked for: it takes as long as twenty searches."""
+        """Rows by name. A side is numbered when many of its names are asked for at once, since that takes as long as
+        searching for twenty names one by one."""
         return {}
 
     def without_items(self, rows: np.ndarray) -> np.ndarray:

@@ -55,8 +55,8 @@ def check_replaceable(folder: str | Path) -> None:
 
 
 def write(index: Index, folder: str | Path) -> Path:
-    """Writes the whole index beside ``folder`` and then puts it in its place; an index that was there
-    is lost only when the new one is complete.
+    """Writes the whole index beside ``folder`` and then puts it in its place. An index that was there is lost only
+    when the new one is complete.
 
     Raises L2QError where a name holds a line break, or the folder cannot be written.
     """
@@ -119,12 +119,14 @@ def load_index(folder: str | Path, verify: bool = True) -> Index:
 
 
 def compression(index: str | Path | Mapping[str, Any]) -> dict[str, float]:
-    """What a row costs, counted from the files of codes (or values) and scales, padding and headers
-    included: ``user_bytes``, ``item_bytes`` per row, and how many times smaller all rows together are than
-    float32 rows of the same width d (``compression``) and of d = 64 (``compression_d64``); for items alone
-    ``item_compression``. d is the width of one segment, which is what a float model of that size stores.
+    """What a row costs, counted from the files of codes (or values) and scales, with padding and headers.
 
-    ``index`` is a folder or a manifest.
+        user_bytes, item_bytes   bytes of a row
+        compression              float32 rows of the same width d take so many times the bytes
+        compression_d64          the same beside rows of d = 64
+        item_compression         as ``compression``, of items alone
+
+    d is the width of one segment, which is what a float model of that size stores. ``index`` is a folder or a manifest.
     """
     manifest = index if isinstance(index, Mapping) else _read_manifest(Path(index))
     rows = {"users": manifest["num_users"], "items": manifest["num_items"]}

@@ -45,8 +45,8 @@ class Tracker:
         """What the run made: a checkpoint, the index. Kept by trackers that know lineage."""
 
     def replay(self, rows: Sequence[dict[str, float]]) -> None:
-        """The epochs before a resume, rows of ``history.csv``. A logger begins anew where a run goes on, so it is told
-        them again; one that goes on with its old record tells nothing."""
+        """The epochs before a resume, rows of ``history.csv``. Most loggers begin anew where a run goes on, so they are
+        told these epochs again. A tracker whose logger goes on with its old record leaves them out."""
         for row in rows:
             values = {key: value for key, value in row.items() if "/" in key}
             self.logger.log_metrics(values | {"epoch": row["epoch"] - 1}, step=int(row["step"]) - 1)
@@ -109,8 +109,8 @@ class Several(Tracker):
 
 
 def tracker(logger: Logger | Sequence[Logger] | None) -> Tracker:
-    """The tracker that makes the most of ``logger``: its own, where it brings one; None is told everything and keeps
-    nothing."""
+    """The tracker for ``logger``: its own where it brings one, else the one that suits every logger. For None there is
+    a tracker that keeps nothing."""
     if isinstance(logger, Sequence):
         return Several([tracker(one) for one in logger])
     own = getattr(logger, "tracker", None)
@@ -149,8 +149,8 @@ def tracked(
 
 
 def refusals_told(init: Init) -> Init:
-    """For the constructor of a run: a job of a sweep that is refused, before it has a tracker, is told to its sweep's
-    as one that failed. A single run is not: whoever started it reads the line on the screen."""
+    """For the constructor of a run, which may refuse a job before the job has a tracker. Where the job is one of a
+    sweep, the logger is told of a failed run. A single run's logger is not: whoever started it reads the screen."""
 
     @functools.wraps(init)
     def telling(

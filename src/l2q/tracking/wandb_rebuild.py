@@ -20,10 +20,10 @@ OPTIONS = ("project", "entity", "tags", "notes", "job_type", "log_index")
 def rebuild(folder: Path, group: str | None = None, **given: Any) -> Path:
     """Writes an offline run of what is in a run's ``folder``; the new file's folder, for ``wandb sync``.
 
-    Where W&B's own files of this run are still in ``folder``, it goes on with them: only the epochs that they lack are
-    written, under the same id, and all files together are the run. Where there are none, the run gets a new id.
-    ``group`` is the sweep; without it, a job in ``outputs/sweeps/NAME`` is of that one. ``given`` are options of
-    ``conf/logger/wandb.yaml``, which come before those that the run had.
+    Where W&B's own files of this run are still in ``folder``, only the epochs that they lack are written, under the
+    same id: all files together are the run. Where there are none, the run gets a new id. ``group`` is the sweep's name.
+    Without it, the group of a job in ``outputs/sweeps/NAME`` is NAME. ``given`` are options of
+    ``conf/logger/wandb.yaml``; they take the place of those that the run had.
 
     Raises L2QError where ``folder`` is not a run's, or one of its files is damaged.
 

@@ -45,7 +45,8 @@ Method = TypeVar("Method", bound=Callable[..., None])
 
 
 def harmless(method: Method) -> Method:
-    """An error of W&B's is none of the run's: there is one warning, and the run goes on, telling W&B what it takes."""
+    """An error of W&B's does not fail the run. The first one becomes a warning. The run goes on, and goes on telling
+    W&B."""
 
     @functools.wraps(method)
     def safe(self: WandbTracker, *arguments: Any, **named: Any) -> None:
@@ -86,8 +87,8 @@ class WandbTracker(Tracker):
 
     @harmless
     def start(self, config: dict[str, Any], decides: int | None = None) -> None:
-        """The epoch becomes the x axis. Panels appear by themselves for loss, annealing, codes, times, and Recall and
-        NDCG; of the other validation metrics the history has all values, too."""
+        """The epoch becomes the x axis. W&B shows panels for loss, annealing, codes, times, Recall and NDCG. The other
+        validation metrics are in the history, without a panel."""
         self.ks, self.decides = list(config["eval"]["ks"]), decides
         if not self.run.name:
             self.run.name = f"{config['model']['name']} {config['dataset']['name']}"
@@ -210,7 +211,8 @@ class WandbTracker(Tracker):
 
 
 class RunLogger(WandbLogger):
-    """Lightning's logger of a W&B run whose tracker says everything, in whole rows; Lightning itself adds nothing."""
+    """Lightning's logger of a W&B run. The tracker says everything, in whole rows, so what Lightning logs by itself is
+    dropped."""
 
     def __init__(self, run: Any, tracker: WandbTracker) -> None:
         super().__init__(experiment=run, save_dir=str(tracker.folder))
@@ -344,8 +346,8 @@ def _last_part(path: str | None) -> str | None:
 
 @contextmanager
 def _files_in(folder: Path) -> Iterator[None]:
-    """W&B puts files of tables and artifacts below the user's home, else; there, they are lost with the machine, and
-    where the home cannot be written, there are none."""
+    """Has W&B put the files of tables and artifacts into the run's ``folder``. By itself it puts them below the user's
+    home. There they are lost with the machine, and a home that cannot be written has none."""
     mine = {"WANDB_DATA_DIR": str(folder.absolute() / "wandb" / "data")}
     with _variables(mine | {"WANDB_CACHE_DIR": str(folder.absolute() / "wandb" / "cache")}):
         yield
@@ -353,7 +355,7 @@ def _files_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _without_variables() -> Iterator[None]:
-    """Without what the environment says to W&B, which may be what it stumbled over."""
+    """Takes W&B's variables out of the environment: one of them may be what W&B failed at."""
     with _variables({key: None for key in os.environ if key.startswith("WANDB_") and key != "WANDB_SILENT"}):
         yield
 

@@ -23,9 +23,9 @@ class EpochProgress(Callback):
     """One bar over the whole training with the time left; ten lines instead where the output is no terminal, and
     nothing where it is not ``shown``.
 
-    It says how long the training is expected to take when it knows: after the first validation that this process
-    saw, from the median of the steps before it and from its own time, without what compiling took in either. Where
-    that validation is more than a minute away, the steps' time is said before, as the least that it takes.
+    It says how long the training is expected to take as soon as this process has seen a validation. The estimate is
+    made of the validation's time and of the median step before it; compiling counts in neither. Where the validation is
+    more than a minute away, the time of the steps alone is said before it, as the least that the training takes.
     """
 
     def __init__(self, validation: Validation, shown: bool = True) -> None:

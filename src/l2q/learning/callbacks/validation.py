@@ -18,9 +18,14 @@ from l2q.retrieval.index import Backend, DenseIndex, PackedIndex
 
 
 def code_statistics(now: Representations, before: Representations | None) -> dict[str, float]:
-    """How the codes behave: flip_ratio, the share of bits that changed since ``before``; bit_balance, the
-    mean over bits of |mean of the bit over all rows| (0: balanced, 1: constant); scale_spread, the standard
-    deviation of the item scales over their mean, averaged over segments."""
+    """How the codes behave.
+
+        flip_ratio     the share of bits that changed since ``before``
+        bit_balance    the mean over bits of |mean of the bit over all rows|: 0 is balanced, 1 constant
+        scale_spread   the standard deviation of the item scales over their mean, averaged over segments
+
+    Without ``before`` there is no flip_ratio, and codes without scales have no scale_spread.
+    """
     values = np.concatenate([now.users.values, now.items.values])
     statistics = {"codes/bit_balance": float(np.abs(values.mean(axis=0, dtype=np.float64)).mean())}
     if before is not None:
@@ -54,7 +59,8 @@ class Validation(Callback):
         self.measured: dict[str, float] = {}  # of the epoch that just ended; empty if it was not evaluated
 
     def state_dict(self) -> dict[str, Any]:
-        """The codes that the next flip ratio is taken from, packed: a resumed run has one in every epoch."""
+        """The codes that the next flip ratio is compared with, packed. So a resumed run has a flip ratio in its first
+        epoch, too."""
         if self.before is None:
             return {}
         users, items = (
