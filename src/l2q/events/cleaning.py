@@ -161,7 +161,7 @@ def _values(
             values = rows.values[work.kept]
             unread = int(np.isnan(values).sum())
             if unread and unread < len(values):
-                work.notes.append(f"{unread:,} rows have no number in {name!r}")
+                work.notes.append(f"{unread:,} of {len(values):,} rows have no number in {name!r}")
             doubt, note = likes.of_numbers(name, meaning(name).core, values)
         elif rows.kinds is not None:
             doubt, note = likes.of_kinds(name, rows.kinds.counts(work.kept))
@@ -194,13 +194,16 @@ def _interactions(
         ids.append(place[every])
         found.append(known.found[present])
         work.notes += known.notes
+    events = int(work.kept.sum())
     times = rows.times[work.kept] if rows.times is not None else None
     if times is not None and roles.time is not None:
         unread = int(np.isnan(times).sum())
         if unread == len(times):
             times = None
         if unread:
-            work.notes.append(f"{unread:,} rows have no time that can be read in {roles.time.name!r}")
+            work.notes.append(
+                f"{unread:,} of {events:,} rows have no time that can be read in {roles.time.name!r}"
+            )
         if rows.clock and rows.clock.order == "?":
             work.notes.append(
                 f"{roles.time.name!r} may have the day or the month first; no row tells, and months are taken as first"
@@ -213,7 +216,6 @@ def _interactions(
     items = (keys % len(found[1])).astype(np.int32)
     indptr = np.zeros(len(found[0]) + 1, np.int64)
     np.cumsum(np.bincount(keys // len(found[1]), minlength=len(found[0])), out=indptr[1:])
-    events = int(work.kept.sum())
     result = Interactions(
         indptr,
         items,

@@ -11,7 +11,6 @@ from l2q.events.profiles import Profile, listed, profiles
 from l2q.events.table import Table
 from l2q.events.vocabulary import ROLES, Meaning, meaning
 
-ADVICE = "name them with user=COLUMN and item=COLUMN"
 CLOSE = 0.4  # strengths of names that differ by this or less are equally good
 
 
@@ -74,10 +73,16 @@ def recognize(
         found = _by_name(table, free, given, notes)
     else:
         found = by_position(table, free, given, notes)
-    _further(free, given, found, named, table.header)
+    _further(free, given, found, notes, table.header)
     for role in ("time", "value"):
         if role in given and given[role] is None and (unread := found.pop(role, None)):
             notes.append(f"{unread.name!r} is not read ({role}=none)")
+    graded = given.get("value")
+    if graded is not None and (graded.nested or (len(graded.kinds) > 50 and not graded.numeric)):
+        raise L2QError(
+            f"{table.where}: value= names the column {graded.name!r}, which has neither numbers nor kinds of event "
+            f"({graded.example[:40]!r})"
+        )
     chosen = {**found, **{role: profile for role, profile in given.items() if profile is not None}}
     return Roles(**chosen, named=named, profiles=looks, notes=notes)
 
@@ -143,13 +148,13 @@ def _by_name(
     found = _best_pair(ranked)
     for role, profile in found.items():
         strength = next(score for score, other in ranked[role] if other is profile)
-        others = {role: found.get("item" if role == "user" else "user"), "given": None}
+        partner = found.get("item" if role == "user" else "user")
         _not_contradicted(table, role, profile, strength)
         rivals = [
             other
             for score, other in ranked[role]
             if other is not profile
-            and other is not others[role]
+            and other is not partner
             and strength - score <= CLOSE
             and not _same(meanings[profile.name], meanings[other.name])
             and not _contradiction(other)
@@ -176,11 +181,15 @@ def _by_name(
         ]
         if len(left) != len(missing):
             raise L2QError(_which(table, missing, left, free))
-        for role, profile in zip(missing, left, strict=True):
-            found[role] = profile
+        found |= dict(zip(missing, left, strict=True))
+        if len(missing) == 2:
             notes.append(
-                f"{profile.name!r} is taken for the {role}s, since no other column may be "
-                + ("them" if len(missing) == 1 else f"one, in their order (else {role}=COLUMN)")
+                f"no name or value says which column is which: {left[0].name!r} is taken for the users and "
+                f"{left[1].name!r} for the items, in their order; user= and item= say otherwise"
+            )
+        else:
+            notes.append(
+                f"{left[0].name!r} is taken for the {missing[0]}s, since no other column may be them"
             )
     return found
 
@@ -232,20 +241,27 @@ def _unknown(profile: Profile, said: Meaning) -> bool:
 
 
 def _which(table: Table, missing: list[str], left: list[Profile], free: list[Profile]) -> str:
-    what = " and ".join(f"the {role}s" for role in missing)
+    what = " and the ".join(f"{role}s" for role in missing)
     option = " and ".join(f"{role}=COLUMN" for role in missing)
+    them = "it" if len(missing) == 1 else "them"
+    lists = [profile for profile in free if profile.nested]
     if left:
-        may = f"{listed(left)} may be {'it' if len(missing) == 1 else 'them'}"
+        may = f"{listed(left)} may be" if len(left) > len(missing) else f"{listed(left)} alone may be"
     else:
-        may = f"none of {listed(free)} looks like it" if free else "there is no column left for it"
-    return f"{table.where}: cannot tell which column holds {what}: {may}; name it with {option}"
+        may = f"none of {listed(free)} looks like" if free else "no column is left for"
+    why = (
+        f" ({lists[0].name!r} holds lists or records; a row is one event of one user and one item)"
+        if lists
+        else ""
+    )
+    return f"{table.where}: cannot tell which column holds the {what}: {may} {them}{why}; name {them} with {option}"
 
 
 def _further(
     free: list[Profile],
     given: dict[str, Profile | None],
     found: dict[str, Profile],
-    named: frozenset[str],
+    notes: list[str],
     header: bool,
 ) -> None:
     """Adds time and value, where they are not given, to what is found."""
@@ -257,6 +273,8 @@ def _further(
         if scored:
             found["time"] = max(scored, key=lambda pair: pair[0])[1]
             left.remove(found["time"])
+        elif header and (unread := [one for one in left if meaning(one.name).roles.get("time", 0) >= 2.4]):
+            notes.append(f"{unread[0].name!r} has no times that can be read ({unread[0].example!r})")
     if given.get("value") is None and "value" not in found and header:
         scored = [(score, profile) for profile in left if (score := _value(profile))]
         if scored:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -86,7 +87,7 @@ class Profile:
         if kind.startswith("TIMESTAMP") or kind == "DATE":
             return True
         some = list(self.kinds)[:50]
-        return bool(some) and not self.numeric and sum(map(times.is_date, some)) >= 0.9 * len(some)
+        return bool(some) and not self.numeric and sum(map(times.is_date, some)) >= 0.5 * len(some)
 
     @cached_property
     def moments(self) -> bool:
@@ -107,7 +108,8 @@ class Profile:
 
     @property
     def constant(self) -> bool:
-        return len(self.kinds) <= 1
+        """One value alone, in so many rows that this tells something."""
+        return len(self.kinds) <= 1 and len(self.values) >= 20
 
     @cached_property
     def each_its_own(self) -> bool:
@@ -119,7 +121,8 @@ class Profile:
         """Row numbers: each is the one before plus one."""
         if not self.numeric or len(self.numbers) < 3 or len(self.numbers) < len(self.values):
             return False
-        steps = {second - first for first, second in zip(self.numbers, self.numbers[1:], strict=False)}
+        numbers = self.numbers[:ROWS]
+        steps = {second - first for first, second in itertools.pairwise(numbers)}
         return steps == {1.0}
 
     @property
@@ -170,9 +173,13 @@ class Profile:
 
 
 def profiles(table: Table) -> list[Profile]:
-    """A profile of every column, from the first ``ROWS`` rows."""
+    """A profile of every column, from the first ``ROWS`` rows; where those are of one user or one item, as in a table
+    that is sorted by it, from as many others too."""
     columns = ", ".join(f"left(CAST({named(column.name)} AS VARCHAR), {LONG})" for column in table.columns)
     rows = table.connection.execute(f"SELECT {columns} FROM events LIMIT {ROWS}").fetchall()
+    if len(rows) == ROWS and any(len(set(column)) == 1 for column in zip(*rows, strict=True)):
+        some = f"SELECT {columns} FROM events USING SAMPLE reservoir({ROWS} ROWS) REPEATABLE (0)"
+        rows += table.connection.execute(some).fetchall()
     return [
         Profile(column, [_present(row[position]) for row in rows])
         for position, column in enumerate(table.columns)

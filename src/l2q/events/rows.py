@@ -87,6 +87,10 @@ def read_rows(table: Table, roles: Roles, rule: Condition | None = None) -> Rows
 
     time, value = roles.time, roles.value
     watch = clock(table, time.column, list(time.kinds)[:200]) if time is not None else None
+    if watch is None and time is not None and "time" in roles.named:
+        raise L2QError(
+            f"{table.where}: time= names the column {time.name!r}, which has no times ({time.example!r})"
+        )
     numeric = value is not None and (value.numeric or likes.truth(value.kinds))
     flags = _flags(roles)
     parts = {"users": _coded(roles.user.column), "items": _coded(roles.item.column)}

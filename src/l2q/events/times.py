@@ -67,12 +67,12 @@ def clock(table: Table, column: Column, examples: Sequence[str]) -> Clock | None
         return Clock(f"epoch({name})", "dates")
     numbers = [number for text in examples if (number := _number(text)) is not None]
     text = f"trim(CAST({name} AS VARCHAR))"
-    if numbers and len(numbers) >= 0.9 * len(examples):
+    if numbers and len(numbers) >= 0.5 * len(examples):
         return _of_numbers(text if kind == "VARCHAR" else name, numbers)
     if kind != "VARCHAR" or not examples:
         return None
     dates = [text for text in examples if is_date(text)]
-    if len(dates) < 0.9 * len(examples):
+    if len(dates) < 0.5 * len(examples):
         return None
     if sum(_ISO.fullmatch(date) is not None for date in dates) >= 0.5 * len(dates):
         return Clock(_iso(text), "dates")
