@@ -7,7 +7,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 import duckdb
 
@@ -53,9 +53,9 @@ def database_of(source: Any) -> Address | None:
         return Address(match[1], place.removeprefix("//"), name or None, source)
     if not place.startswith("//"):
         raise L2QError(f"{match[1]}: an address reads postgres://user@host/database, with ::TABLE behind it")
-    shown = re.sub(r"(//[^/?#]*?):[^/?#]*@", r"\1@", place)
+    shown = re.sub(r"(//[^:/@]*):.*@", r"\1@", place)  # up to the last @, which a password may hold too
     shown = re.sub(r"((?:^|[?&])(?:ssl)?password=)[^&]*", r"\1...", shown)
-    return Address("postgres", f"postgresql:{place}", name or None, f"postgres:{shown}{mark and '::'}{name}")
+    return Address("postgres", f"postgresql:{place}", name or None, f"postgres:{shown}{name and '::' + name}")
 
 
 def read_database(table: Table, address: Address, query: str | None) -> str:
@@ -76,6 +76,7 @@ def read_database(table: Table, address: Address, query: str | None) -> str:
 def _chosen(address: Address, tables: dict[str, list[str]], wanted: str | None) -> str:
     """The name of the table to read, one of ``tables`` with their columns."""
     if wanted is not None:
+        wanted = wanted.removeprefix("public.").removeprefix("main.")
         same = [name for name in tables if wanted.lower() in (name.lower(), name.lower().rpartition(".")[2])]
         exact = [name for name in same if wanted in (name, name.rpartition(".")[2])]
         for found in (exact, same):
@@ -212,8 +213,14 @@ def _postgres(table: Table, address: Address, query: str | None) -> None:
     try:
         import psycopg
     except ImportError as error:
-        raise L2QError("a table of PostgreSQL wants the extra: pip install 'l2q[postgres]'") from error
-    secrets = [secret for secret in _secrets(address.place) if secret]
+        raise L2QError("a table of PostgreSQL needs psycopg: pip install -e '.[postgres]'") from error
+    try:
+        psycopg.conninfo.conninfo_to_dict(address.place)
+    except psycopg.Error:  # its sentence quotes the address
+        raise L2QError(
+            f"cannot read {address.shown}: the address is broken; write postgres://user:password@host/database, "
+            "with %-codes for special letters, such as %40 for @"
+        ) from None
     to = table.folder / "copied.csv"
     try:
         with psycopg.connect(address.place, autocommit=False) as connection:
@@ -243,8 +250,6 @@ def _postgres(table: Table, address: Address, query: str | None) -> None:
         reason = next(
             (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
         )
-        for secret in secrets:
-            reason = reason.replace(secret, "...")
         raise L2QError(f"cannot read {address.shown}: {reason}") from None
     _create(table, columns)
     texts = ", ".join(f"{quoted(str(n))}: 'VARCHAR'" for n in range(len(columns)))
@@ -253,13 +258,3 @@ def _postgres(table: Table, address: Address, query: str | None) -> None:
         f"delim=',', quote='\"', escape='\"', allow_quoted_nulls=false, max_line_size={1 << 26}, columns={{{texts}}})"
     )
     to.unlink()
-
-
-def _secrets(place: str) -> list[str]:
-    """The password in an address, as it stands there and as it is meant."""
-    given = re.findall(r"//[^/?#]*?:([^/?#]*)@", place) + re.findall(r"[?&](?:ssl)?password=([^&]*)", place)
-    try:
-        meant = urlsplit(place).password
-    except ValueError:
-        meant = None
-    return [*given, *(unquote(secret) for secret in given), *([meant] if meant else [])]

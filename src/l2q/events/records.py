@@ -181,6 +181,9 @@ def _record(
         cells = split(text, separator, backslash)
         if cells is not None and len(cells) == fields:
             return 1, cells, False
+    some = split(text, separator, False, open_is_text=True)  # quoted fields beside a quote that is text
+    if some is not None and len(some) == fields:
+        plain = some
     alone = len(plain) == fields
     complete = True  # whether all further lines of the text are records by themselves
     until = min(line + TEXT_LINES, len(ends))
@@ -203,8 +206,11 @@ def _record(
     return 1, plain, alone
 
 
-def split(text: bytes, separator: bytes, backslash: bool) -> list[bytes] | None:
-    """The fields of a record with quotes; ``backslash``: that a quote behind one is text. None: a quote is open.
+def split(
+    text: bytes, separator: bytes, backslash: bool, open_is_text: bool = False
+) -> list[bytes] | None:
+    """The fields of a record with quotes; ``backslash``: that a quote behind one is text. None: a quote is open, unless
+    ``open_is_text``.
 
     A quote opens where a field begins, after spaces at most, and closes before a separator or the end.
     """
@@ -225,7 +231,7 @@ def split(text: bytes, separator: bytes, backslash: bool) -> list[bytes] | None:
         while True:
             end = text.find(b'"', end)
             if end < 0:
-                return None
+                break
             behind = text[end + 1 : end + 2]
             if backslash and text[end - 1 : end] == b"\\":
                 end += 1
@@ -235,6 +241,15 @@ def split(text: bytes, separator: bytes, backslash: bool) -> list[bytes] | None:
                 break
             else:
                 end += 1  # a quote within the text
+        if end < 0:
+            if not open_is_text:
+                return None
+            end = text.find(separator, at)
+            if end < 0:
+                return [*cells, text[at:]]
+            cells.append(text[at:end])
+            at = end + 1
+            continue
         cell = text[start + 1 : end].replace(b'""', b'"')
         cells.append(cell.replace(b'\\"', b'"') if backslash else cell)
         if not behind:
