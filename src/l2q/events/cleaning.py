@@ -67,9 +67,6 @@ def clean(
         )
     rule = condition(table, where) if where and where.strip() else None
     rows = read_rows(table, roles, rule)
-    if not len(rows):
-        raise L2QError(f"{table.where} has no interactions: no row below the header" if table.header else
-                       f"{table.where} has no interactions: no rows")  # fmt: skip
     work = _Cleaning(np.ones(len(rows), bool), dict(table.dropped), [*table.notes, *roles.notes])
     header = _repeated_header(table, roles, rows, work)
     if rule is not None:
@@ -162,7 +159,9 @@ def _values(
             unread = int(np.isnan(values).sum())
             if unread and unread < len(values):
                 work.notes.append(f"{unread:,} of {len(values):,} rows have no number in {name!r}")
-            doubt, note = likes.of_numbers(name, meaning(name).core, values)
+            kinds = roles.value.kinds if likes.truth(roles.value.kinds) else {}
+            yes = next((kind for kind in kinds if likes.YES[kind.lower()]), None)
+            doubt, note = likes.of_numbers(name, meaning(name).core, values, yes)
         elif rows.kinds is not None:
             doubt, note = likes.of_kinds(name, rows.kinds.counts(work.kept))
         if doubt and not spoken and name not in read:
@@ -186,16 +185,19 @@ def _interactions(
     table: Table, roles: Roles, rows: Rows, sides: Sequence[Names], dedupe: str, work: _Cleaning
 ) -> Interactions:
     """Pairs of sorted names, and beside them time, value and number of their events."""
-    ids, found = [], []
+    events = int(np.count_nonzero(work.kept))
+    chosen = work.kept if events < len(rows) else slice(None)
+    found = []
+    keys = np.zeros(events, np.int64)
     for side, known in zip((rows.users, rows.items), sides, strict=True):
-        every = known.of[side.codes[work.kept]]
+        every = known.of[side.codes[chosen]]
         present = np.bincount(every, minlength=len(known.found)) > 0
         place = np.cumsum(present, dtype=np.int64) - 1
-        ids.append(place[every])
         found.append(known.found[present])
+        keys *= len(found[-1])
+        keys += place[every]
         work.notes += known.notes
-    events = int(work.kept.sum())
-    times = rows.times[work.kept] if rows.times is not None else None
+    times = rows.times[chosen] if rows.times is not None else None
     if times is not None and roles.time is not None:
         unread = int(np.isnan(times).sum())
         if unread == len(times):
@@ -208,10 +210,8 @@ def _interactions(
             work.notes.append(
                 f"{roles.time.name!r} may have the day or the month first; no row tells, and months are taken as first"
             )
-    keys = ids[0] * len(found[1])
-    keys += ids[1]
     kept, counts = _unique(keys, times, dedupe)
-    values = rows.values[work.kept] if rows.values is not None else None
+    values = rows.values[chosen] if rows.values is not None else None
     keys = keys[kept]
     items = (keys % len(found[1])).astype(np.int32)
     indptr = np.zeros(len(found[0]) + 1, np.int64)
@@ -243,7 +243,7 @@ def _unique(keys: np.ndarray, times: np.ndarray | None, dedupe: str) -> tuple[np
     """Where the event of every pair stands, pairs ascending, and how many events each has. O(n) beside one sort."""
     order = np.argsort(keys)
     ordered = keys[order]
-    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
     counts = np.diff(np.append(starts, len(keys)))
     # The sort keeps no order among equal keys; the least or greatest row of each is found again.
     kept = (np.minimum if dedupe == "first" else np.maximum).reduceat(order, starts)

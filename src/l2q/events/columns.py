@@ -52,6 +52,8 @@ def recognize(
     where values contradict the name, such as items that are times.
     """
     looks = profiles(table)
+    if not any(profile.values for profile in looks):
+        raise L2QError(f"{table.where} has no interactions: it has no rows")
     asked = {"user": user, "item": item, "time": time, "value": value}
     given = {role: _named(table, looks, role, name) for role, name in asked.items() if name is not None}
     named = frozenset(given)
@@ -59,8 +61,9 @@ def recognize(
         role = profile.column.role
         if role in ROLES and role not in given and profile not in given.values():
             given[role] = profile
-    if given.get("user") is not None and given.get("user") is given.get("item"):
-        raise L2QError(f"{table.where}: users and items are in one column, {given['user'].name!r}; name two")
+    one = given.get("user")
+    if one is not None and one is given.get("item"):
+        raise L2QError(f"{table.where}: users and items are in one column, {one.name!r}; name two")
     notes: list[str] = []
     _possible(table, given)
     free = [profile for profile in looks if not any(profile is taken for taken in given.values())]

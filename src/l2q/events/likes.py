@@ -32,8 +32,11 @@ def truth(kinds: Iterable[str]) -> bool:
     return bool(known) and known <= YES.keys()
 
 
-def of_numbers(column: str, core: Iterable[str], values: np.ndarray) -> tuple[str | None, str | None]:
-    """A doubt that refuses and a note, of the numbers of events; NaN where there is none."""
+def of_numbers(
+    column: str, core: Iterable[str], values: np.ndarray, yes: str | None = None
+) -> tuple[str | None, str | None]:
+    """A doubt that refuses and a note, of the numbers of events; NaN where there is none. ``yes``: how 1 is spelled
+    where the column has truth values."""
     known = values[~np.isnan(values)]
     if not len(known):
         return None, f"{column!r} has no numbers; it is not used"
@@ -51,7 +54,8 @@ def of_numbers(column: str, core: Iterable[str], values: np.ndarray) -> tuple[st
     whole = np.array_equal(known, np.floor(known))
     if zeros and ((high <= 1 and whole) or counts):
         what = f"{zeros:,} of {len(known):,} events have {column!r} 0"
-        return f"{what} and would count as likes; {_ways(f'{name} > 0' if counts else f'{name} = 1')}", None
+        like = f"{name} > 0" if counts else f"{name} = {quoted(yes) if yes else 1}"
+        return f"{what} and would count as likes; {_ways(like)}", None
     if low == high:
         return None, None
     if counts or high > 100:

@@ -47,7 +47,7 @@ def names(role: str, column: str, values: pa.Array, header: int | None = None) -
     trimmed = pc.replace_substring_regex(texts, rf"^{SPACES}|{SPACES}$", "") if pc.any(odd).as_py() else texts
     missing = pc.is_in(trimmed, pa.array(sorted(MISSING)))
     spelled = {
-        int(code): texts[int(code)].as_py()
+        int(code): trimmed[int(code)].as_py()
         or ("empty" if values[int(code)].is_valid or pa.types.is_string(values.type) else "null")
         for code in np.flatnonzero(missing.to_numpy(zero_copy_only=False))
     }

@@ -121,11 +121,7 @@ def read_rows(table: Table, roles: Roles, rule: Condition | None = None) -> Rows
         raise L2QError(f"cannot read {table.where}: {first_line(error)}") from error
     users, items = (_joined(found.pop(name)) for name in ("users", "items"))
     count = len(users.codes)
-    plain = {
-        name: np.concatenate(pieces) if pieces else np.empty(0)
-        for name, pieces in found.items()
-        if name != "kinds"
-    }
+    plain = {name: _whole(found.pop(name)) for name in list(found) if name != "kinds"}
     return Rows(
         users,
         items,
@@ -136,6 +132,10 @@ def read_rows(table: Table, roles: Roles, rule: Condition | None = None) -> Rows
         watch,
         [(flag, plain[f"flag{position}"].astype(bool)) for position, flag in enumerate(flags)],
     )
+
+
+def _whole(pieces: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(pieces) if pieces else np.empty(0)
 
 
 def _joined(pieces: list[pa.DictionaryArray]) -> Coded:

@@ -135,11 +135,11 @@ def _order(table: Table, name: str, dates: list[str]) -> str:
     if second > 12:
         return "month"
     pattern = r"'^\s*([0-9]{1,2})[/.-]([0-9]{1,2})[/.-]'"
-    found = table.connection.execute(
+    most = table.connection.execute(
         f"SELECT max(TRY_CAST(regexp_extract({name}, {pattern}, 1) AS INTEGER)), "
         f"max(TRY_CAST(regexp_extract({name}, {pattern}, 2) AS INTEGER)) FROM events"
     ).fetchall()
-    first, second = (value or 0 for value in found[0])
+    first, second = (value or 0 for value in most[0])
     return "day" if first > 12 else "month" if second > 12 else "?"
 
 
