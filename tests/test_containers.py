@@ -259,7 +259,7 @@ def test_latin1_far_behind(written, monkeypatch):
     [
         # a quote that never closes, one that finds another far below, one within a text
         ('u,i,t\n1,2,"x\n3,4,y\n', [("1", "2", '"x'), ("3", "4", "y")], 1),
-        ('u,i,t\n1,2,"x\n3,4,y\n5,6,"z\n7,8,a"\n', [("1", "2", '"x'), ("3", "4", "y"), ("5", "6", '"z'), ("7", "8", 'a"')], 2),
+        ('u,i,t\n1,2,"x\n3,4,y\n5,6,a"\n', [("1", "2", '"x'), ("3", "4", "y"), ("5", "6", 'a"')], 1),
         ('u,i,t\n1,2,5" disk\n3,4,y\n', [("1", "2", '5" disk'), ("3", "4", "y")], 0),
         ('u,i,t\n1,2,"5"" disk"\n3,4,y\n', [("1", "2", '5" disk'), ("3", "4", "y")], 0),
         ('u,i,t\n1,2,"A" b\n3,4,y\n', [("1", "2", '"A" b'), ("3", "4", "y")], 1),
@@ -270,6 +270,8 @@ def test_latin1_far_behind(written, monkeypatch):
         ('u,i,t\n1,2,"x\ny"\n3,4,z\n', [("1", "2", "x\ny"), ("3", "4", "z")], 0),
         ('u,t,i\n1,"x, w\n\ny, z\n",2\n3,4,z\n', [("1", "x, w\n\ny, z\n", "2"), ("3", "4", "z")], 0),
         ('u,t,i\n1,"x ""w""\ny",2\n3,"4\n5",z\n', [("1", 'x "w"\ny', "2"), ("3", "4\n5", "z")], 0),
+        # a text whose further lines have as many fields as an event, but no numbers where events have them
+        ('u,i,t\n1,2,"x\nand, so, on"\n3,4,z\n', [("1", "2", "x\nand, so, on"), ("3", "4", "z")], 0),
         # quoted fields are read beside a quote that is none
         ('u,i,t\n"1","2,5",a\n3,4,"b\n5,6,c\n', [("1", "2,5", "a"), ("3", "4", '"b'), ("5", "6", "c")], 1),
     ],
@@ -414,6 +416,7 @@ def test_a_pickle_is_never_opened(written, tmp_path):
 def test_what_is_not_there(tmp_path):
     path = tmp_path / "t.csv"
     assert refused(path) == f"cannot read {path}: there is no such file or folder"
+    assert refused("https://example.org/t.csv").endswith("download it and give the file")
     assert refused(tmp_path / "*.csv") == f"no file fits the pattern {tmp_path / '*.csv'}"
     (tmp_path / "empty").mkdir()
     assert refused(tmp_path / "empty") == f"{tmp_path / 'empty'} is a folder without a table of events"
@@ -769,3 +772,25 @@ def test_the_cases_at_hand():
         found, header, rows, *_ = opened(TABLES / name)
         assert (found, header, len(rows)) == (columns, name != "no_header.tsv", 234), name
     assert "genome.csv (movie, tag, relevance); ratings.csv (user_id, item_id)" in refused(TABLES / "tables")
+
+
+@pytest.mark.parametrize(
+    "ids", [[str(uuid.UUID(int=n * 7919**9)) for n in range(30)], [f"{n * 7919**5:X}" for n in range(1, 30)]]
+)
+def test_ids_of_many_shapes_are_no_header(written, ids):
+    text = "".join(f"{name},{name[::-1]}\n" for name in ids)
+    assert opened(written(text))[1] is False
+    assert opened(written("who,what\n" + text))[:2] == (["who", "what"], True)
+
+
+def test_odd_names_of_files_folders_and_columns(written, tmp_path):
+    text = 'us\'er,"it""em",{x}\nu1,i1,1\nu2,i2,2\n'
+    written("user,item\n3,4\n", "t1.csv")
+    names, _, rows, *_ = opened(written(text, "a'b [1]/t[1].csv"))
+    assert (names, rows) == (["us'er", 'it"em', "{x}"], [("u1", "i1", "1"), ("u2", "i2", "2")])
+    written("user,item\n1,2\n", "run=3/t/day=1/part.csv")
+    assert opened(tmp_path / "run=3" / "t")[0] == ["user", "item", "day"]
+    parquet.write_table(pa.table([[1], [2], [3]], names=["User", "user", "item"]), tmp_path / "t.parquet")
+    assert opened(tmp_path / "t.parquet")[0] == ["User", "user_2", "item"]
+    parquet.write_table(pa.table([[1], [2], [3]], names=["user", "user", "item"]), tmp_path / "t.parquet")
+    assert opened(tmp_path / "t.parquet")[0] == ["user", "user_2", "item"]

@@ -62,7 +62,7 @@ def open_table(
             sql, files, roles, index = _files(table, str(source), header, delimiter, encoding)
         else:
             sql, index = read_frame(table, source)
-        _view(table, sql)
+        _view(table, sql, files)
         table.lock(files)
         if query is not None:
             _select(table, query)
@@ -83,6 +83,7 @@ def _files(
     """The SQL of files, which it reads, declared roles, and columns that are a pandas index."""
     found = _parts(source)
     parts, kinds = [], set()
+    table.partitions = {key for _, folder in found for key in _keys(Path(folder) / "part")}
     try:
         for number, (path, folder) in enumerate(found):
             place = table.folder / f"archive-{number}" / folder
@@ -134,6 +135,8 @@ def _parts(source: str) -> list[tuple[Path, str]]:
             parts = [(name, _hive(name)) for name in found if name.is_file() and is_part(name.name)]
             if not parts:
                 raise L2QError(f"no file fits the pattern {source}")
+        elif re.match(r"\w+://", source):
+            raise L2QError(f"{source} is an address of the web or of a store; download it and give the file")
         else:
             raise L2QError(f"cannot read {source}: there is no such file or folder")
     except OSError as error:
@@ -147,6 +150,10 @@ def _parts(source: str) -> list[tuple[Path, str]]:
 def _hive(name: Path) -> str:
     """``day=1/shop=2`` of a path of Hive."""
     return "/".join(part for part in name.parts[:-1] if "=" in part)
+
+
+def _keys(path: Path) -> set[str]:
+    return {part.partition("=")[0] for part in path.parts[:-1] if "=" in part}
 
 
 def _shown(source: str, path: Path) -> str:
@@ -190,13 +197,16 @@ def _list_of(where: str, parts: list) -> str:
     return f"{where} holds several tables, give one of them: {'; '.join(said)}{more}"
 
 
-def _view(table: Table, sql: str) -> None:
+def _view(table: Table, sql: str, files: list[Path]) -> None:
     """Makes ``events`` of the source's SQL, with types that ids can be read from."""
     connection = table.connection
     found = connection.execute(f"DESCRIBE {sql}").fetchall()
+    above = {key for file in files for key in _keys(file)} - table.partitions
     chosen: list[str] = []
     for name, kind, *_ in found:
         column = named(name)
+        if name in above and table.partitions:
+            continue  # DuckDB takes folders above the source for partitions too
         if kind.startswith("STRUCT"):
             fields = connection.execute(f"DESCRIBE SELECT unnest({column}) FROM ({sql}) LIMIT 0").fetchall()
             chosen += [f"{column}.{named(field)} AS {named(f'{name}.{field}')}" for field, *_ in fields]

@@ -41,6 +41,7 @@ class Dialect:
     head: str = ""  # the header's line
     roles: dict[str, str] = field(default_factory=dict)
     decimal_commas: tuple[str, ...] = ()  # columns of numbers such as 4,5
+    numbers: tuple[int, ...] = ()  # columns of numbers and dates, counted from 0
     netflix: bool = False
     notes: tuple[str, ...] = ()
 
@@ -135,8 +136,24 @@ def dialect(
     )
     if commas:
         notes.append(f"decimal commas are read as points: {', '.join(map(repr, commas))}")
+    of = [
+        [row[column] for row in below if len(row) == fields and row[column].strip()]
+        for column in range(fields)
+    ]
+    numbers = tuple(
+        n for n, values in enumerate(of) if values and sum(map(_is_value, values)) > 0.9 * len(values)
+    )
     return Dialect(
-        given, fields, skip + drop, header, names, body[0] if drop else "", roles, commas, False, tuple(notes)
+        given,
+        fields,
+        skip + drop,
+        header,
+        names,
+        body[0] if drop else "",
+        roles,
+        commas,
+        numbers,
+        notes=tuple(notes),
     )
 
 
@@ -163,9 +180,9 @@ def header_by(first: list[str], below: list[list[str]], fields: int) -> tuple[bo
     """Whether the first line holds names, and a sentence where that is worth one.
 
     No header: a cell that is a number or date above such values, or a number above anything, or two equal cells, or a
-    cell that comes again below. Header: a word above numbers or dates, a cell that is composed otherwise than all
-    values below (``item`` above ``item07``), or words that columns of events are called by. Where nothing tells, the
-    line is an event.
+    cell that comes again below. Header: a word above numbers or dates, words that columns of events are called by, a
+    cell without digits or a mark that all values below have (``what`` above ``item07``), or cells that never come
+    again above values that do. Where nothing tells, the line is an event.
     """
     if _known(first):  # a header that comes again within, as in joined files
         below = [row for row in below if [cell.strip() for cell in row] != first]
@@ -191,12 +208,17 @@ def header_by(first: list[str], below: list[list[str]], fields: int) -> tuple[bo
             return True, ""
     if _known(first):
         return True, ""
+    named = f"the first line, {', '.join(first)[:60]}, is taken for names; header=false takes it for an event"
     for cell, column in zip(first, columns, strict=bool(columns)):
-        if cell and column and _shape(cell) not in {_shape(value) for value in column}:
-            return True, ""
+        if (
+            cell
+            and column
+            and (set.intersection(*map(_kinds, column)) if len(column) > 1 else set()) - _kinds(cell)
+        ):
+            return True, named
     counts = [Counter(column) for column in columns]
     if any(len(count) and 2 * sum(n > 1 for n in count.values()) > len(count) for count in counts):
-        return True, ""  # values come again and again, the cells of the first line do not
+        return True, named  # values come again and again, the cells of the first line do not
     if not columns and len(first) == fields - 1:
         return True, ""
     return (
@@ -221,9 +243,9 @@ def _is_value(cell: str) -> bool:
     return bool(NUMBER.fullmatch(cell) or DATE.fullmatch(cell))
 
 
-def _shape(cell: str) -> str:
-    """Of what a value is composed: letters, digits and marks, runs as one."""
-    return re.sub(r"(.)\1+", r"\1", re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "9", cell)))
+def _kinds(cell: str) -> set[str]:
+    """The kinds of characters in a value that names of columns seldom have: digits, and each mark."""
+    return set(re.sub(r"[^\W\d]|[\s_]", "", re.sub(r"\d", "9", cell)))
 
 
 def _decimal_commas(values: list[str]) -> bool:

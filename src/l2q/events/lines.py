@@ -16,7 +16,7 @@ import numpy as np
 from l2q.errors import L2QError
 from l2q.events.records import Found, Layout, alike, ends_of, heads, mend, odd_lines
 
-BLOCK = 1 << 24  # bytes
+BLOCK = 1 << 23  # bytes
 LONGEST = 1 << 28  # bytes of a line
 SHORT = 0.1  # share of lines that may lack fields
 

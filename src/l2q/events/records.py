@@ -37,12 +37,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Layout:
-    """``delimiter`` of the file, ``fields`` a line, ``head``: the header's line; ``quotes``: whether they are read."""
+    """``delimiter`` of the file, ``fields`` a line, ``head``: the header's line."""
 
     delimiter: bytes
     fields: int
     head: bytes = b""
     netflix: bool = False
+    numbers: tuple[int, ...] = ()  # columns of numbers and dates
 
     @property
     def byte(self) -> bytes:
@@ -92,8 +93,10 @@ def odd_lines(block: bytes, ends: np.ndarray, separator: int, fields: int) -> np
         counts = np.diff(np.searchsorted(marks, ends), prepend=0)
         return np.flatnonzero(counts != wanted)
     quotes = np.flatnonzero(text == 34)
-    line = np.searchsorted(ends, quotes)
-    upto = np.searchsorted(quotes, ends)
+    lines_at = np.cumsum(text == 10, dtype=np.int32)
+    quotes_at = np.cumsum(text == 34, dtype=np.int32)
+    line = lines_at[quotes]
+    upto = quotes_at[ends]
     before_line = np.concatenate(([0], upto[:-1]))  # quotes before each line
     opens = (np.arange(len(quotes)) - before_line[line]) % 2 == 0
     before = np.where(quotes > 0, text[quotes - 1], 10)
@@ -106,8 +109,8 @@ def odd_lines(block: bytes, ends: np.ndarray, separator: int, fields: int) -> np
         spaced = re.finditer(rb'(?:^|(?<=[\n%b])) +"' % re.escape(bytes([separator])), block)
         begins[np.searchsorted(ends, [match.start() for match in spaced])] = True
     wrong = begins & ((np.bincount(line[~fine], minlength=lines) > 0) | (np.diff(upto, prepend=0) % 2 == 1))
-    at = np.searchsorted(ends, marks)
-    inside = begins[at] & ((np.searchsorted(quotes, marks) - before_line[at]) % 2 == 1)
+    at = lines_at[marks]
+    inside = begins[at] & ((quotes_at[marks] - before_line[at]) % 2 == 1)
     counts = np.bincount(at[~inside], minlength=lines)
     return np.flatnonzero(wrong | (counts != wanted))
 
@@ -193,11 +196,11 @@ def _record(
         if closes:
             cells = split(block[starts[line] : ends[further]], separator, False)
             if cells is not None and len(cells) == fields:
-                complete = complete and len(below.split(separator)) == fields
+                complete = complete and _is_record(below, layout)
                 if not (alone and complete):
                     return further - line + 1, cells, False
                 break
-        complete = complete and (not below.strip() or len(below.split(separator)) == fields)
+        complete = complete and (not below.strip() or _is_record(below, layout))
         if alone and complete and further - line > 20:
             break  # a text of so many lines, each a record, is none
     else:
@@ -206,9 +209,16 @@ def _record(
     return 1, plain, alone
 
 
-def split(
-    text: bytes, separator: bytes, backslash: bool, open_is_text: bool = False
-) -> list[bytes] | None:
+def _is_record(text: bytes, layout: Layout) -> bool:
+    """Whether a line has the right number of fields, and numbers and dates where the others have them."""
+    cells = text.split(layout.byte)
+    number = rb'[\s"]*([-+.]?\d[-\d.,:/TZ eE+]*[\s"]*)?'
+    return len(cells) == layout.fields and all(
+        re.fullmatch(number, cells[column]) for column in layout.numbers
+    )
+
+
+def split(text: bytes, separator: bytes, backslash: bool, open_is_text: bool = False) -> list[bytes] | None:
     """The fields of a record with quotes; ``backslash``: that a quote behind one is text. None: a quote is open, unless
     ``open_is_text``.
 

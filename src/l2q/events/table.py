@@ -46,6 +46,7 @@ class Table:
     header: bool = True
     notes: list[str] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
+    partitions: set[str] = field(default_factory=set, repr=False)  # columns that are folders, ``day=1``
 
     @classmethod
     def new(cls, where: str) -> Table:

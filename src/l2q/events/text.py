@@ -48,6 +48,7 @@ def read_text(
             layout.fields,
             first.head.encode() if header is not False else b"",
             layout.netflix,
+            layout.numbers,
         )
         try:
             if name != "utf-8":

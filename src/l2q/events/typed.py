@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from l2q.errors import L2QError
+from l2q.events.dialect import apart
 from l2q.events.encodings import encoding_of
 from l2q.events.frames import INDEX, readable
 from l2q.events.lines import BLOCK
@@ -35,7 +36,10 @@ def read_parquet(table: Table, parts: Parts) -> tuple[str, list[str]]:
     paths = ", ".join(quoted(str(path)) for path, *_ in parts)
     hive = str(any(folder for *_, folder in parts)).lower()
     scan = f"read_parquet([{paths}], union_by_name=true, hive_partitioning={hive}, hive_types_autocast=false"
-    sql, index = _without_positions(f"SELECT * FROM {scan})", schemas[0])
+    names, notes = apart(list(schemas[0].names))
+    table.notes += notes
+    renamed = f" AS renamed({', '.join(map(named, names))})" if notes else ""
+    sql, index = _without_positions(f"SELECT * FROM {scan}){renamed}", schemas[0])
     for name, start, step in _ranges(schemas[0]) if len(parts) == 1 else ():
         counted = f"{start} + {step} * file_row_number AS {named(name)}, * EXCLUDE (file_row_number)"
         sql, index = f"SELECT {counted} FROM {scan}, file_row_number=true)", [name]
