@@ -17,7 +17,7 @@ from l2q.sweeps.sweep import SWEEP, Refused, plain, refused, show
 
 OmegaConf.register_new_resolver("run_dir", naming.run_dir, use_cache=True)
 OmegaConf.register_new_resolver("sweep_dir", naming.sweep_dir, use_cache=True)
-OmegaConf.register_new_resolver("stem", lambda path: Path(str(path)).stem)
+OmegaConf.register_new_resolver("stem", lambda path: naming.stem(str(path)))
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

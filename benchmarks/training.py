@@ -42,7 +42,7 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from l2q.data.readers import read_dataset
+from l2q.data.lightgcn import read_folder
 from l2q.data.sampling import TripletSampler
 from l2q.evaluation import evaluate
 from l2q.fitted.filter import SpectralFilter
@@ -255,7 +255,7 @@ def training_steps(
 
 def epoch(data: Path, dim: int, size: int) -> Record:
     """Seconds of an epoch on a GPU under the trainer of ``train.py``, the median of those after the first."""
-    train = read_dataset(data, data.name).train
+    train = read_folder(data, data.name).train
     module = Ours(train, dim).recommender
     del module.log  # Lightning's own again
     seconds: list[float] = []
@@ -438,7 +438,7 @@ def sampling(train: Interactions, repeats: int) -> Record:
 def filter_scores(data: Path, repeats: int) -> Record:
     """The scores of a spectral filter for a block of users of dense data: by products for many users at once, as
     they come there, against the three hops of one user after the other, as they come in sparse data."""
-    train = read_dataset(data, data.name).train
+    train = read_folder(data, data.name).train
     ours, peer = (SpectralFilter(rank=64)(train, SEED) for _ in range(2))
     assert ours._whole_products_pay
     peer.__dict__["_whole_products_pay"] = False
@@ -479,7 +479,7 @@ def implicit_recall(data: Path, model: str, dim: int) -> float:
     from implicit.bpr import BayesianPersonalizedRanking
     from threadpoolctl import threadpool_limits
 
-    dataset = read_dataset(data, data.name)
+    dataset = read_folder(data, data.name)
     options = {"factors": dim, "num_threads": torch.get_num_threads(), "random_state": SEED}
     fitted = (
         AlternatingLeastSquares(alpha=40, **options)
@@ -536,7 +536,7 @@ def seconds_to_codes(data: Path, repeats: int) -> list[Record]:
 def train_and_evaluate(data: Path) -> None:
     """What the memory figure is about: an encoder on ``data``, steps at a small and at a large batch, and the
     evaluation of a thousand users."""
-    dataset = read_dataset(data, data.name)
+    dataset = read_folder(data, data.name)
     model = Ours(dataset.train)
     for size in (BATCH, 65_536):
         for _, batch in zip(range(3), batches(dataset.train, size), strict=False):
@@ -648,7 +648,7 @@ def main() -> None:
     console.print(where)
     if busy:
         console.print("[bold red]The machine is busy: these figures are no measurement to quote.[/]")
-    gowalla = read_dataset(options.data / "gowalla", "gowalla")
+    gowalla = read_folder(options.data / "gowalla", "gowalla")
     train = gowalla.train
     sizes = [1_000_000, 3_000_000, 10_000_000] + [30_000_000] * full
     benchmarks: dict[str, Callable[[], Record | list[Record]]] = {

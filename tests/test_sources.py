@@ -1,6 +1,7 @@
 """Fetching, verifying and caching, against a server on this machine."""
 
 import hashlib
+import os
 import threading
 from dataclasses import fields
 from functools import partial
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
-from l2q.data.readers import read_dataset
-from l2q.data.sources import Source, load_dataset, load_embedded
+from l2q.data import cache as caches
+from l2q.data import tables
+from l2q.data.cache import load_embedded
+from l2q.data.lightgcn import read_folder
+from l2q.data.sources import Source, load_dataset
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
 
@@ -64,11 +68,15 @@ def reads(monkeypatch):
     """Counts how often text files are parsed."""
     calls = []
 
-    def counted(path, *rest):
-        calls.append(path)
-        return read_dataset(path, *rest)
+    def counted(read):
+        def reading(path, *rest):
+            calls.append(path)
+            return read(path, *rest)
 
-    monkeypatch.setattr("l2q.data.sources.read_dataset", counted)
+        return reading
+
+    monkeypatch.setattr("l2q.data.sources.read_folder", counted(read_folder))
+    monkeypatch.setattr(tables, "read_table", counted(tables.read_table))
     return calls
 
 
@@ -155,30 +163,36 @@ def test_without_address_the_files_are_asked_for(cache, tmp_path):
     assert str(cache / "tiny") in one_line(caught)
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "train.txt").write_text(TRAIN)
-    with pytest.raises(L2QError, match=r"tiny: no test\.txt in .*half"):
+    with pytest.raises(
+        L2QError, match=r"tiny: no test\.txt in .*half, which has train\.txt; put train\.txt and"
+    ):
         load_dataset("tiny", url="http://127.0.0.1:9/never-asked", dir=str(tmp_path / "half"))
-    (tmp_path / "half" / "events.csv").touch()
-    with pytest.raises(L2QError, match=r"no test\.txt .* or a table in it: dataset\.dir=.*half/events\.csv"):
-        load_dataset("tiny", dir=str(tmp_path / "half"))
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("none.csv", "does not exist"),
-        ("a.json", "is no table of events"),
-        ("b.csv.gz", "is packed; unpack it"),
-    ],
-)
-def test_what_is_no_table_is_named(tmp_path, name, words):
-    if not name.startswith("none"):
-        (tmp_path / name).write_text("user,item")
-    with pytest.raises(L2QError, match=words) as caught:
-        load_dataset("table", dir=tmp_path / name, verify=False)
-    assert f"{tmp_path / name} " in one_line(caught)
-    assert one_line(caught).endswith(
-        "takes one of .csv, .tsv, .parquet or a folder with train.txt and test.txt"
-    )
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(
+        L2QError, match=r"table: .*/none\.csv does not exist; dataset\.dir takes a table of events"
+    ):
+        load_dataset("table", dir=tmp_path / "none.csv", verify=False)
+    with pytest.raises(
+        L2QError, match=r"gowalla: no train\.txt and no test\.txt in .*nowhere; put train\.txt"
+    ):
+        load_dataset("gowalla", dir=tmp_path / "nowhere")
+    with pytest.raises(L2QError, match=r"no file fits the pattern .*part-\*\.csv"):
+        load_dataset("table", dir=str(tmp_path / "part-*.csv"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(L2QError, match="empty is a folder without a table of events"):
+        load_dataset("table", dir=tmp_path / "empty")
+
+
+def test_of_a_folder_of_tables_all_are_listed(tmp_path):
+    (tmp_path / "genome.csv").write_text("movie,tag,relevance\n1,2,3\n")
+    (tmp_path / "ratings.csv").write_text("user_id,item_id\n1,2\n")
+    with pytest.raises(L2QError) as caught:
+        load_dataset("table", dir=tmp_path)
+    said = one_line(caught)
+    assert "genome.csv (movie, tag, relevance)" in said
+    assert "ratings.csv (user_id, item_id)" in said
 
 
 @pytest.mark.parametrize(
@@ -223,14 +237,55 @@ def test_the_cache_follows_its_files(tmp_path, cache, reads):
 
 
 def test_a_damaged_cache_is_made_again(tmp_path, cache, reads):
+    """Any byte that is missing, added or another one, also in the header of an array."""
     folder = write(tmp_path / "mine")
     load_dataset("tiny", dir=str(folder))
     (stored,) = cache.glob("*.npz")
     whole = stored.read_bytes()
-    for damaged in (b"", whole[:200], whole[:-30], whole.replace(b"train_items", b"train_itemz")):
+    shape = whole.index(b"(5,)")
+    damages = [b"", whole[:20], whole[:200], whole[:-30], whole[1:], whole + b"x", b"PK" + whole]
+    damages += [whole.replace(b"train_items", b"train_itemz"), whole[:shape] + b"(9,)" + whole[shape + 4 :]]
+    rng = np.random.default_rng(0)
+    for place in rng.integers(len(whole), size=30):
+        damages.append(whole[:place] + bytes([whole[place] ^ 1 << rng.integers(8)]) + whole[place + 1 :])
+    for damaged in damages:
         stored.write_bytes(damaged)
         assert_tiny(load_dataset("tiny", dir=str(folder)))
-    assert len(reads) == 5
+        assert stored.read_bytes() == whole
+    assert len(reads) == 1 + len(damages)
+    load_dataset("tiny", dir=str(folder))
+    assert len(reads) == 1 + len(damages)
+
+
+def test_no_code_comes_out_of_a_cache(tmp_path, cache):
+    """An array of objects would be unpickled, whoever wrote it."""
+    folder = write(tmp_path / "mine")
+    load_dataset("tiny", dir=str(folder))
+    (stored,) = cache.glob("*.npz")
+    head = stored.read_bytes()[caches.DIGEST : 2 * caches.DIGEST]
+
+    class Touch:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "owned",)
+
+    with stored.open("wb") as file:
+        file.write(bytes(caches.DIGEST) + head)
+        np.savez(file, num_items=np.array(Touch(), dtype=object))
+    body = stored.read_bytes()[caches.DIGEST :]
+    stored.write_bytes(hashlib.sha256(body).digest() + body)
+    assert_tiny(load_dataset("tiny", dir=str(folder)))
+    assert not (tmp_path / "owned").exists()
+
+
+def test_what_killed_runs_left_in_the_cache_goes(tmp_path, cache):
+    cache.mkdir()
+    old, fresh, other = cache / ".tiny-1.npz.0a.new", cache / ".tiny-2.npz.0b.new", cache / "notes.new"
+    for path in (old, fresh, other):
+        path.write_text("")
+    for path in (old, other):
+        os.utime(path, (1, 1))
+    load_dataset("tiny", dir=str(write(tmp_path / "mine")))
+    assert (old.exists(), fresh.exists(), other.exists()) == (False, True, True)
 
 
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
@@ -240,17 +295,188 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
         load_dataset("tiny", dir=str(write(tmp_path / "mine")))
 
 
-def test_events_and_their_names_pass_through_the_cache(tmp_path, reads):
-    path = tmp_path / "events.csv"
-    path.write_text("user,item\n" + "".join(f"zoë,{item:02}\nbob,{item:02}\n" for item in range(20)))
+def write_events(path, extra=""):
+    """Two users of twenty items, with times and quantities, an event twice."""
+    rows = [
+        f"{user},{item:02},{1_600_000_000 + 1000 * item},{item + 1}"
+        for user in ("zoë", "bob")
+        for item in range(20)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(["user,item,time,quantity", *rows, rows[0], extra]))
+    return path
+
+
+def same(one, other):
+    assert one.columns == other.columns
+    assert one.train.reading == other.train.reading
+    for ours, theirs in (
+        (one.train, other.train),
+        (one.test, other.test),
+        (one.test.given, other.test.given),
+    ):
+        assert (ours is None) == (theirs is None)
+        for name in ("indptr", "items", "times", "values", "counts", "user_names", "item_names"):
+            mine, its = getattr(ours, name, None), getattr(theirs, name, None)
+            assert (mine is None) == (its is None)
+            assert mine is None or (mine.tolist() == its.tolist() and mine.dtype == its.dtype)
+
+
+@pytest.mark.parametrize("split", ["auto", "random", "last", "users", "time"])
+def test_a_table_comes_out_of_the_cache_as_it_went_in(tmp_path, reads, split):
+    path = write_events(tmp_path / "events.csv")
+    first, second = (load_dataset("shop", dir=str(path), split=split) for _ in range(2))
+    same(first, second)
+    assert len(reads) == 1
+    assert first.user_names.tolist() == ["bob", "zoë"]
+    assert first.item_names.tolist() == [f"{item:02}" for item in range(20)]
+    assert first.train.times is not None
+    assert first.train.values is not None
+    counted = [part.counts for part in (first.train, first.test, first.test.given) if part is not None]
+    assert np.concatenate(counted).max() == 2
+    assert any("1 repeated pairs merged" in line for line in second.train.reading.lines())
+    assert second.train.reading.split.startswith("split by users" if split == "users" else "split ")
+
+
+def test_a_cache_is_one_of_its_options(tmp_path, reads):
+    path = str(write_events(tmp_path / "events.csv"))
+    seen = []
+    for more in (
+        {"split": "random"},
+        {"split": "random", "split_seed": 1},
+        {"split": "random", "test_fraction": 0.4},
+        {"split": "time"},
+        {"where": "item <> '03'"},
+        {"min_value": 3},
+        {"user": "item", "item": "user"},
+        {"value": "none"},
+        {"dedupe": "last"},
+        {"test_fraction": 0},
+        {"test_fraction": 0, "min_events": 2},
+    ):
+        for _ in range(2):
+            data = load_dataset("shop", dir=path, **more)
+        seen.append(data)
+        assert len(reads) == len(seen), more
+
+
+@pytest.mark.parametrize("form", ["folder", "pattern"])
+def test_the_cache_follows_every_part(tmp_path, reads, form):
+    folder = tmp_path / "parts"
+    for part in range(3):
+        write_events(folder / f"part-{part}.csv", f"u{part},x,1600000000,1")
+    source = str(folder if form == "folder" else folder / "part-*.csv")
     for _ in range(2):
-        data = load_dataset("shop", dir=str(path))
-        assert data.user_names.tolist() == ["bob", "zoë"]
-        assert data.item_names.tolist() == [f"{item:02}" for item in range(20)]
-        assert data.test.user_degrees.tolist() == [4, 4]
-    other = load_dataset("shop", dir=str(path), split_seed=1)
-    assert other.test.keys.tolist() != data.test.keys.tolist()
-    assert len(reads) == 2
+        assert load_dataset("shop", dir=source).train.num_users == 5
+    assert len(reads) == 1
+    write_events(folder / "part-2.csv", "new,x,1600000000,1")
+    assert "new" in load_dataset("shop", dir=source).user_names
+    write_events(folder / "part-3.csv", "newer,x,1600000000,1")
+    assert "newer" in load_dataset("shop", dir=source).user_names
+    (folder / "part-0.csv").unlink()
+    assert "u0" not in load_dataset("shop", dir=source).user_names
+    assert len(reads) == 4
+
+
+def test_a_database_is_read_every_time(tmp_path, reads, cache):
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "shop.db") as connection:
+        connection.execute("CREATE TABLE orders (user TEXT, item TEXT)")
+        connection.executemany(
+            "INSERT INTO orders VALUES (?, ?)", [(f"u{n % 9}", f"i{n % 10}") for n in range(90)]
+        )
+    for count in (1, 2):
+        data = load_dataset("shop", dir=f"sqlite:{tmp_path}/shop.db::orders")
+        assert (data.train.num_users, data.train.num_items, len(reads)) == (9, 10, count)
+    assert not cache.exists()
+
+
+def test_a_split_by_time_is_that_of_the_dates(tmp_path):
+    data = load_dataset("shop", dir=write_events(tmp_path / "events.csv"))
+    assert data.train.times.max() < data.test.times.min() == 1_600_000_000 + 16_000
+    assert data.test.items.tolist() == [16, 17, 18, 19] * 2
+    assert data.train.reading.split == (
+        "split by time: test begins at 2020-09-13 16:53; 32 train and 8 test pairs; new in test: 4 items"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"user": "buyer"},
+            r"^dataset\.user=buyer has no effect on .*mine, a folder of ids .*; leave it out$",
+        ),
+        (
+            {"split": "time"},
+            r"^dataset\.split=time has no effect on .*mine, a folder of ids that is split already",
+        ),
+        ({"test_fraction": 0}, r"^dataset\.test_fraction=0 has no effect on .*mine"),
+        ({"min_value": 3}, r"^dataset\.min_value=3 has no effect on .*mine"),
+        ({"missing": "drop"}, r"^dataset\.missing=drop has no effect on .*mine"),
+    ],
+)
+def test_options_of_a_table_are_refused_on_a_folder_of_ids(tmp_path, values, message):
+    write(tmp_path / "mine")
+    with pytest.raises(L2QError, match=message):
+        load_dataset("tiny", dir=tmp_path / "mine", **values)
+
+
+def test_options_without_effect_are_refused(tmp_path):
+    with pytest.raises(
+        L2QError, match=r"^dataset\.min_events=5 has no effect on debian, which is split already"
+    ):
+        load_dataset("debian", min_events=5)
+    events = write_events(tmp_path / "events.csv")
+    with pytest.raises(
+        L2QError, match=r"^dataset\.test_fraction=0\.5 has no effect on split=last, which leaves out"
+    ):
+        load_dataset("shop", dir=events, split="last", test_fraction=0.5)
+    with pytest.raises(
+        L2QError, match=r"^dataset\.split=time has no effect on test_fraction=0, which leaves nothing"
+    ):
+        load_dataset("shop", dir=events, split="time", test_fraction=0)
+    for part in ("train", "test"):
+        write_events(tmp_path / "pair" / f"{part}.csv")
+    with pytest.raises(
+        L2QError, match=r"^dataset\.split=time has no effect on .*pair, which is split already"
+    ):
+        load_dataset("shop", dir=tmp_path / "pair", split="time")
+
+
+def test_where_nothing_is_left_to_test_with_the_columns_come_first(tmp_path):
+    path = tmp_path / "events.csv"
+    path.write_text("user,item\n" + "".join(f"u{n},i{n % 3}\n" for n in range(9)))
+    with pytest.raises(
+        L2QError, match=r"no user, column 'user', has two items, .*: dataset\.user=COLUMN"
+    ) as caught:
+        load_dataset("shop", dir=path)
+    assert "test_fraction" not in one_line(caught)
+    with pytest.raises(
+        L2QError, match=r"no user, column 'user', .*; dataset\.test_fraction=0 takes all for train$"
+    ):
+        load_dataset("shop", dir=path, user="user", item="item")
+    data = load_dataset("shop", dir=path, test_fraction=0)
+    assert (len(data.train), len(data.test)) == (9, 0)
+    assert data.train.reading.split == "test_fraction=0: all pairs are train, none is test"
+
+
+def test_a_core_that_takes_all_of_test_is_named(tmp_path):
+    with pytest.raises(
+        L2QError, match=r"dataset\.min_events=2 leaves nothing to test with; give a lower number, or"
+    ):
+        load_dataset("shop", dir=write_events(tmp_path / "events.csv"), min_events=2)
+
+
+def test_a_small_test_part_is_said_every_time(tmp_path):
+    rows = (
+        [f"u{n},i{n % 30}" for n in range(300)] + [f"u{n},j{n}" for n in range(5)] + ["v,i1", "v,i2", "v,i3"]
+    )
+    (tmp_path / "events.csv").write_text("\n".join(["user,item", *rows]))
+    for _ in range(2):
+        data = load_dataset("shop", dir=tmp_path / "events.csv", user="user", item="item")
+        assert "only 6 of 308 pairs are test, since few users, column 'user'" in data.train.reading.notes[-1]
 
 
 def test_embedded_form(tmp_path):
@@ -279,7 +505,7 @@ def test_options_of_a_source_are_checked():
     with pytest.raises(L2QError, match=r"^dataset\.verify=maybe must be true or false$"):
         load_dataset("debian", verify="maybe")
     with pytest.raises(
-        L2QError, match=r"^dataset\.test_fraction=1\.0 must be a number of at least 0 and below 1$"
+        L2QError, match=r"^dataset\.test_fraction=1\.0 must be a number of at least 0 and below 1 or null$"
     ):
         load_dataset("table", dir="events.csv", test_fraction=1.0)
 

@@ -106,8 +106,8 @@ def evaluate(
     users = np.flatnonzero(interactions.user_degrees)
     if not len(users):
         raise L2QError("no held-out interactions to evaluate on: give a set with test items")
-    given = interactions.given
-    if given is not None and fold_in is None:
+    brought = interactions.given
+    if brought is not None and fold_in is None:
         fold_in = getattr(index, "fold_in", None)
         if fold_in is None:
             raise L2QError("users of the interactions are to be folded in, and the index cannot: give fold_in")
@@ -126,7 +126,7 @@ def evaluate(
     while done < len(users):
         batch = users[done : done + chunk]
         try:
-            items = _ranked(index, batch, max(ks + beyond), exclude, given, fold_in)
+            items = _ranked(index, batch, max(ks + beyond), exclude, brought, fold_in)
         except MemoryError:
             if chunk == 1:
                 raise

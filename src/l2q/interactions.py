@@ -21,7 +21,7 @@ class Reading:
     """What reading a table of events came to, said before anything runs and kept with what comes of it.
 
     ``source``: the path, or "the table". ``columns``: the column of every role that was found, "user", "item", "time"
-    or "value". ``unread``: the other columns. ``rows`` of the source; ``dropped`` of them, by reason; ``merged``:
+    or "value"; none of files of ids, whose ``rows`` are pairs. ``unread``: the other columns. ``rows`` of the source; ``dropped`` of them, by reason; ``merged``:
     further events of pairs that were there already. ``notes``: what was mended or looks odd, a sentence each.
     ``split``: how train and test were made.
     """
@@ -38,12 +38,12 @@ class Reading:
     def lines(self) -> list[str]:
         """For people: a line for the columns, one for what is not read, one for the rows, the split, every note."""
         roles = ", ".join(f"{role}s {column!r}" for role, column in self.columns.items())
-        rows = f"{self.rows:,} rows"
+        rows = f"{self.rows:,} {'rows' if self.columns else 'pairs'}"
         rows += "".join(f", {count:,} dropped ({reason})" for reason, count in self.dropped.items())
         if self.merged:
             rows += f", {self.merged:,} repeated pairs merged"
         return [
-            f"{self.source}: {roles}",
+            f"{self.source}: {roles}" if roles else self.source,
             *([f"not read: {', '.join(map(repr, self.unread))}"] if self.unread else []),
             rows,
             *([self.split] if self.split else []),

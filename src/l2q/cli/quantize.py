@@ -66,7 +66,7 @@ def _read(
     users: str | None, items: str | None, train: str | None, user_names: str | None, item_names: str | None
 ) -> dict[str, Any]:
     """The arguments of ``quantize`` from files; what cannot be used is told by option and file."""
-    from l2q.data.readers import read_lightgcn
+    from l2q.data.lightgcn import read_lightgcn
     from l2q.interactions import Interactions
     from l2q.quantization import check_widths
 
@@ -108,7 +108,7 @@ def _read_rows(path: str, option: str) -> np.ndarray:
 
 
 def _read_names(path: str | None, size: int, option: str, rows: str) -> list[str] | None:
-    from l2q.data.readers import read_names
+    from l2q.data.names import read_names
 
     if path is None:
         return None

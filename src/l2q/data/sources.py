@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import json
 import os
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import numpy as np
 from annotated_types import Ge, Lt
 
 from l2q import settings
-from l2q.data.readers import TABLES, read_dataset
+from l2q.data import cache, layouts, tables
+from l2q.data.cache import load_embedded
+from l2q.data.lightgcn import FILES, read_folder
+from l2q.data.splits import SPLITS
 from l2q.errors import L2QError
-from l2q.files import replaced_file
-from l2q.interactions import Dataset, Interactions, name_array
-from l2q.options import Whole, options
+from l2q.events.databases import database_of
+from l2q.interactions import Dataset
+from l2q.options import Count, OneOf, Whole, options
 
-FILES = ("train.txt", "test.txt")
+OPTIONS = (*tables.READING, "split", "test_fraction", "split_seed", "min_events")
+"""Those of a table of events."""
+FORMAT = 4
+"""Of the cache. Another reader of the same version makes files of its own."""
+
+
+class _How(Collection[str]):
+    """The names of splits, which may become more, and "auto"."""
+
+    def __contains__(self, word: object) -> bool:
+        return word == "auto" or word in SPLITS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("auto", *SPLITS))
+
+    def __len__(self) -> int:
+        return len(SPLITS) + 1
+
+
+HOW = _How()
 
 
 def load_dataset(name: str, **values: Any) -> Dataset:
@@ -38,39 +61,21 @@ def load_dataset(name: str, **values: Any) -> Dataset:
     return Source(name, **values).load()
 
 
-def load_embedded(path: str | Path, name: str) -> Dataset:
-    """The set in an ``.npz`` of ``train_indptr, train_items, test_indptr, test_items, num_items`` and, where
-    there are names, ``user_names, item_names``: UTF-8 bytes, one name per line; likewise ``columns``."""
-    with np.load(path, allow_pickle=False) as arrays:
-        num_items = int(arrays["num_items"])
-        user_names, item_names, columns = (
-            name_array(arrays[what].tobytes().decode().split("\n")) if what in arrays else None
-            for what in ("user_names", "item_names", "columns")
-        )
-        train, test = (
-            Interactions(
-                arrays[f"{part}_indptr"].astype(np.int64),
-                arrays[f"{part}_items"].astype(np.int32),
-                num_items,
-                user_names,
-                item_names,
-            )
-            for part in ("train", "test")
-        )
-    return Dataset(name, train, test, () if columns is None else tuple(columns))
-
-
 @options("dataset")
 class Source:
     """Where a set is found, in this order, and how it is recognised; plain values of ``conf/dataset``.
 
-    ``dir``: a folder or a table of events (see ``read_dataset``; ``split_seed`` and ``test_fraction`` are its).
-    Else, without ``url``, a file of that name in this package. Else ``train.txt`` and ``test.txt`` in
-    ``cache_dir/name``, fetched from the folder ``url`` when they are not there. ``cache_dir``: else $L2Q_CACHE,
-    else the user's.
+    ``dir``: a folder of ids, ``train.txt`` and ``test.txt`` (``l2q.data.lightgcn``); one with a train and a test table
+    (``l2q.data.layouts``); or any table of events that ``l2q.read_events`` takes by an address: a file, a folder of
+    parts, a pattern, a database. Else, without ``url``, a file of that name in this package. Else ``train.txt`` and
+    ``test.txt`` in ``cache_dir/name``, fetched from the folder ``url`` when they are not there. ``cache_dir``: else
+    $L2Q_CACHE, else the user's.
 
     ``verify`` compares the ``counts`` (users, items, train, test) and the ``fingerprints`` of train and test
     (``Interactions.fingerprint``), or without them the ``md5`` of both files. A download must have its md5.
+
+    The others are of a table: how it is read (``l2q.read_events``) and split (``l2q.split``). None: as
+    ``conf/dataset/table.yaml`` has it.
     """
 
     name: str
@@ -81,25 +86,103 @@ class Source:
     dir: str | Path | None = None
     verify: bool = True
     cache_dir: str | Path | None = None
-    split_seed: Whole = 0
-    test_fraction: Annotated[float, Ge(0), Lt(1)] = 0.2
+    user: str | int | None = None
+    item: str | int | None = None
+    time: str | int | None = None
+    value: str | int | None = None
+    where: str | None = None
+    min_value: float | None = None
+    header: bool | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
+    missing: Literal["error", "drop", "keep"] | None = None
+    dedupe: Literal["first", "last"] | None = None
+    query: str | None = None
+    split: Annotated[str, OneOf(HOW)] | None = None
+    test_fraction: Annotated[float, Ge(0), Lt(1)] | None = None
+    split_seed: Whole | None = None
+    min_events: Count | None = None
 
     def load(self) -> Dataset:
         embedded = Path(__file__).with_name(f"{self.name}.npz")
         if not self.dir and not self.url and embedded.is_file():
+            self._refuse(OPTIONS, f"{self.name}, which is split already")
             dataset = load_embedded(embedded, self.name)
             self._check(dataset, embedded)
             return dataset
-
-        place = Path(self.dir).expanduser() if self.dir else self._cache / self.name
+        if self.dir:
+            return self._given(str(self.dir))
+        place = self._cache / self.name
         fetched = self._fetch(place)
         try:
-            return self._read(place)
+            return self._kept(place, lambda: self._folder(place))
         except L2QError as error:
             if not fetched:
                 raise
             _remove(fetched)
             raise L2QError(f"{error} (fetched from {self.url} and removed again)") from error
+
+    def _given(self, source: str) -> Dataset:
+        """From ``dir``."""
+        if database_of(source) is not None:  # whose content may be another one at any time
+            return self._table(source)
+        place = Path(source).expanduser()
+        if place.is_dir():
+            return self._kept(place, lambda: self._folder(place))
+        if not place.exists() and self.counts is not None:
+            raise L2QError(f"{self.name}: no {' and no '.join(FILES)} in {place}; {_advice(place)}")
+        if not place.exists() and not any(mark in source for mark in "*?["):
+            raise L2QError(
+                f"{self.name}: {place} does not exist; dataset.dir takes a table of events, a file or a folder of "
+                f"parts, or a folder with {' and '.join(FILES)}"
+            )
+        return self._kept(place, lambda: self._table(source))
+
+    def _folder(self, place: Path) -> Dataset:
+        there = [file for file in FILES if (place / file).is_file()]
+        if len(there) == 1:
+            missing = next(file for file in FILES if file not in there)
+            raise L2QError(f"{self.name}: no {missing} in {place}, which has {there[0]}; {_advice(place)}")
+        declared = self.counts is not None and len(there) == 2
+        forced = isinstance(self.user, int) and isinstance(self.item, int)
+        pair = None if declared else layouts.pair(place, forced)
+        if pair is not None:
+            self._refuse(
+                ("split", "test_fraction", "split_seed", "query"), f"{place}, which is split already"
+            )
+            return tables.read_pair(place, pair, self.name, self._options)
+        if there:
+            self._refuse(OPTIONS, f"{place}, a folder of ids that is split already")
+            return read_folder(place, self.name, declared)
+        if self.counts is not None and not any(place.iterdir()):
+            raise L2QError(f"{self.name}: no {' and no '.join(FILES)} in {place}; {_advice(place)}")
+        return self._table(str(place))
+
+    def _table(self, source: str) -> Dataset:
+        options = self._options
+        if options["split"] == "last" and options["test_fraction"]:
+            self._refuse(("test_fraction",), "split=last, which leaves out one item of each user")
+        if not options["test_fraction"]:
+            self._refuse(("split", "split_seed"), "test_fraction=0, which leaves nothing to split")
+        return tables.read_table(source, self.name, options)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """Those of a table, all of them."""
+        usual = settings.preset("dataset/table")
+        return {
+            option: usual[option] if getattr(self, option) is None else getattr(self, option)
+            for option in OPTIONS
+        }
+
+    def _refuse(self, options: Sequence[str], where: str) -> None:
+        """Raises L2QError where one of them is given that has no effect there."""
+        usual = settings.preset("dataset/table")
+        for option in options:
+            given = getattr(self, option)
+            if given not in (None, usual[option]):
+                said = f"{given:g}" if isinstance(given, float) else given
+                raise L2QError(f"dataset.{option}={said} has no effect on {where}; leave it out")
 
     @property
     def _cache(self) -> Path:
@@ -112,22 +195,11 @@ class Source:
 
     def _fetch(self, place: Path) -> list[Path]:
         """The files that had to be fetched."""
-        is_table = place.suffix.lower() in TABLES
-        if is_table != place.is_file():
-            what = "is no table of events" if place.is_file() else "does not exist or is no file"
-            if place.is_file() and place.suffix.lower() in (".gz", ".zip", ".bz2", ".xz"):
-                what = "is packed; unpack it"
-            raise L2QError(
-                f"{self.name}: {place} {what}; dataset.dir takes one of {', '.join(TABLES)} or a folder with "
-                f"{' and '.join(FILES)}"
-            )
         missing = [file for file in FILES if not (place / file).is_file()]
-        if not missing or place.is_file():
+        if not missing:
             return []
-        advice = f"put train.txt and test.txt into {place}, or name a folder that has them: dataset.dir=PATH"
-        if self.dir and (tables := sorted(file for file in place.glob("*") if file.suffix.lower() in TABLES)):
-            advice += f", or a table in it: dataset.dir={tables[0]}"
-        if self.dir or not self.url:
+        advice = _advice(place)
+        if not self.url:
             raise L2QError(f"{self.name}: no {' and no '.join(missing)} in {place}; {advice}")
 
         import pooch
@@ -146,22 +218,21 @@ class Source:
                 ) from error
         return fetched
 
-    def _read(self, place: Path) -> Dataset:
+    def _kept(self, place: Path, make: Callable[[], Dataset]) -> Dataset:
         """From the cache, as long as the files are those that it was made from; else from the files."""
-        files = [place] if place.is_file() else [place / file for file in (*FILES, "users.txt", "items.txt")]
-        stats = [file.stat() if file.exists() else None for file in files]
-        stamp = np.array([(stat.st_size, stat.st_mtime_ns) if stat else (-1, -1) for stat in stats])
+        stamp = _stamp(place)
+        asked = {"place": str(place.resolve()), "declared": self.counts is not None, **self._options}
         key = hashlib.sha256(
-            f"{place.resolve()} {self.split_seed} {self.test_fraction} format 3".encode()
+            json.dumps([FORMAT, version("l2q"), asked], sort_keys=True).encode()
         ).hexdigest()[:12]
         cached = self._cache / f"{self.name}-{key}.npz"
-        dataset = _read_cached(cached, self.name, stamp)
-        if dataset is not None:
+        dataset = cache.read(cached, self.name, stamp)
+        if dataset is None:
+            dataset = make()
             self._check(dataset, place)
-            return dataset
-        dataset = read_dataset(place, self.name, self.split_seed, self.test_fraction)
-        self._check(dataset, place)
-        _write(cached, dataset, stamp)
+            cache.write(cached, dataset, stamp)
+        else:
+            self._check(dataset, place)
         return dataset
 
     def _check(self, dataset: Dataset, place: Path) -> None:
@@ -193,33 +264,21 @@ class Source:
             )
 
 
-def _read_cached(path: Path, name: str, stamp: np.ndarray) -> Dataset | None:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if np.array_equal(arrays["stamp"], stamp):
-                return load_embedded(path, name)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-        pass  # none yet, or a damaged one: it is made again
-    return None
+def _stamp(place: Path) -> bytes:
+    """32 bytes that change with the files of a folder or a pattern: their names, sizes and times."""
+    if place.is_dir():
+        files = [path for path in place.rglob("*") if path.is_file()]
+    elif place.is_file():
+        files = [place]
+    else:
+        files = [Path(name) for name in glob.glob(str(place), recursive=True)]
+        files += [path for folder in files if folder.is_dir() for path in folder.rglob("*") if path.is_file()]
+    stats = sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    return hashlib.sha256(json.dumps(stats).encode()).digest()
 
 
-def _write(path: Path, dataset: Dataset, stamp: np.ndarray) -> None:
-    """In the form of ``load_embedded``."""
-    arrays: dict[str, Any] = {"stamp": stamp, "num_items": np.array(dataset.train.num_items)}
-    for part, pairs in (("train", dataset.train), ("test", dataset.test)):
-        arrays |= {f"{part}_indptr": pairs.indptr, f"{part}_items": pairs.items}
-    lines = {"user_names": dataset.user_names, "item_names": dataset.item_names}
-    for what, names in (lines | {"columns": dataset.columns or None}).items():
-        if names is not None:
-            arrays[what] = np.frombuffer("\n".join(names).encode(), np.uint8)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced_file(path, many_writers=True) as fresh, fresh.open("wb") as file:
-            np.savez(file, **arrays)
-    except OSError as error:
-        raise L2QError(
-            f"cannot write {path} ({error.strerror}); set L2Q_CACHE to a folder that takes it"
-        ) from error
+def _advice(place: Path) -> str:
+    return f"put train.txt and test.txt into {place}, or name a folder that has them: dataset.dir=PATH"
 
 
 def _remove(files: list[Path]) -> None:

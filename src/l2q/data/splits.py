@@ -246,12 +246,17 @@ def said(
         made = f"split by time: test begins at {_moment(test.times.min())}"
         if unknown := int(np.isnan(train.times).sum()):
             made += f", and {_count(unknown, 'pair')} without a time stay in train"
+    line = described(made, train, test, why, left_out)
+    reading = replace(train.reading, split=line)
+    return replace(train, reading=reading), replace(test, reading=reading)
+
+
+def described(made: str, train: Interactions, test: Interactions, *more: str) -> str:
+    """What a split came to, in a line: how it was ``made``, the pairs, what is new in test, and ``more``."""
     line = f"{made}; {len(train):,} train and {len(test):,} test pairs"
     new = [_count(count, side) for side, count in cold(train, test).items() if count]
     line += f"; new in test: {', '.join(new)}" if new else ""
-    line += "".join(f"; {more}" for more in (why, left_out) if more)
-    reading = replace(train.reading, split=line)
-    return replace(train, reading=reading), replace(test, reading=reading)
+    return line + "".join(f"; {one}" for one in more if one)
 
 
 def cold(train: Interactions, test: Interactions) -> dict[str, int]:

@@ -39,6 +39,8 @@ class Protocol:
         for name in ("split", "fraction", "split_seed", "patience"):
             if self.name != "final" and getattr(self, name) is None:
                 raise L2QError(f"protocol.{name} is not given; protocol={self.name} needs it")
+        if self.split == "users":
+            raise L2QError("protocol.split=users: only a test is of users left out; use dataset.split=users")
 
 
 @options("eval")

@@ -13,6 +13,7 @@ import logging
 import os
 import platform
 import sys
+import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -211,7 +212,10 @@ class _Screen(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from rich import get_console
 
-        get_console().print(self.format(record), markup=False, highlight=False, emoji=False, soft_wrap=True)
+        console, said = get_console(), self.format(record)
+        if getattr(record, "hanging", False):  # of several in a row, each keeps its words together
+            said = textwrap.fill(said, console.width, subsequent_indent="  ", break_on_hyphens=False)
+        console.print(said, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 @contextmanager

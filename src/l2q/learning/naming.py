@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 PATHS = ("dataset.dir", "ckpt_path", "hydra.run.dir", "hydra.sweep.dir")
+TEXTS = tuple(
+    f"dataset.{option}"
+    for option in ("user", "item", "time", "value", "where", "delimiter", "encoding", "query")
+)
+ADDRESS = re.compile(r"(duckdb|sqlite|postgres|postgresql):")
+"""How the address of a database begins."""
 
 
 def run_dir(fit: bool, ckpt_path: str | None, root: str) -> str:
     """A resumed run goes on in its own folder, the one around ``checkpoints/``; any other gets a new one,
     named by the time; to the microsecond, so that two that start together have one each."""
-    checkpoint = Path(ckpt_path or "").resolve()
+    checkpoint = Path(str(ckpt_path or "")).resolve()  # which may be a number, and is refused later
     if fit and checkpoint.is_file() and checkpoint.parent.name == "checkpoints":
         return str(checkpoint.parents[1])
     return f"{root}/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
@@ -46,17 +52,48 @@ def command(config: Mapping[str, Any], overrides: Sequence[str]) -> str:
     words = ("dataset.dir=", "logger=", "tags=", "keep=", "print_config=", "sweep=", "launcher", "ckpt_path=")
     left_out = words if resumes else words[:-1]
     said = [word for word in overrides if not word.startswith(left_out)]
-    place = Path(config["dataset"].get("dir") or "")
+    place = Path(str(config["dataset"].get("dir") or ""))
     if place.expanduser().is_file():  # which table it was is
         said.append(f"dataset.dir={place.name}")
     return f"python train.py {shlex.join(said)}".rstrip()
 
 
+def stem(path: str) -> str:
+    """What a set of one's own is called: its file or folder, without endings (``events.csv.gz``) and without signs that
+    no folder should have: of a pattern, or of a database's address, with its user and options."""
+    address = re.match(r"\w+:(?:.*@)?([^?]*)", path) if ADDRESS.match(path) else None
+    place = Path(address[1].replace("::", "/") if address else path)
+    while place.name and any(mark in place.name for mark in "*?["):  # a pattern: by the folder above it
+        place = place.parent
+    name = place.stem
+    if Path(name).suffix.lower() in (
+        ".csv",
+        ".tsv",
+        ".txt",
+        ".dat",
+        ".json",
+        ".jsonl",
+        ".ndjson",
+        ".inter",
+        ".parquet",
+    ):
+        name = Path(name).stem
+    return re.sub(r"[:;*?\[\]@|<>\"\x00-\x1f]+", "_", place.resolve().name if name in ("", "..") else name)
+
+
 def quoted(word: str) -> str:
-    """A path of the command line as Hydra's grammar takes it, whatever signs it has: ``events (1).csv``, or a sweep's
-    folder."""
+    """A path or a text of the command line as Hydra's grammar takes it, whatever signs it has: ``events (1).csv``, a
+    sweep's folder, ``rating >= 4 and event = 'buy'``. A text that is quoted for Hydra stays as it is."""
     key, _, value = word.partition("=")
-    plain = re.fullmatch(r"[\w./~-]*", value, re.ASCII)
-    if key not in PATHS or plain or not Path(value).expanduser().exists():
+    plain = re.fullmatch(r"[\w./~-]*[a-zA-Z/][\w./~-]*", value, re.ASCII)  # no number
+    plain = plain and value.lower() not in ("null", "true", "false", "nan", "inf")
+    if key in PATHS and (
+        plain or not (Path(value).expanduser().exists() or ADDRESS.match(value) or "[" in value)
+    ):
         return word
-    return f"{key}='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if key in TEXTS and re.fullmatch(r"[\w.-]*|'([^'\\]|\\.)*'|\"([^\"\\]|\\.)*\"", value, re.ASCII):
+        return word
+    if key not in (*PATHS, *TEXTS):
+        return word
+    # backslashes before a quote are read as escapes there, and others as they stand
+    return f"{key}='" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", "\\'"), value) + "'"

@@ -17,6 +17,7 @@ from l2q.data.sources import Source
 from l2q.data.splits import split
 from l2q.errors import L2QError
 from l2q.evaluation import deciding_cutoff, evaluate
+from l2q.events.databases import database_of
 from l2q.fitted import Fitted, FittedModel
 from l2q.interactions import Dataset, Interactions
 from l2q.kernels import compiling
@@ -52,6 +53,15 @@ def closed_form(config: Mapping[str, Any]) -> FittedModel | None:
     return model
 
 
+def expected(train: Interactions, config: Mapping[str, Any]) -> str | None:
+    """What a run will take, in a line, before it begins; None where there is nothing that was measured to say it by.
+    Of a trained model its steps: seconds are estimated from the first of them on."""
+    if not config["epochs"] or not config["fit"]:
+        return None
+    steps = -(-len(train) // config["batch_size"])
+    return f"expected: at most {config['epochs']:,} epochs of {steps:,} steps of {config['batch_size']:,} pairs"
+
+
 class Run:
     """One run of a ``config``, plain values as ``conf/`` composes them. Making it refuses what cannot end well and
     brings the data; calling it fits, measures and leaves in ``folder``:
@@ -82,6 +92,8 @@ class Run:
         self.dataset: Dataset = settings.build(
             {"_target_": f"{Source.__module__}.{Source.__name__}"} | config["dataset"], "dataset"
         ).load()
+        if (address := database_of(str(config["dataset"].get("dir")))) is not None:
+            config["dataset"]["dir"] = address.shown  # no file or tracker needs the password
         check_against(config, self.dataset)
         self.rest: Interactions = self.dataset.train
         self.val: Interactions | None = None
@@ -96,6 +108,9 @@ class Run:
                 raise L2QError(
                     f"{self.dataset.name} has no user with enough items for a validation part; use protocol=final"
                 )
+        self.reading = [] if self.dataset.train.reading is None else self.dataset.train.reading.lines()
+        for line in filter(None, [*self.reading, expected(self.dataset.train, config)]):
+            log.info(line, extra={"hanging": True})
         self._describe()
         self.training: Training | None = None
         if self.model is None:
@@ -151,6 +166,7 @@ class Run:
             "model": config["model"]["name"],
             "dataset": dataset.name,
             "train": dataset.train.fingerprint[:12],
+            **({"reading": self.reading} if self.reading else {}),
             "seed": config["seed"],
             **{key: config[key] for key in ("debug", "tags") if config.get(key)},
             "protocol": config["protocol"]["name"],
@@ -161,17 +177,17 @@ class Run:
         if self.val is not None:
             values, _ = results.measure(representations, self.val, self.ks, self.rest, self.memory_mb)
             metrics |= {f"val/{key}": value for key, value in values.items()}
+        side = found.filter_side if isinstance(found, Fitted) and config["new_users"] else None
         if config["test"]:
             values, per_user = results.measure(
-                representations, dataset.test, self.ks, dataset.train, self.memory_mb, self.beyond
+                representations, dataset.test, self.ks, dataset.train, self.memory_mb, self.beyond, side
             )
             metrics |= {f"test/{key}": value for key, value in values.items()}
             np.savez_compressed(self.folder / "per_user.npz", allow_pickle=False, **per_user)
-        side, chosen = None, {}
+        chosen = {}
         if isinstance(found, Fitted):
             metrics |= self._measure_teacher(found)
             chosen = {} if found.teacher is None else {"teacher": asdict(found.teacher)}
-            side = found.filter_side if config["new_users"] else None
         index = self.folder / "index"
         metrics |= results.export(index, representations, dataset, self.config_hash, metrics, side)
         if config["test"]:
@@ -194,8 +210,8 @@ class Run:
 
     def _measure_teacher(self, found: Fitted) -> dict[str, float]:
         """What the float teacher itself reaches where its codes are measured: the best that they could be."""
-        if found.teacher_index is None:
-            return {}
+        if found.teacher_index is None or (self.config["test"] and self.dataset.test.given is not None):
+            return {}  # the teacher folds nobody in
         if self.config["test"]:
             name, part, exclude = "test", self.dataset.test, self.dataset.train
         elif self.val is not None:
