@@ -175,7 +175,7 @@ def test_the_codes_keep_what_the_readme_says_of_their_teacher():
         found.setdefault((path.parent.name, path.name.split("_")[2]), []).append(pair)
     assert len({name for name, _ in found}) == 7
     kept = [np.divide(*np.mean(pairs, axis=0)) for pairs in found.values()]
-    assert 0.98 <= min(kept)
+    assert min(kept) >= 0.98
     assert round(max(kept), 2) == 1
 
 

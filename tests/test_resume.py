@@ -216,7 +216,6 @@ def rebuilt(trained: Trained, *overrides: str) -> Run:
         ("protocol.patience=5", "protocol.patience=9", "protocol.patience=5"),
         ("annealing=guidance", "annealing.name=none", "annealing.name=guidance"),
         ("+annealing.hold=0.5", "annealing.hold=None", "annealing.hold=0.5"),
-        ("~protocol.every_n_epochs", "protocol.every_n_epochs=1", "protocol.every_n_epochs=None"),
         ("objective=sampled_softmax", "objective._target_=l2q.models.losses.BPR", "SampledSoftmax"),
         ("objective.l2=0.5", "objective.l2=0.001", "objective.l2=0.5"),
         ("model=l2q", "model=lightgcn", "model=l2q"),
