@@ -1,17 +1,22 @@
 """The index folder: read back as written; damage is refused; a reader of the files alone agrees."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from l2q.errors import L2QError
+from l2q.files import read_array
 from l2q.interactions import Interactions, name_array
 from l2q.representations import Representations, Rows
+from l2q.retrieval import manifest as manifests
 from l2q.retrieval import storage
 from l2q.retrieval.index import DenseIndex
 from l2q.retrieval.named import Index
@@ -201,8 +206,12 @@ def flip(path):
 
 
 def edit(**changes):
+    """An index of before there were checksums of manifests, with other values."""
+
     def apply(path):
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+        manifest = {**json.loads(path.read_text()), **changes}
+        del manifest["sha256"]
+        path.write_text(json.dumps({key: value for key, value in manifest.items() if value is not ...}))
 
     return apply
 
@@ -223,7 +232,22 @@ def edit(**changes):
         ("manifest.json", edit(dims=[20, 17]), "users.codes.npy is uint8"),
         ("manifest.json", edit(num_items=49), "items.degrees.npy is int32"),
         ("manifest.json", edit(weights=[1]), "weights"),
-        ("manifest.json", edit(files={}), "cannot be used"),
+        ("manifest.json", edit(files={}), "train.indptr.npy is missing"),
+        ("manifest.json", edit(dataset=...), "dataset is missing"),
+        ("manifest.json", edit(metrics={"test/recall_20": "0.25"}), "metrics is not numbers by name"),
+        ("manifest.json", edit(num_users=-1), "num_users is not a count"),
+        ("manifest.json", edit(num_users=True), "num_users is not a count"),
+        ("manifest.json", edit(num_users=10**30), "num_users is not a count"),
+        ("manifest.json", edit(dims=[]), "dims is not a list of widths"),
+        ("manifest.json", edit(dims=[0, 29]), "dims is not a list of widths"),
+        ("manifest.json", edit(weights=[0.1, float("nan")]), "weights is not a list of numbers"),
+        ("manifest.json", edit(scale_dtype="float8"), "scale_dtype is not float16 or float32"),
+        ("manifest.json", edit(files=[]), "files is not bytes and SHA-256 by name"),
+        ("manifest.json", edit(files={"users.txt": {"bytes": 3}}), "files is not bytes and SHA-256"),
+        ("manifest.json", edit(version=[1]), "version \\[1\\]"),
+        ("manifest.json", lambda path: path.write_text("[" * 100_000), "nested too deeply"),
+        ("manifest.json", lambda path: path.write_text('{"a":' * 100_000), "nested too deeply"),
+        ("manifest.json", lambda path: path.write_bytes(b"\xff\xfe"), "cannot be used"),
         ("manifest.json", edit(filter={}), "cannot be used"),
         ("manifest.json", edit(dims=None), "cannot be used"),
         ("manifest.json", edit(files={"../secret": {"bytes": 1, "sha256": ""}}), "is missing"),
@@ -295,3 +319,263 @@ def test_places_that_cannot_take_an_index(tmp_path, place, message):
         check_replaceable(tmp_path / place)
     check_replaceable(tmp_path / "a" / "b")
     check_replaceable("a/b")
+
+
+def test_a_flipped_bit_of_the_manifest_is_refused_or_changes_nothing(folder):
+    path, expected = folder / "manifest.json", load_index(folder).manifest
+    whole = path.read_bytes()
+    outcomes = {"refused": 0, "same": 0}
+    for place in range(len(whole)):
+        for bit in range(8):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            said, found = "", {}
+            try:
+                found = manifests.read(folder)
+            except L2QError as error:
+                said = str(error)
+            assert "\n" not in said
+            assert said or {key: found.get(key) for key in expected if key != "sha256"} == {
+                key: value for key, value in expected.items() if key != "sha256"
+            }, f"byte {place}, bit {bit}"
+            outcomes["refused" if said else "same"] += 1
+    assert outcomes["refused"] > 10 * outcomes["same"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_items": 49}, {"metrics": {"test/recall_20": 0.9}}, {"dims": [9, 20]}]
+)
+def test_a_changed_manifest_is_refused_for_its_checksum(folder, change):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    for read in (load_index, compression):
+        with pytest.raises(L2QError, match=r"the checksum of manifest\.json does not match; it is damaged"):
+            read(folder)
+
+
+def test_layout_of_a_manifest_is_no_change_and_a_saved_copy_has_a_checksum_of_its_own(folder, tmp_path):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(dict(reversed(json.loads(path.read_text()).items()))))
+    assert load_index(folder).num_users == 30
+    edit(dataset="other")(path)  # of before there were checksums
+    load_index(folder).save(tmp_path / "copy")
+    assert json.loads((tmp_path / "copy" / "manifest.json").read_text())["sha256"]
+    assert load_index(tmp_path / "copy").manifest["dataset"] == "other"
+
+
+def with_file(folder, name, content: bytes) -> None:
+    """Another content of a file of an index, at which its manifest finds no fault."""
+    path = folder / name
+    path.write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = {"bytes": len(content), "sha256": storage._sha256(path)}
+    storage._write_manifest(folder, manifest)
+
+
+def header(text: str, version: int = 1) -> bytes:
+    return b"\x93NUMPY" + bytes([version, 0]) + len(text).to_bytes(2, "little") + text.encode()
+
+
+def npy(array) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+SHAPE = "{{'descr': '<f4', 'fortran_order': False, 'shape': {}}}\n"
+BROKEN = [
+    b"",
+    b"\x93NUMPY",
+    b"PK\x03\x04 an archive",
+    header(SHAPE.format("(3, 2)"), version=9) + bytes(24),
+    header(SHAPE.format("(3, 2)"))[:-9],
+    header(SHAPE.format("(3, 2)")) + bytes(23),
+    header(SHAPE.format("(3, 2)")) + bytes(25),
+    header(SHAPE.format("(-3, -2)")) + bytes(24),
+    header(SHAPE.format("(True, 2)")) + bytes(8),
+    header(SHAPE.format("(10**15, 10**15)")) + bytes(24),
+    header(SHAPE.format("(1000000000000000, 1000000000000000)")) + bytes(24),
+    header(SHAPE.format("(0, 1000000000000000000000)")),
+    header(SHAPE.format("(3, 2")) + bytes(24),
+    header("(" * 5000) + bytes(24),
+    header("{'descr': '|O', 'fortran_order': False, 'shape': (3,)}\n") + bytes(24),
+    header("{'descr': [('a', '<f4')], 'fortran_order': 3, 'shape': (3,)}\n") + bytes(12),
+    header("__import__('os').remove('x')\n"),
+    header("\n\n{'a': \x00\n"),
+    header("{'descr': '<f4', 'fortran_order': False, 'shape': 3}\n") + bytes(12),
+    header("lambda: 0 é\n") + bytes(3),
+]
+
+
+@pytest.mark.parametrize("content", BROKEN)
+@pytest.mark.parametrize("name", ["items.scales.npy", "train.indptr.npy", "users.codes.npy"])
+def test_broken_arrays_are_refused_in_one_line(folder, name, content):
+    with_file(folder, name, content)
+    for verify in (True, False):
+        with pytest.raises(L2QError, match=r"index .*; it is damaged") as caught:
+            load_index(folder, verify)
+        assert "\n" not in str(caught.value)
+    with pytest.raises((ValueError, OSError)):
+        read_array(folder / name)
+
+
+def test_arrays_are_read_as_numpy_reads_them(tmp_path):
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((5, 3, 2)).astype(np.float32)
+    for array in (values, np.asfortranarray(values), values[:0], np.arange(4), np.float16(2), values > 0):
+        np.save(tmp_path / "a.npy", array)
+        for mapped in (False, True):
+            found = read_array(tmp_path / "a.npy", mapped=mapped)
+            np.testing.assert_array_equal(found, array)
+            assert (found.dtype, found.shape) == (array.dtype, array.shape)
+            found[...] = 0  # and the file stays
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), values > 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("train.indptr.npy", np.zeros(0, np.int64), "train.indptr.npy is missing or has another length"),
+        ("train.indptr.npy", np.zeros((31, 1), np.int64), r"train.indptr.npy is int64 \(31, 1\)"),
+        ("train.indptr.npy", np.full(31, -5), "train"),
+        ("train.items.npy", np.zeros(0, np.int32), r"train.items.npy is int32 \(0,\)"),
+        (
+            "train.items.npy",
+            np.zeros(146, np.int32),
+            "train lists do not fit",
+        ),  # the same item again and again
+        ("items.scales.npy", np.full((50, 2), np.nan, np.float16), "row 0 of items.scales holds NaN"),
+        (
+            "users.scales.npy",
+            np.float16([[1, 1]] * 29 + [[1, np.inf]]),
+            "row 29 of users.scales holds NaN, inf",
+        ),
+        ("items.degrees.npy", np.zeros(50, ">i4"), "items.degrees.npy is >i4"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(folder, name, array, message):
+    assert np.load(folder / "train.items.npy").shape == (146,)
+    with_file(folder, name, npy(array))
+    with pytest.raises(L2QError, match=message) as caught:
+        load_index(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("names", ["", "a\n", "a\n" * 31, "a\n" * 29 + "b"])
+def test_a_name_for_every_row(folder, names):
+    with_file(folder, "users.txt", names.encode())
+    with pytest.raises(L2QError, match=r"users\.txt has \d+ names for 30 rows; it is damaged"):
+        load_index(folder)
+    with_file(folder, "users.txt", b"\xff\n" * 30)
+    with pytest.raises(L2QError, match=r"users\.txt cannot be used \(.*utf-8.*\); it is damaged"):
+        load_index(folder)
+
+
+def test_an_index_that_could_not_be_read_is_not_written(tmp_path):
+    wild = representations()
+    wild.items.scales[7, 1] = np.inf
+    with pytest.raises(
+        L2QError, match=r"row 7 of items\.scales holds NaN, infinity or a value beyond float16"
+    ):
+        save(tmp_path / "index", wild, interactions())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_new_user_of_an_index_of_wild_scales_is_refused_in_one_line(folder):
+    """An index that was opened without reading its scales, and one in memory."""
+    for scale in (np.nan, np.inf, 6e4):
+        scales = np.full((50, 2), scale, np.float16)
+        with_file(folder, "items.scales.npy", npy(scales))
+        opened = load_index(folder, verify=False)
+        opened.arrays["users.scales"][:] = scale
+        if np.isfinite(scale):
+            assert len(opened.recommend(items=["ítem 3"], k=5).items) == 5
+            continue
+        with pytest.raises(
+            L2QError, match="rows of the index hold NaN, infinity or values too large"
+        ) as caught:
+            opened.recommend(items=["ítem 3"], k=5)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_save_leaves_files_of_others_in_the_folder(folder):
+    (folder / "top20.parquet").write_text("rankings")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "a.txt").write_text("a")
+    save(folder, representations(5, 6), interactions(5, 6))
+    assert load_index(folder).num_users == 5
+    assert (folder / "top20.parquet").read_text() == "rankings"
+    assert (folder / "notes" / "a.txt").read_text() == "a"
+    assert not (folder / "users.txt").exists()  # its own, which the new one lacks
+    assert os.listdir(folder.parent) == ["index"]
+
+
+def test_files_of_others_survive_a_save_that_is_killed(folder):
+    """Before the new folder is there, and when the files are to be moved."""
+    (folder / "top20.parquet").write_text("rankings")
+    old = folder.with_name(".index.old")
+    os.replace(folder, old)  # between the renames
+    save(folder, representations(5, 6), interactions(5, 6))
+    assert (folder / "top20.parquet").read_text() == "rankings"
+    os.replace(folder, old)
+    save(folder.with_name("other"), representations(5, 6), interactions(5, 6))
+    os.replace(folder.with_name("other"), folder)  # behind the second
+    save(folder, representations(5, 6), interactions(5, 6))
+    assert (folder / "top20.parquet").read_text() == "rankings"
+    assert os.listdir(folder.parent) == ["index"]
+
+
+def test_an_index_behind_a_link_is_replaced_there(folder, tmp_path):
+    link, dangling = tmp_path / "current", tmp_path / "next"
+    link.symlink_to(folder)
+    dangling.symlink_to(tmp_path / "later")
+    for users in (5, 6, 7):
+        save(link, representations(users, 9), interactions(users, 9))
+        assert link.is_symlink()
+        assert load_index(link).num_users == load_index(folder).num_users == users
+        save(dangling, representations(users, 9), interactions(users, 9))
+        assert dangling.is_symlink()
+        assert load_index(tmp_path / "later").num_users == users
+    assert sorted(os.listdir(tmp_path)) == ["current", "index", "later", "next"]
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(L2QError):
+        save(tmp_path / "loop", representations(), interactions())
+
+
+REPLACE = """
+import sys
+from dataclasses import replace
+from test_storage import interactions, representations
+from l2q.interactions import name_array
+from l2q.retrieval.named import Index
+
+number = 0
+while True:
+    named = replace(interactions(), item_names=name_array([f"{number % 10}-{i}" for i in range(50)]))
+    index = Index.of(representations(), named, dataset=str(number % 10))
+    index.arrays["items.degrees"][:] = number % 10
+    index.save(sys.argv[1])
+    number += 1
+"""
+
+
+def test_an_index_that_is_replaced_again_and_again_is_read_whole(folder, tmp_path):
+    """Also where nothing is verified: files of two of the same size are never mixed."""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", REPLACE, str(tmp_path / "live")], cwd=Path(__file__).parent
+    )
+    try:
+        while not (tmp_path / "live").exists():
+            assert writer.poll() is None
+            time.sleep(0.01)
+        seen = set()
+        for attempt in range(60):
+            found = load_index(tmp_path / "live", verify=attempt % 2 == 0)
+            number = found.manifest["dataset"]
+            assert found.item_names[3] == f"{number}-3"
+            assert set(found.arrays["items.degrees"]) == {int(number)}
+            seen.add(number)
+        assert len(seen) > 1
+        assert writer.poll() is None
+    finally:
+        writer.kill()
+        writer.wait()

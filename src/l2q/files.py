@@ -1,4 +1,4 @@
-"""Files and folders that are replaced whole or not at all.
+"""Files and folders that are replaced whole or not at all, and files that are read whatever they hold.
 
 The new one is written beside the old one, on the same file system, and takes its name in one step when it is complete.
 A reader, or a process that is killed, finds the old one or the new one, never a part. After an exception the old one
@@ -8,14 +8,20 @@ is still there and nothing is left beside it.
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from l2q.errors import L2QError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -81,26 +87,30 @@ def amount(size: float) -> str:
 
 
 @contextmanager
-def replaced_folder(folder: str | Path) -> Iterator[Path]:
+def replaced_folder(folder: str | Path, own: Callable[[str], object] | None = None) -> Iterator[Path]:
     """Gives a new, empty folder to fill; at the end it becomes ``folder``, and what was there is deleted.
+
+    ``own`` tells by its name which of the files that were there are the caller's to delete; others go on to the new
+    folder. None: all are.
 
     A folder cannot take the place of a full one in one step: the old one is renamed to ``aside(folder)`` first. A
     process that is killed between the two renames leaves it there, and the next call puts it back before it begins.
+    Where ``folder`` is a link, what it leads to is replaced.
 
     Raises whatever the caller raises while writing, and OSError where the folder above cannot be written.
     """
-    folder = Path(folder)
+    folder = Path(os.path.realpath(folder))
     fresh, old = _beside(folder, "new"), aside(folder)
     try:
         _put_back(old, folder)  # an earlier replacement was killed between its two renames
-        for leftover in (fresh, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _give_up(old, folder, own)  # or behind the second
+        shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         yield fresh
         if folder.exists():
             os.replace(folder, old)
         os.replace(fresh, folder)
-        shutil.rmtree(old, ignore_errors=True)
+        _give_up(old, folder, own)
     finally:
         _put_back(old, folder)
         shutil.rmtree(fresh, ignore_errors=True)
@@ -108,7 +118,7 @@ def replaced_folder(folder: str | Path) -> Iterator[Path]:
 
 def aside(folder: str | Path) -> Path:
     """Where the folder that is replaced lies between the two renames."""
-    return _beside(Path(folder), "old")
+    return _beside(Path(os.path.realpath(folder)), "old")
 
 
 def _beside(path: Path, ending: str) -> Path:
@@ -116,6 +126,59 @@ def _beside(path: Path, ending: str) -> Path:
     return path.with_name(f".{path.name}.{ending}")
 
 
+def _give_up(old: Path, folder: Path, own: Callable[[str], object] | None) -> None:
+    """Deletes the folder that was replaced, when what is not the caller's is out of it."""
+    if own is not None and old.is_dir() and folder.is_dir():
+        for path in old.iterdir():
+            if not own(path.name) and not os.path.lexists(folder / path.name):
+                os.replace(path, folder / path.name)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def _put_back(old: Path, folder: Path) -> None:
     if old.exists() and not folder.exists():
         os.replace(old, folder)
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds. Raises OSError where it cannot be read, and ValueError, nothing else, for all that is no
+    JSON, or too deep."""
+    text = Path(path).read_text("utf-8")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_array(path: str | Path, *, mapped: bool = False) -> np.ndarray:
+    """What an ``.npy`` file holds, never objects. ``mapped``: read where it is used; the file stays as it is whatever
+    is written to the array.
+
+    Memory is taken only for what the file has. Raises OSError where it cannot be read, and ValueError, nothing else,
+    for all that is no such file, or does not have as many bytes as its header says.
+    """
+    import numpy as np
+
+    with open(path, "rb") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            readers: dict[tuple[int, int], Any] = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }
+            shape, fortran_order, dtype = readers[version](file)
+            count = math.prod(shape)
+            sound = not dtype.hasobject and all(type(size) is int and size >= 0 for size in shape)
+        except OSError:
+            raise
+        except Exception as error:  # what the parser of the header raises is no promise of NumPy's
+            raise ValueError(f"no .npy file of numbers: {type(error).__name__}") from error
+        if not sound:
+            raise ValueError("no .npy file of numbers")
+        start, size = file.tell(), os.fstat(file.fileno()).st_size
+        if size - start != count * dtype.itemsize:
+            raise ValueError(f"{size - start:,} bytes of numbers instead of {count * dtype.itemsize:,}")
+        order: Any = "F" if fortran_order else "C"
+        if mapped and count * dtype.itemsize:
+            return np.asarray(np.memmap(file, dtype, "c", start, shape, order))
+        return np.frombuffer(bytearray(file.read()), dtype, count).reshape(shape, order=order)

@@ -37,6 +37,7 @@ class HalfRound:
         self._G = A.T @ A
         degrees = np.maximum(train.item_degrees, 1).astype(np.float32)
         self._C = (side.V * (degrees ** side.options["popularity"])[:, None]).T @ A
+        _check_finite(self._G, self._C, side.values)
         self._start = np.linalg.solve(_ridge(self._G, 1e-3), self._C.T).T  # (rank, bits)
 
     def __call__(self, item_lists: Sequence[Sequence[int] | np.ndarray]) -> Rows:
@@ -78,6 +79,7 @@ class FoldIn:
         self._item_factors = 1 / np.sqrt(np.maximum(item_degrees, 1)).astype(np.float32)
         items, users = _dequantized(representations, "items"), _dequantized(representations, "users")
         self._sources = [items[max(s - 1, 0)] for s in range(len(items))]
+        _check_finite(*items, *users)
         self._maps = [
             _least_squares(self._propagate(train, source), user)
             for source, user in zip(self._sources, users, strict=True)
@@ -117,6 +119,17 @@ def _interactions(item_lists: Sequence[Sequence[int] | np.ndarray], num_items: i
     return Interactions.from_pairs(
         np.repeat(np.arange(len(item_lists)), lengths), np.concatenate(item_lists), len(item_lists), num_items
     )
+
+
+def _check_finite(*arrays: np.ndarray) -> None:
+    """Raises L2QError where there is nothing to fit a new user to."""
+    for array in arrays:
+        # squares are summed in float64, whose range they must not leave
+        if not np.isfinite(array).all() or np.abs(array).max(initial=0) > 1e30:
+            raise L2QError(
+                "rows of the index hold NaN, infinity or values too large to fold a new user in; save it anew, from "
+                "smaller values"
+            )
 
 
 def _dequantized(representations: Representations, side: str) -> list[np.ndarray]:

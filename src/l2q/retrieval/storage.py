@@ -1,6 +1,6 @@
 """The index on disk: a folder of plain ``.npy`` and text files with a manifest. No pickle.
 
-manifest.json       format, sizes, score and tie rule, files with bytes and SHA-256, metrics
+manifest.json       format, sizes, score and tie rule, files with bytes and SHA-256, metrics; SHA-256 of all that
 users.codes.npy     (users, row bytes) uint8, packed as in ``packing``; or users.values.npy, float32
 users.scales.npy    (users, segments) float16 or float32; absent where all are one
 users.txt           names, one a line in row order; absent where the row number is the name
@@ -14,25 +14,25 @@ train.indptr.npy, train.items.npy   train items of every user, left out of a sea
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from l2q.errors import L2QError
-from l2q.files import aside, replaced_file, replaced_folder
+from l2q.files import aside, read_array, replaced_folder, writing
 from l2q.interactions import LINE_BREAK
 from l2q.kernels import packing
+from l2q.retrieval import manifest as manifests
+from l2q.retrieval.manifest import FORMAT as FORMAT
+from l2q.retrieval.manifest import NAME as MANIFEST
+from l2q.retrieval.manifest import VERSION as VERSION
 from l2q.retrieval.named import Index
 
-if TYPE_CHECKING:
-    pass
-
-FORMAT, VERSION = "l2q-index", 1
-MANIFEST = "manifest.json"
 RULES = {
     "bit_order": "little: value k of a segment is bit k % 8 of its byte k // 8; 1 is +1, 0 is -1; "
     "each segment is filled up with zero bits to whole bytes",
@@ -60,23 +60,22 @@ def write(index: Index, folder: str | Path) -> Path:
 
     Raises L2QError where a name holds a line break, or the folder cannot be written.
     """
-    folder = Path(folder).absolute()
+    folder = Path(os.path.realpath(folder))
     check_replaceable(folder)
+    _check_finite(str(folder), index.arrays)
     manifest = {key: value for key, value in index.manifest.items() if key != "files"}
-    try:
-        with replaced_folder(folder) as fresh:
-            for name, array in index.arrays.items():
-                np.save(fresh / f"{name}.npy", array, allow_pickle=False)
-            for side, size in (("users", index.num_users), ("items", index.num_items)):
-                if (names := index.names[side]) is not None:
-                    _write_names(fresh / f"{side}.txt", names, size)
-            manifest["files"] = {
-                path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-                for path in sorted(fresh.iterdir())
-            }
-            _write_manifest(fresh, manifest)
-    except OSError as error:
-        raise L2QError(f"cannot write the index to {folder}: {error.strerror or error}") from error
+    needs = sum(array.nbytes for array in index.arrays.values())
+    with writing(folder, needs), replaced_folder(folder, manifests.OWN.fullmatch) as fresh:
+        for name, array in index.arrays.items():
+            np.save(fresh / f"{name}.npy", array, allow_pickle=False)
+        for side, size in (("users", index.num_users), ("items", index.num_items)):
+            if (names := index.names[side]) is not None:
+                _write_names(fresh / f"{side}.txt", names, size)
+        manifest["files"] = {
+            path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            for path in sorted(fresh.iterdir())
+        }
+        _write_manifest(fresh, manifest)
     return folder
 
 
@@ -85,16 +84,38 @@ def load_index(folder: str | Path, verify: bool = True) -> Index:
     checksum (``verify=False`` opens a huge index at once).
 
     Raises L2QError for a folder that is no index, of a newer version, incomplete or damaged.
-
-        index = l2q.load_index("index")
     """
     folder = Path(folder)
-    manifest = _read_manifest(folder)
+    for _ in range(20):
+        before = _state(folder)
+        try:
+            index = _open(folder, verify)
+        except L2QError:
+            if before == _state(folder) and (before or not aside(folder).exists()):
+                raise
+            time.sleep(0.01)  # it is being replaced at this moment
+        else:
+            if before == _state(folder):
+                return index
+    return _open(folder, verify)
+
+
+def _state(folder: Path) -> tuple[int, ...] | None:
+    """Which manifest is there: another one where the folder was replaced."""
+    try:
+        found = (folder / MANIFEST).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _open(folder: Path, verify: bool) -> Index:
+    manifest = manifests.read(folder)
     arrays = {}
     names: dict[str, list[str] | None] = {"users": None, "items": None}
-    try:
-        for name, entry in manifest["files"].items():
-            path = folder / name
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        try:
             if path.parent != folder or not path.is_file():
                 raise L2QError(f"index {folder}: {name} is missing; copy or export the index again")
             size = path.stat().st_size
@@ -105,16 +126,22 @@ def load_index(folder: str | Path, verify: bool = True) -> Index:
             if verify and _sha256(path) != entry["sha256"]:
                 raise L2QError(f"index {folder}: the checksum of {name} does not match; it is damaged")
             if path.suffix == ".npy":
-                arrays[path.stem] = _open_array(path)
+                arrays[path.stem] = read_array(path, mapped=True)
             elif path.stem in names:  # read now: the index may be replaced while this one is open
                 names[path.stem] = path.read_text("utf-8").split("\n")[:-1]
-        _check_arrays(folder, manifest, arrays)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise L2QError(
-            f"index {folder}: {MANIFEST} or a file in it cannot be used ({error}); it is damaged"
-        ) from error
-    except OSError as error:
-        raise L2QError(f"index {folder} cannot be read: {error.strerror or error}") from error
+        except ValueError as error:
+            raise L2QError(f"index {folder}: {name} cannot be used ({error}); it is damaged") from error
+        except OSError as error:
+            raise L2QError(f"index {folder} cannot be read: {name}: {error.strerror or error}") from error
+    _check_arrays(folder, manifest, arrays)
+    for side, found in names.items():
+        if found is not None and len(found) != manifest[f"num_{side}"]:
+            rows = manifest[f"num_{side}"]
+            raise L2QError(
+                f"index {folder}: {side}.txt has {len(found):,} names for {rows:,} rows; it is damaged"
+            )
+    if verify:
+        _check_finite(f"index {folder}", arrays)
     return Index(manifest, arrays, names, folder)
 
 
@@ -128,7 +155,7 @@ def compression(index: str | Path | Mapping[str, Any]) -> dict[str, float]:
 
     d is the width of one segment, which is what a float model of that size stores. ``index`` is a folder or a manifest.
     """
-    manifest = index if isinstance(index, Mapping) else _read_manifest(Path(index))
+    manifest = index if isinstance(index, Mapping) else manifests.read(Path(index))
     rows = {"users": manifest["num_users"], "items": manifest["num_items"]}
     sizes = {
         side: sum(
@@ -157,48 +184,19 @@ def _write_names(path: Path, names: Sequence[str], size: int) -> None:
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    with replaced_file(folder / MANIFEST) as fresh:
-        fresh.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text("utf-8"))
-        kind, version = manifest["format"], manifest["version"]
-    except OSError as error:
-        if not folder.exists() and aside(folder).exists():
-            raise L2QError(
-                f"index {folder} was being replaced when that was broken off; the one before is whole: "
-                f"rename {aside(folder)} to {folder}, or save the new one again"
-            ) from error
-        advice = f"; {folder / 'index'} is one" if (folder / "index" / MANIFEST).is_file() else ""
-        raise L2QError(
-            f"{folder} is no index: {path} cannot be read ({error.strerror or error}){advice}"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise L2QError(f"{folder} is no index, or a damaged one: {path} cannot be used ({error})") from error
-    if kind != FORMAT:
-        raise L2QError(f"{folder} is no index: {path} says format {kind!r}, expected {FORMAT!r}")
-    if version != VERSION:
-        raise L2QError(f"index {folder} has format version {version}, this l2q reads version {VERSION}")
-    return manifest
-
-
-def _open_array(path: Path) -> np.ndarray:
-    header_only = path.stat().st_size <= 128  # an empty array, which cannot be mapped
-    # copy-on-write: the file stays as it is, and kernels compiled for writable arrays take the array
-    return np.asarray(np.load(path, mmap_mode=None if header_only else "c", allow_pickle=False))
+    manifests.write(folder, manifest)
 
 
 def _check_arrays(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Every array has the shape and type that the manifest implies, and train the ids."""
     num_users, num_items, dims = manifest["num_users"], manifest["num_items"], manifest["dims"]
     segments = len(dims)
+    if (arrays.get("train.indptr", np.empty(0)).shape or (0,))[0] != num_users + 1:
+        raise L2QError(f"index {folder}: train.indptr.npy is missing or has another length; it is damaged")
     expected: dict[str, tuple[tuple[int, ...], str]] = {
         "items.degrees": ((num_items,), "int32"),
         "train.indptr": ((num_users + 1,), "int64"),
-        "train.items": ((int(arrays["train.indptr"][-1]),), "int32"),
+        "train.items": ((int(arrays["train.indptr"].flat[-1]),), "int32"),
     }
     for side, rows in (("users", num_users), ("items", num_items)):
         if f"{side}.codes" in arrays:
@@ -208,19 +206,37 @@ def _check_arrays(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str
         if f"{side}.scales" in arrays:
             expected[f"{side}.scales"] = ((rows, segments), manifest["scale_dtype"])
     if "filter" in manifest:
-        rank = arrays["filter.values"].shape[-1]
+        rank = arrays["filter.values"].shape[-1] if "filter.values" in arrays else 0
         expected["filter.values"] = ((3, rank), "float32")
         expected["items.filter"] = ((num_items, rank), "float16")
     for name, (shape, dtype) in expected.items():
+        if name not in arrays:
+            raise L2QError(f"index {folder}: {name}.npy is missing; copy or export the index again")
         array = arrays[name]
         if (array.shape, str(array.dtype)) != (shape, dtype):
             raise L2QError(
                 f"index {folder}: {name}.npy is {array.dtype} {array.shape}, expected {dtype} {shape}"
             )
     indptr, items = arrays["train.indptr"], arrays["train.items"]
-    in_range = not len(items) or (items.min() >= 0 and items.max() < num_items)
-    if len(manifest["weights"]) != segments or indptr[0] != 0 or (np.diff(indptr) < 0).any() or not in_range:
+    fits = len(manifest["weights"]) == segments and indptr[0] == 0 and not (np.diff(indptr) < 0).any()
+    if fits and len(items):
+        ascends = np.diff(items) > 0
+        starts = indptr[1:-1]
+        ascends[starts[(starts > 0) & (starts < len(items))] - 1] = True  # from one user to the next
+        fits = items.min() >= 0 and items.max() < num_items and bool(ascends.all())
+    if not fits:
         raise L2QError(f"index {folder}: weights or train lists do not fit the manifest; it is damaged")
+
+
+def _check_finite(called: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises L2QError where a row's values or scales are no numbers: nothing could be ranked by them."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+            row = int(np.argwhere(~finite)[0][0])
+            raise L2QError(
+                f"{called}: row {row} of {name} holds NaN, infinity or a value beyond {array.dtype}; train or "
+                "quantize with smaller values"
+            )
 
 
 def _sha256(path: Path) -> str:
