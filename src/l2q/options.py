@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import pathlib
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
@@ -37,6 +38,9 @@ NotNegative = Annotated[float, Ge(0), Lt(float("inf"))]
 """A finite number of at least 0."""
 Share = Annotated[float, Gt(0), Lt(1)]
 """A number between 0 and 1."""
+
+FilePath = Annotated[str, "the path of a file"]
+"""A word that is one."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # by identity: a registry has no hash
@@ -133,6 +137,7 @@ def _message(error: ValidationError, group: str, kinds: dict[str, Any], given: d
     return f"{option}={given.get(name, first['input'])} must be {rule(kinds[name])}"
 
 
+@functools.cache  # evaluated at every call, they would be kept by typing's own caches, call by call
 def _kinds(owner: Any) -> dict[str, Any]:
     """The declared types by name, of a class's fields or of a function's parameters."""
     if inspect.isclass(owner):
@@ -158,12 +163,15 @@ def rule(annotation: Any) -> str:
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated and isinstance(parts[1], OneOf):
         return "one of " + ", ".join(parts[1].words)
+    if origin is Annotated and isinstance(parts[1], str):  # said as it stands
+        return parts[1]
     if origin is Annotated:
         return " ".join(filter(None, [rule(parts[0]), _range(parts[1:])]))
     if origin is Literal:
         return ("one of " if len(parts) > 1 else "") + ", ".join(map(str, parts))
     if origin in (Union, types.UnionType):
         parts = tuple(sorted(parts, key=lambda part: part is type(None)))
+        parts = tuple(part for part in parts if part is not str or pathlib.Path not in parts)
         return " or ".join("null" if part is type(None) else rule(part) for part in parts)
     if inspect.isclass(origin) and issubclass(origin, (list, tuple, typing.Sequence)):  # type: ignore[arg-type]
         return f"a list, each {rule(parts[0])}" if parts else "a list"
@@ -172,6 +180,7 @@ def rule(annotation: Any) -> str:
     if dataclasses.is_dataclass(annotation):
         return "a group of options"
     known = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+    known[pathlib.Path] = "the path of a file or folder"
     return known.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 

@@ -1,6 +1,7 @@
 """How this process holds memory and waits for threads while it trains."""
 
 import ctypes
+import gc
 import platform
 import warnings
 from functools import cache
@@ -25,8 +26,16 @@ def keep_freed_memory() -> bool:
     return bool(trimmed and mallopt(M_MMAP_THRESHOLD, 2**30))
 
 
-@cache
 def prepare() -> None:
+    """Before a fit: frees what the one before left. Lightning's trainer, its loops and the module point at each other,
+    so their tensors stay until the garbage collector comes by. In a process of many objects that is ever more rarely.
+    """
+    gc.collect()
+    _prepare_process()
+
+
+@cache
+def _prepare_process() -> None:
     """Keeps freed memory, and warns of libraries that were loaded before ``l2q`` could set their threads. Does
     nothing when it is called again."""
     keep_freed_memory()
@@ -35,5 +44,5 @@ def prepare() -> None:
         warnings.warn(
             f"{late} came before l2q: threads spin where they wait, which slows a fit down on a busy machine; "
             "import l2q first, or set OMP_WAIT_POLICY=PASSIVE and OPENBLAS_THREAD_TIMEOUT=4",
-            stacklevel=3,
+            stacklevel=4,
         )
