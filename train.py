@@ -11,8 +11,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.l2q_command_line import SEE, one_line
 from l2q.learning import naming
-from l2q.learning.signals import Interrupted, interruptible
+from l2q.learning.signals import Interrupted, interruptible, piped
 from l2q.sweeps.sweep import SWEEP, Refused, plain, refused, show
 
 OmegaConf.register_new_resolver("run_dir", naming.run_dir, use_cache=True)
@@ -33,7 +34,7 @@ def main(config: DictConfig) -> None:
     command = naming.command(values, job.overrides.task)
     name = job.job.override_dirname or naming.title(values)
     SWEEP.folder = Path(job.runtime.output_dir)
-    SWEEP.run([Job(values, SWEEP.folder, command, name)], InTurn())
+    SWEEP.run([Job(values, SWEEP.folder, command, name, before=SWEEP.before)], InTurn())
 
 
 def ended() -> int:
@@ -42,26 +43,49 @@ def ended() -> int:
     if several:
         print(f"compare them: python -m l2q report {SWEEP.folder}", SWEEP.summary(), sep="\n")
     for _, outcome in [] if several else SWEEP.failed:
-        print(f"error: {outcome.reason}", file=sys.stderr)
+        tell(outcome.reason)
     if SWEEP.closing:
         print(SWEEP.closing)
     return 2 if SWEEP.failed else 0
 
 
+def forget() -> None:
+    """Takes away what a command line that was refused has left."""
+    if SWEEP.before and not SWEEP.jobs:
+        SWEEP.before.restore()
+
+
+def tell(reason: object) -> None:
+    said = str(reason)
+    if "there is no such option" in said and SEE not in said:
+        said += (" " if said.endswith("?") else "; ") + SEE
+    print(f"error: {said}", file=sys.stderr)
+
+
 if __name__ == "__main__":
     words = sys.argv[1:]
     sys.argv = [naming.quoted(word) for word in sys.argv]
+    sys.argv[1:] = sorted(
+        sys.argv[1:], key=lambda word: word not in ("-m", "--multirun")
+    )  # as argparse wants it
     try:
-        with interruptible():
-            main()
-        code = ended()
+        with piped(), one_line(words), interruptible():
+            if {"-h", "--help"}.isdisjoint(words):
+                main()
+            else:
+                from hydra_plugins.l2q_help import text
+
+                print(text(sys.argv[1:]))
+            code = ended()
     except Refused as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(error)
+        forget()
         code = 2
     except Interrupted as signal:
         code = signal.code
-        print(f"\nbroken off by {signal}", file=sys.stderr)
-    if SWEEP.folder and (code > 128 or not SWEEP.named):
+        if SWEEP.folder:
+            print(f"\nbroken off by {signal}", file=sys.stderr)
+    if SWEEP.folder and SWEEP.folder.exists() and (code > 128 or not SWEEP.named):
         why = "to go on" if code else "the same sweep again, or more of it"
         print(f"{why}: {naming.going_on(words, SWEEP.place, SWEEP.folder)}", file=sys.stderr)
     sys.exit(code)

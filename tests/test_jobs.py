@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -36,6 +37,7 @@ def test_a_job_that_is_done_is_taken_as_it_is(made, monkeypatch):
         "state": "done",
         "reason": "",
         "identity": job.identity,
+        "options": job.options,
         "name": "first",
         "process": 0,
         "host": "",
@@ -65,8 +67,13 @@ def test_a_folder_with_another_job_or_an_earlier_run_is_left_alone(made):
     }
     other = made("seed=1").attempt()
     assert (other.state, other.code) == ("failed", 2)
-    assert "holds a run with other options; give another folder" in other.reason
+    assert (
+        "holds a run with other options: seed=0 became seed=1; give the options that it has" in other.reason
+    )
     assert {path: path.read_bytes() for path in before} == before
+    model = made("model=l2q_anl").attempt().reason  # names first, and not all of many
+    assert "options: model.name=lightgcn became model.name=l2q_anl, " in model
+    assert re.search(r", and \d+ more; give", model)
     earlier = made(folder="earlier")
     earlier.folder.mkdir()
     (earlier.folder / "metrics.json").write_text("{}")

@@ -19,7 +19,7 @@ from l2q.data.splits import SPLITS
 from l2q.errors import L2QError
 from l2q.interactions import Dataset
 from l2q.learning import trainer
-from l2q.options import Count, OneOf, Positive, Share, Whole, options
+from l2q.options import Count, FilePath, OneOf, Positive, Share, Whole, options
 
 
 @options("protocol")
@@ -71,7 +71,7 @@ class Configuration:
     fit: bool
     test: bool
     new_users: bool
-    ckpt_path: str | None
+    ckpt_path: FilePath | None
     tags: list[str]
     keep: Literal["best", "last", "all"]
     callbacks: Mapping[str, Any] = field(default_factory=dict)

@@ -21,17 +21,24 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from l2q.errors import L2QError
 from l2q.files import replaced_file
 from l2q.learning.configuration import NO_FIGURES, flat
-from l2q.learning.signals import Interrupted, interruptible
+from l2q.learning.signals import Interrupted, interruptible, piped
+
+if TYPE_CHECKING:
+    from l2q.learning.leftovers import Before
 
 STATUS, LOCK, LOG = "status.json", "run.lock", "train.log"
 log = logging.getLogger("l2q")
+
+
+class Taken(L2QError):
+    """The folder holds something else, which stays as it is."""
 
 
 class Pruned(Exception):
@@ -56,7 +63,9 @@ class Outcome:
 class Job:
     """``config``: plain values as ``conf/`` composes them. ``command``: what gives the job's figures again, for its
     metrics; ``name`` and ``group``: what the tracker calls it and its sweep. ``watch`` is told every validation, by
-    epoch and metrics, and may answer with a reason to give the job up, which is then ``pruned`` and not run again."""
+    epoch and metrics, and may answer with a reason to give the job up, which is then ``pruned`` and not run again.
+    ``before``: what stood in the folder, which a job that is refused leaves as it was; without it, the job's
+    ``status.json`` keeps the reason."""
 
     config: dict[str, Any]
     folder: Path
@@ -64,14 +73,20 @@ class Job:
     name: str = "run"
     group: str | None = None
     watch: Callable[[int, Mapping[str, float]], str | None] | None = field(default=None, compare=False)
+    before: Before | None = field(default=None, compare=False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What makes it this job: all of its configuration but who is told, how much memory a search takes, and that
+        it is gone on with."""
+        parts = {key: value for key, value in flat(self.config).items() if key != "ckpt_path"}
+        return {key: value for key, value in parts.items() if not key.startswith(NO_FIGURES)}
 
     @property
     def identity(self) -> str:
-        """16 hexadecimal digits of what makes it this job: all of its configuration but who is told, how much memory
-        a search takes, and that it is gone on with."""
-        parts = {key: value for key, value in flat(self.config).items() if key != "ckpt_path"}
-        parts = {key: value for key, value in parts.items() if not key.startswith(NO_FIGURES)}
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        """16 hexadecimal digits of ``options``."""
+        said = json.dumps(self.options, sort_keys=True, default=str)
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
 
     def status(self) -> dict[str, Any]:
         """What ``status.json`` holds; nothing where there is none, or a damaged one."""
@@ -97,11 +112,15 @@ class Job:
             return Outcome("busy", reason=reason, code=2)
         try:
             with logged(self.folder), interruptible():
-                return self._attempt()
+                outcome = self._attempt()
         except Interrupted as signal:  # between two steps of its own
-            return self._ended("interrupted", str(signal), signal.code)
+            outcome = self._ended("interrupted", str(signal), signal.code)
+        else:
+            if self.before and outcome.state == "failed":
+                self.before.restore()
         finally:
             lock.release()
+        return outcome
 
     def _attempt(self) -> Outcome:
         from l2q.learning.run import Run  # brings torch along
@@ -116,15 +135,18 @@ class Job:
                 log.info(f"{self.name}: done already, in {self.folder}")
                 return Outcome("done", metrics, reused=True)
             self._write("running")
-            # a copy: what a run settles is not what the job was asked for
-            metrics = Run(
-                deepcopy(config),
-                self.folder,
-                command=self.command,
-                name=self.name,
-                group=self.group,
-                watch=self.watch,
-            )()
+            with piped():
+                # a copy: what a run settles is not what the job was asked for
+                metrics = Run(
+                    deepcopy(config),
+                    self.folder,
+                    command=self.command,
+                    name=self.name,
+                    group=self.group,
+                    watch=self.watch,
+                )()
+        except Taken as error:
+            return Outcome("failed", reason=str(error), code=2)
         except Pruned as reason:
             return self._ended("pruned", str(reason), 0)
         except L2QError as error:
@@ -147,11 +169,14 @@ class Job:
             return self.config
         known = self.status()
         if not known and any((self.folder / name).exists() for name in ("config.json", "metrics.json")):
-            raise L2QError(f"{self.folder} holds an earlier run; give another folder, or remove it")
+            raise Taken(f"{self.folder} holds an earlier run; give another folder, or remove it")
         if known.get("state", "waiting") == "waiting":
             return self.config
         if known.get("identity") != self.identity:
-            raise L2QError(f"{self.folder} holds a run with other options; give another folder, or remove it")
+            raise Taken(
+                f"{self.folder} holds a run with other options: {changed(known.get('options'), self.options)}; "
+                "give the options that it has, or another folder, or remove it"
+            )
         if known["state"] == "done" and (self.folder / "metrics.json").is_file():
             return None
         last = self.folder / "checkpoints" / "last.ckpt"
@@ -172,6 +197,7 @@ class Job:
             "state": state,
             "reason": reason,
             "identity": self.identity,
+            "options": self.options,
             "name": self.name,
             "process": os.getpid(),
             "host": platform.node(),
@@ -188,6 +214,38 @@ def read_status(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+SHOWN = 6  # options, where many differ
+
+
+def changed(before: Any, after: Mapping[str, Any]) -> str:
+    """Which options differ, from what to what: the model and the set first.
+
+    ``changed({"seed": 0}, {"seed": 1})`` is ``seed=0 became seed=1``.
+    """
+    before = before if isinstance(before, dict) else {}
+    absent = object()
+    keys = [
+        key
+        for key in {**after, **before}
+        if _plain(before.get(key, absent)) != _plain(after.get(key, absent))
+    ]
+    keys.sort(key=lambda key: key not in ("model.name", "dataset.name"))
+    said = [f"{_said(before, key)} became {_said(after, key)}" for key in keys[:SHOWN]]
+    more = len(keys) - len(said)
+    return ", ".join(said) + (f", and {more} more" if more else "")
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _said(options: Mapping[str, Any], key: str) -> str:
+    if key not in options:
+        return f"no {key}"
+    value = options[key]
+    return f"{key}={value if isinstance(value, str) else _plain(value)}"
 
 
 def folder_name(overrides: Mapping[str, Any], identity: str) -> str:
@@ -223,7 +281,7 @@ def logged(folder: Path) -> Iterator[None]:
     """What a run says goes to the screen, above a bar that is shown there, and with its time to ``train.log``; the
     logger ``l2q.file`` to the file alone. A warning is a line for people, in both."""
     form = logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s")
-    screen, file = _Screen(), logging.FileHandler(folder / LOG, encoding="utf-8")
+    screen, file = _Screen(), logging.FileHandler(folder / LOG, encoding="utf-8", delay=True)
     file.setFormatter(form)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its fonts
     root, quiet, show = logging.getLogger(), logging.getLogger("l2q.file"), warnings.showwarning

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -87,3 +89,20 @@ def interruptible() -> Iterator[None]:
         _waiting.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def piped() -> Iterator[None]:
+    """Within it, output that nobody reads any more, as behind ``| head -1``, raises ``Interrupted`` by SIGPIPE; what is
+    printed later goes nowhere."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit) as error:
+        # Rich makes the one an exit with code 1
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        raise Interrupted(signal.SIGPIPE) from None

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from l2q import settings
 from l2q.errors import L2QError
 from l2q.learning import naming
 from l2q.learning.jobs import Job, Outcome, folder_name
-
-# of the command line: what is run, not what it is
+from l2q.learning.leftovers import Before
 
 
 class Refused(BaseException):
@@ -35,9 +35,12 @@ def refused() -> Iterator[None]:
 def plain(config: DictConfig) -> dict[str, Any]:
     """The values of a job, without what belongs to the command line. Raises L2QError for one that is not given."""
     kept = OmegaConf.masked_copy(config, [str(key) for key in config if key not in settings.COMMAND_LINE])
-    if missing := sorted(OmegaConf.missing_keys(kept)):
-        raise L2QError(f"{' and '.join(missing)} has no default: give {missing[0]}=VALUE")
-    values: Any = OmegaConf.to_container(kept, resolve=True)
+    try:
+        if missing := sorted(OmegaConf.missing_keys(kept)):
+            raise L2QError(f"{' and '.join(missing)} has no default: give {missing[0]}=VALUE")
+        values: Any = OmegaConf.to_container(kept, resolve=True)
+    except OmegaConfBaseException as error:  # of a ${name} that leads nowhere
+        raise L2QError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     return values
 
 
@@ -48,11 +51,13 @@ def show(config: DictConfig, values: Any) -> None:
 
 
 def job(config: DictConfig, overrides: Sequence[str], folder: Path, swept: Sequence[str]) -> Job:
-    """The job of a sweep in ``folder`` that these ``overrides`` make; ``swept`` keys name it."""
+    """The job of a sweep in ``folder`` that these ``overrides`` make; ``swept`` keys name it, or the model where there
+    are none."""
     given = dict(word.lstrip("+").partition("=")[::2] for word in overrides if "=" in word)
-    said = {key: given[key] for key in (swept or given) if key in given}
+    said = {key: given[key] for key in swept if key in given}
     name = ",".join(f"{key}={short(key, value)}" for key, value in said.items())
     values = plain(config)
+    said = said or {"model": values["model"]["name"]}
     show(config, values)
     made = Job(values, folder, naming.command(values, overrides), name or naming.title(values), folder.name)
     return Job(made.config, folder / folder_name(said, made.identity), made.command, made.name, made.group)
@@ -66,7 +71,8 @@ def short(key: str, value: str) -> str:
 @dataclass
 class Sweep:
     """The outcomes of all jobs of this process, whichever launcher did them. They lie in ``folder``, which the option
-    ``place`` names; ``named`` where the same command finds it again. ``closing`` are a search's last words."""
+    ``place`` names; ``named`` where the same command finds it again. ``closing`` are a search's last words.
+    ``before``: what stood in the folder when the process began."""
 
     jobs: list[Job] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
@@ -74,6 +80,7 @@ class Sweep:
     place: str = "hydra.run.dir"
     named: bool = True
     closing: str = ""
+    before: Before | None = None
 
     def run(self, jobs: Sequence[Job], launcher: Callable[[Sequence[Job]], list[Outcome]]) -> list[Outcome]:
         for waiting in jobs:
