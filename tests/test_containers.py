@@ -283,7 +283,9 @@ def test_quotes(written, monkeypatch, block, text, rows, notes):
     said = [note for note in found[3] if "quote" in note]
     assert len(said) == bool(notes)
     if notes:
-        assert said[0].startswith("1 line has a quote" if notes == 1 else f"{notes} lines have a quote")
+        assert said[0].startswith(
+            "1 line has a quote that" if notes == 1 else f"{notes} lines have quotes that"
+        )
 
 
 def test_a_stray_quote_swallows_no_line_of_a_large_file(written, monkeypatch):
@@ -293,7 +295,7 @@ def test_a_stray_quote_swallows_no_line_of_a_large_file(written, monkeypatch):
     _, _, rows, notes, _ = opened(written("user\titem\ttitle\n" + text, "t.tsv"))
     assert rows == many
     assert notes == [
-        f"20 lines have a quote that never closes, which is taken for text, first {written(text, 't.tsv')}:9"
+        f"20 lines have quotes that enclose no field, taken for text, first {written(text, 't.tsv')}:9"
     ]
 
 

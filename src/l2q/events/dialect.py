@@ -184,8 +184,8 @@ def header_by(first: list[str], below: list[list[str]], fields: int) -> tuple[bo
     cell without digits or a mark that all values below have (``what`` above ``item07``), or cells that never come
     again above values that do. Where nothing tells, the line is an event.
     """
-    if _known(first):  # a header that comes again within, as in joined files
-        below = [row for row in below if [cell.strip() for cell in row] != first]
+    if _known(first) and any([cell.strip() for cell in row] == first for row in below):
+        return True, ""  # it comes again within, as in joined files
     columns = [[row[column].strip() for row in below if len(row) == fields] for column in range(len(first))] if (
         len(first) == fields
     ) else []  # fmt: skip

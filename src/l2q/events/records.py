@@ -180,7 +180,7 @@ def _record(
     plain = text.split(separator)
     if b'"' not in text:
         return 1, plain, False
-    for backslash in (False, True):
+    for backslash in (True, False) if b'\\"' in text else (False,):
         cells = split(text, separator, backslash)
         if cells is not None and len(cells) == fields:
             return 1, cells, False

@@ -119,8 +119,8 @@ def _as_first(layout: Dialect, first: Dialect, where: str) -> Dialect:
 def _mended(found: Found) -> list[str]:
     """A sentence for each kind of mending that there was."""
     kinds = (
-        (found.stray, "line has a quote", "lines have a quote",
-         f" that never closes, which is taken for text, first {found.first_stray}"),
+        (found.stray, "line has a quote that encloses no field", "lines have quotes that enclose no field",
+         f", taken for text, first {found.first_stray}"),
         (found.short, "line lacks columns and is left out", "lines lack columns and are left out",
          f", first {found.first_short}"),
         (found.long, "line ends in a delimiter too many", "lines end in delimiters too many", ", which is left out"),
