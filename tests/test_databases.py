@@ -244,6 +244,11 @@ def address(postgres):
     return f"postgres://me:{quote(PASSWORD, safe='')}@/postgres?host={postgres}"
 
 
+def test_a_password_beside_the_address(postgres, monkeypatch):
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    assert opened(f"postgres://me@/postgres?host={postgres}::events")[1] == EVENTS
+
+
 def test_a_table_of_postgresql(address, postgres):
     types, rows = opened(f"{address}::events")
     assert types == {"user": "VARCHAR", "item": "VARCHAR", "rating": "BIGINT"}

@@ -92,7 +92,7 @@ def dialect(
     if _is_lightgcn(body, given, sizes):
         raise L2QError(
             f"{where}: its lines have {min(sizes)} to {max(sizes)} numbers, so a line is a user with all items, as in "
-            "train.txt of LightGCN; give the folder of train.txt and test.txt as dataset.path"
+            "train.txt of LightGCN; give the folder of train.txt and test.txt as dataset.dir"
         )
     commented = [cell.strip() for cell in _cells([comment.lstrip("#% ")], given)[0]] if comment else []
     if header is None and len(commented) == fields and not any(map(_is_value, commented)):
