@@ -31,7 +31,7 @@ def test_the_example_of_the_readme(tmp_path):
         file.write("package,needs\n")
         file.writelines(f"{names[0][user]},{names[1][item]}\n" for user, item in zip(*pairs, strict=True))
 
-    events = l2q.read_events(tmp_path / "events.csv")
+    events = l2q.read_events(tmp_path / "events.csv", user="package", item="needs")
     assert (events.num_users, events.num_items) == (data.train.num_users, data.train.num_items)
     assert len(events) == len(data.train) + len(data.test)
     train, test = l2q.split(events, "random", fraction=0.2, seed=0)

@@ -184,6 +184,14 @@ def _by_name(
         ]
         if len(left) != len(missing):
             raise L2QError(_which(table, missing, left, free))
+        item = found.get("item") or given.get("item")
+        if missing == ["user"] and "item" not in given and item and _stands_before(table, item, left[0]):
+            # Which package needs which: the first may be the one that chooses.
+            raise L2QError(
+                f"{table.where}: is {item.name!r} ({item.example[:30]!r}) the item, and {left[0].name!r} "
+                f"({left[0].example[:30]!r}) the user, or the other way round? name them with user=COLUMN and "
+                "item=COLUMN"
+            )
         found |= dict(zip(missing, left, strict=True))
         if len(missing) == 2:
             notes.append(
@@ -195,6 +203,11 @@ def _by_name(
                 f"{left[0].name!r} is taken for the {missing[0]}s, since no other column may be them"
             )
     return found
+
+
+def _stands_before(table: Table, one: Profile, other: Profile) -> bool:
+    order = [column.name for column in table.columns]
+    return order.index(one.name) < order.index(other.name)
 
 
 def _best_pair(ranked: dict[str, list[tuple[float, Profile]]]) -> dict[str, Profile]:

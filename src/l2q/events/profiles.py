@@ -36,6 +36,7 @@ class Profile:
 
     column: Column
     values: list[str | None]
+    numbered: bool = True  # False: further down the numbers are no row numbers
 
     @property
     def name(self) -> str:
@@ -119,7 +120,12 @@ class Profile:
     @cached_property
     def counted_up(self) -> bool:
         """Row numbers: each is the one before plus one."""
-        if not self.numeric or len(self.numbers) < 3 or len(self.numbers) < len(self.values):
+        if (
+            not self.numbered
+            or not self.numeric
+            or len(self.numbers) < 3
+            or len(self.numbers) < len(self.values)
+        ):
             return False
         numbers = self.numbers[:ROWS]
         steps = {second - first for first, second in itertools.pairwise(numbers)}
@@ -180,10 +186,17 @@ def profiles(table: Table) -> list[Profile]:
     if len(rows) == ROWS and any(len(set(column)) == 1 for column in zip(*rows, strict=True)):
         some = f"SELECT {columns} FROM events USING SAMPLE reservoir({ROWS} ROWS) REPEATABLE (0)"
         rows += table.connection.execute(some).fetchall()
-    return [
+    found = [
         Profile(column, [_present(row[position]) for row in rows])
         for position, column in enumerate(table.columns)
     ]
+    for place, profile in enumerate(found):
+        if len(rows) >= ROWS and profile.counted_up:
+            number = f"TRY_CAST({named(profile.name)} AS DOUBLE)"
+            query = f"SELECT max({number}) - min({number}) + 1 = count(*) FROM events"
+            if not table.connection.execute(query).fetchall()[0][0]:
+                found[place] = Profile(profile.column, profile.values, numbered=False)
+    return found
 
 
 def determines(one: Profile, other: Profile) -> bool:
