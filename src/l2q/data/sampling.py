@@ -11,6 +11,7 @@ import numpy as np
 
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
+from l2q.kernels import compiling
 
 
 class Triplets(NamedTuple):
@@ -79,7 +80,7 @@ def _below(bound: int, key: np.uint64, number: int) -> int:
     return int((bits >> np.uint64(11)) * 2.0**-53 * bound)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiling.njit(nogil=True, cache=True)
 def draw_negatives(indptr: np.ndarray, items: np.ndarray, num_items: int, key: np.uint64) -> np.ndarray:
     """One negative for every pair, (nnz,) int32, uniform over the items that the pair's user does not have.
 
@@ -103,7 +104,7 @@ def draw_negatives(indptr: np.ndarray, items: np.ndarray, num_items: int, key: n
     return negatives
 
 
-@numba.njit(nogil=True, cache=True)
+@compiling.njit(nogil=True, cache=True)
 def _permutation(size: int, key: np.uint64) -> np.ndarray:
     """0 .. size - 1 in random order (Fisher and Yates), four times as fast as NumPy's."""
     order = np.arange(size)
@@ -113,7 +114,7 @@ def _permutation(size: int, key: np.uint64) -> np.ndarray:
     return order
 
 
-@numba.njit(nogil=True, cache=True)
+@compiling.njit(nogil=True, cache=True)
 def _gather(pairs, users, items, negatives):
     """(2 + candidates, pairs) int64."""
     batch = np.empty((2 + len(negatives), len(pairs)), dtype=np.int64)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
+from l2q.kernels import compiling
+
 LANES = 16  # bits of one code word, and elements of one vector of the kernel
 
 
-@njit(parallel=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+@compiling.njit(parallel=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
 def descend_rows(
     bounds, indptr, indices, targets, words, other_scales, squares, weight, G, B, GQ, codes, scales, sweeps
 ):
@@ -108,7 +110,7 @@ def descend_rows(
             scales[row] = scale
 
 
-@njit(parallel=True, cache=True)
+@compiling.njit(parallel=True, cache=True)
 def unlisted(top, indptr, indices):
     """Which entries of ``top`` (users, count) are items, not -1, and not on the list of their user."""
     new = top >= 0

@@ -30,7 +30,7 @@ import numpy as np
 
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
-from l2q.kernels import packing
+from l2q.kernels import compiling, packing
 from l2q.kernels.packed_scores import LANES, LONE, PASS, lowest_bit, score_lone, score_many
 
 _NO_ITEM = np.iinfo(np.int64).min
@@ -227,7 +227,7 @@ def _offer(heap, threshold, scores, passed, first_score, first_item, num_items, 
     return threshold
 
 
-@numba.njit(parallel=True, nogil=True, cache=True)
+@compiling.njit(parallel=True, nogil=True, cache=True)
 def _search(operands, num_items, exclusions, task_rows, shape, keys):
     """Fill ``keys`` (queries, parts, k), each a heap over one part of the catalogue."""
     num_queries, parts, _ = keys.shape

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from l2q.kernels import compiling
 from l2q.kernels.sparse import multiply, use_threads_of_torch
 
 
@@ -55,7 +56,7 @@ def _gather_back(X: Tensor, Y: Tensor, rows: Tensor, columns: Tensor, G: Tensor)
     return torch.from_numpy(multiply(indptr[:-1], indptr[1:], indices, values, Y.numpy()))
 
 
-@njit(parallel=True, cache=True, fastmath=True)
+@compiling.njit(parallel=True, cache=True, fastmath=True)
 def _dots(X, Y, users, items, scores):
     for b in prange(len(users)):
         x, y = X[users[b]], Y[items[b]]
@@ -65,7 +66,7 @@ def _dots(X, Y, users, items, scores):
         scores[b] = total
 
 
-@njit(cache=True)
+@compiling.njit(cache=True)
 def _sorted_by_row(num_rows, rows, columns, values):
     """Compressed rows by a counting sort, stable."""
     indptr = np.zeros(num_rows + 1, np.int64)

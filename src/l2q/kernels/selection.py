@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from l2q.kernels import compiling
+
 _BLOCK = 64  # scores that are compared at once
 
 
@@ -27,13 +29,13 @@ def top_items(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return items, best
 
 
-@njit(parallel=True, cache=True)
+@compiling.njit(parallel=True, cache=True)
 def _select(scores, best, items):
     for row in prange(len(scores)):
         offer(scores[row], 0, best[row], items[row])
 
 
-@njit(cache=True)
+@compiling.njit(cache=True)
 def offer(scores, first_item, best, items):
     """Offers one row's scores of the items ``first_item``, ``first_item`` + 1, ... to its heap.
 
@@ -54,7 +56,7 @@ def offer(scores, first_item, best, items):
                 _sink(best, items, len(best), block[place], np.int32(first_item + start + place))
 
 
-@njit(parallel=True, cache=True)
+@compiling.njit(parallel=True, cache=True)
 def sort_heaps(best, items):
     """Puts each row's heap in order, best first."""
     for row in prange(len(best)):
@@ -64,7 +66,7 @@ def sort_heaps(best, items):
             best[row, size], items[row, size] = score, item
 
 
-@njit(cache=True)
+@compiling.njit(cache=True)
 def _sink(best, items, size, score, item):
     """Puts an entry in the place of the worst one of a heap of ``size`` entries."""
     place = 0

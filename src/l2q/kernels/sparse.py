@@ -17,6 +17,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
+from l2q.kernels import compiling
+
 LINE = 64  # bytes of a line of the cache
 AHEAD = 128  # entries; 32 to 256 are within 15 % of each other, at 60 million entries of 256 bytes
 
@@ -82,14 +84,14 @@ def even_runs(lengths: np.ndarray, row_cost: int, chunks: int = 64) -> np.ndarra
     return np.searchsorted(work, np.linspace(0, work[-1], chunks + 1))
 
 
-@njit(parallel=True, cache=True)
+@compiling.njit(parallel=True, cache=True)
 def _multiply(bounds, starts, ends, columns, values, X, Y, ahead):
     for chunk in prange(len(bounds) - 1):
         for t in range(bounds[chunk], bounds[chunk + 1]):
             _sum_row(starts[t], ends[t], columns, values, X, Y[t], ahead)
 
 
-@njit(parallel=True, cache=True)
+@compiling.njit(parallel=True, cache=True)
 def _multiply_kept(bounds, starts, ends, columns, values, slots, X, Y, ahead):
     for chunk in prange(len(bounds) - 1):
         first, last = bounds[chunk], bounds[chunk + 1]

@@ -16,11 +16,12 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from l2q.interactions import Interactions
+from l2q.kernels import compiling
 from l2q.kernels.sparse import multiply, multiply_kept, use_threads_of_torch
 
 HAS_TRITON = find_spec("triton") is not None  # torch's builds for CUDA on Linux bring it along
@@ -93,7 +94,7 @@ def _transpose(indptr, items, num_items, users):
     return pointers
 
 
-@njit(parallel=True, cache=True)
+@compiling.njit(parallel=True, cache=True)
 def _sort_by_item(indptr, items, shift, bounds, pairs, pointers, users):
     num_items, chunks = len(pointers) - 1, len(bounds) - 1
     num_ranges = ((num_items - 1) >> shift) + 1
@@ -130,7 +131,7 @@ def _sort_by_item(indptr, items, shift, bounds, pairs, pointers, users):
             ends[i] += 1
 
 
-@njit(parallel=True, cache=True)
+@compiling.njit(parallel=True, cache=True)
 def _edge_values(indptr, indices, roots, values):
     """values[e] = roots[v] roots[w] of edge e = (v, w)."""
     for chunk in prange(64):

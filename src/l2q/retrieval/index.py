@@ -16,8 +16,8 @@ import numpy as np
 
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
+from l2q.kernels import compiling, packing, selection
 from l2q.kernels import packed as kernels
-from l2q.kernels import packing, selection
 from l2q.representations import Representations, Rows
 
 _TILE = 4096  # items of a tile
@@ -125,7 +125,7 @@ def _matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         torch.mm(torch.from_numpy(a), torch.from_numpy(b), out=torch.from_numpy(out))
 
 
-@numba.njit(parallel=True, cache=True)
+@compiling.njit(parallel=True, cache=True)
 def _rank(
     products, scaled, factors, item_scales, first_item, next_excluded, excluded_ends, excluded, scores, items
 ):
