@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from pyarrow import csv, parquet
+from pyarrow import csv
 
 import l2q
 
@@ -68,18 +68,26 @@ def test_functions_and_methods_have_an_example():
 def scene(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
     """A folder with the files that examples name, and what they take for granted: a few packages of Debian."""
     folder = tmp_path_factory.mktemp("scene")
-    events = l2q.load_dataset("debian").train
-    rows = np.flatnonzero(events.user_degrees >= 12)[::6]
-    named = [events.user_names.tolist().index(name) for name in ("ffmpeg", "blender")]
-    few = events.select(np.isin(events.users, np.union1d(rows, named)))
+    debian = l2q.load_dataset("debian").train
+    rows = np.flatnonzero(debian.user_degrees >= 12)[::6]
+    named = [debian.user_names.tolist().index(name) for name in ("ffmpeg", "blender")]
+    few = debian.select(np.isin(debian.users, np.union1d(rows, named)))
     users, items = few.user_names[few.users].tolist(), few.item_names[few.items].tolist()
-    csv.write_csv(pa.table({"user_id": users, "movie_id": items}), folder / "ratings.csv")
-    parquet.write_table(pa.table({"user": users, "item": items}), folder / "events.parquet")
+    rng = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "user": users,
+            "item": items,
+            "rating": rng.integers(3, 6, len(few)),
+            "timestamp": 1_700_000_000 + rng.integers(10**6, size=len(few)),
+        }
+    )
+    csv.write_csv(table, folder / "ratings.csv")
     (folder / "data" / "gowalla").mkdir(parents=True)
     for part in ("train", "test"):
         (folder / "data" / "gowalla" / f"{part}.txt").write_text("0 0 1\n1 1 2\n")
-    train, test = l2q.split(l2q.read_events(folder / "events.parquet"), fraction=0.2, seed=0)
-    rng = np.random.default_rng(0)
+    events = l2q.read_events(folder / "ratings.csv")
+    train, test = l2q.split(events, fraction=0.2, seed=0)
     model = SimpleNamespace(
         user_factors=rng.standard_normal((train.num_users, 8)),
         item_factors=rng.standard_normal((train.num_items, 8)),
@@ -91,7 +99,7 @@ def scene(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
         "np": np,
         "train": train,
         "test": test,
-        "events": train,
+        "events": events,
         "model": model,
         "index": index,
     }

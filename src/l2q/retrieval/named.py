@@ -313,7 +313,12 @@ class Index:
         return {}
 
     def without_items(self, rows: np.ndarray) -> np.ndarray:
-        """Which of the users, by row, have no train items, so that they are shown what is popular."""
+        """Which of the users in ``rows`` have no train items, (rows,) of true and false.
+
+        They are shown what is popular.
+
+            index.without_items(np.arange(index.num_users)).sum()
+        """
         return (self.exclude.user_degrees[rows] == 0) & bool(self.arrays["items.degrees"].any())
 
     def _warn_of_unknown(self, rows: np.ndarray) -> None:

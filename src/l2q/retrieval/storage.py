@@ -84,6 +84,8 @@ def load_index(folder: str | Path, verify: bool = True) -> Index:
     checksum (``verify=False`` opens a huge index at once).
 
     Raises L2QError for a folder that is no index, of a newer version, incomplete or damaged.
+
+        index = l2q.load_index("index")
     """
     folder = Path(folder)
     for _ in range(20):
