@@ -321,3 +321,32 @@ def test_the_stored_results_are_printed_as_their_page_has_them(capsys):
     page = (root / "docs" / "results" / "tables.md").read_text("utf-8")
     held = page.partition("<!-- results -->\n")[2].partition("<!-- end of results -->")[0]
     assert capsys.readouterr().out.strip() == held.strip()
+
+
+def test_files_are_said_beside_the_tables_with_their_place(tmp_path, capsys):
+    make_sweep(tmp_path / "runs", seeds=1)
+    words = [word for kind in ("html", "csv", "latex", "markdown", "figure")
+             for word in (f"--{kind}", str(tmp_path / f"x.{'png' if kind == 'figure' else kind}"))]  # fmt: skip
+    assert main(["report", str(tmp_path / "runs"), *words]) == 0
+    printed = capsys.readouterr()
+    assert str(tmp_path / "x.html") not in printed.out
+    lines = printed.err.splitlines()
+    for kind, said in (
+        ("html", "the report as a page"),
+        ("csv", "a line for each job"),
+        ("png", "quality against"),
+    ):
+        (line,) = [line for line in lines if line.startswith(f"{tmp_path}/x.{kind}: {said}")]
+        assert re.search(r", [\d.]+ [kM]B$", line)
+    assert len(lines) == 5
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path):
+    make_sweep(tmp_path / "runs", seeds=1)
+    command = [sys.executable, "-m", "l2q", "report", str(tmp_path / "runs")]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    assert running.stderr is not None
+    running.stdout.close()
+    assert running.stderr.read() == ""
+    assert running.wait() == 141  # 128 + SIGPIPE

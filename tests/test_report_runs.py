@@ -14,6 +14,7 @@ from l2q.cli import main
 from l2q.errors import L2QError
 from l2q.report import Measure, gather, read, unfinished
 from l2q.report.runs import history
+from l2q.report.tables import short_names
 
 
 def test_jobs_that_are_not_done_are_listed_with_their_state(tmp_path, capsys):
@@ -174,3 +175,66 @@ def test_of_a_figure_that_should_be_small_the_smallest_is_the_best(tmp_path):
 def test_nothing_to_report_on_is_said(capsys):
     assert main(["report"]) == 2
     assert capsys.readouterr().err == "error: name a folder of runs, such as outputs/results\n"
+
+
+def test_what_a_search_pruned_is_an_outcome_of_its_own(tmp_path, capsys):
+    make_run(tmp_path / "model.clip=1,seed=0-5f3a1c2b")
+    for rate in ("0.1", "0.2"):
+        folder = tmp_path / f"learning_rate={rate},transform=rotation-5f3a1c2{rate[-1]}"
+        make_unfinished(folder, "pruned", reason="pruned after epoch 3")
+    (tmp_path / "learning_rate=0.2,transform=rotation-5f3a1c22" / "history.csv").write_text(
+        "epoch,val/recall_20\n1,0.3\n2,0.9\n"
+    )
+    report = gather([tmp_path])
+    assert report.waiting == []
+    (pruned,) = report.pruned
+    assert pruned.rows == [
+        ["`learning_rate=0.2`", "2 of 3", "0.9000"],
+        ["`learning_rate=0.1`", "3 of 3", "0.4000"],
+    ]
+    assert "no failure. All: `transform=rotation`." in pruned.note
+    assert main(["report", str(tmp_path), "--html", str(tmp_path / "page.html")]) == 0
+    assert "| pruned job | epoch | best Recall@20, validation |" in capsys.readouterr().out
+    page = (tmp_path / "page.html").read_text()
+    assert "<h2>Pruned by the search</h2>" in page
+    assert "<h2>Not done</h2>" not in page
+
+
+@pytest.mark.parametrize(
+    ("folders", "names", "note"),
+    [
+        (
+            ["model=l2q,seed=0-5f3a1c2b", "model=l2q,seed=1-6f3a1c2b"],
+            ["seed=0", "seed=1"],
+            "All: `model=l2q`.",
+        ),
+        (
+            ["model=l2q,model.clip=2-5f3a1c2b", "model=l2q_anl-6f3a1c2b"],
+            ["model=l2q,clip=2", "model=l2q_anl"],
+            "",
+        ),
+        (["a.x=1,b.x=2-5f3a1c2b", "a.x=2,b.x=2-6f3a1c2b"], ["a.x=1", "a.x=2"], "All: `b.x=2`."),
+        (["model=l2q,seed=0-5f3a1c2b"], ["model=l2q,seed=0"], ""),
+        (["model=l2q-5f3a1c2b", "model=l2q-6f3a1c2b"], ["model=l2q-5f3a1c2b", "model=l2q-6f3a1c2b"], ""),
+        (
+            ["a/model=l2q-5f3a1c2b", "b/model=l2q-5f3a1c2b"],
+            ["a/model=l2q-5f3a1c2b", "b/model=l2q-5f3a1c2b"],
+            "",
+        ),
+        (["one", "seed=1-6f3a1c2b"], ["one", "seed=1-6f3a1c2b"], ""),
+    ],
+)
+def test_folders_of_jobs_are_called_by_what_differs(tmp_path, folders, names, note):
+    assert short_names([tmp_path / folder for folder in folders], tmp_path) == (names, note)
+
+
+def test_a_checkpoint_that_was_measured_again_is_called_so_and_is_not_the_best(tmp_path):
+    make_run(tmp_path / "a", "l2q_anl", 0)
+    again = "ckpt_path=outputs/toy/l2q_anl/2026-11-29/checkpoints/last.ckpt"
+    make_run(tmp_path / "b", "l2q_anl", 0, "fit=false", again, recall=0.9)
+    (found,) = gather([tmp_path]).findings
+    assert [row.name for row in found.block.rows] == [
+        "`l2q_anl`",
+        "`l2q_anl` (checkpoint `2026-11-29/last.ckpt`, measured again)",
+    ]
+    assert not found.best or "fit=false" not in str(found.best[0].rows)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 from l2q.errors import L2QError
+from l2q.learning.signals import Interrupted, piped
 
 
 class Command(Protocol):
@@ -35,14 +36,18 @@ class Command(Protocol):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns 0, or 2 after one line on stderr about input that cannot be used."""
+    """Runs one command. Returns 0, 2 after one line on stderr about input that cannot be used, or 141, as a shell says
+    it, where nobody reads on, as behind ``| head -1``."""
     arguments = vars(_parser().parse_args(argv))
     run = arguments.pop("run")
     try:
-        run(**arguments)
+        with piped():
+            run(**arguments)
     except L2QError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Interrupted as signal:
+        return signal.code
     return 0
 
 

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 PLACE = 6
+CONTENT = {
+    "html": "the report as a page",
+    "markdown": "all tables as Markdown",
+    "latex": "all tables for LaTeX",
+    "csv": "a line for each job",
+    "figure": "quality against bits",
+}
 HELP = "tables and a page of what runs reached, with what decides between them"
 
 
@@ -59,6 +67,15 @@ def run(
             formats.show(table, console)
     else:
         print("\n\n".join(map(formats.markdown, report.short)))
-    report.write(html=html, markdown=markdown, latex=latex, csv=csv)
+    files = {"html": html, "markdown": markdown, "latex": latex, "csv": csv}
+    report.write(**files)
     if figure:
         l2q.report.figure(report.runs, figure, measures)
+    for kind, file in (files | {"figure": figure}).items():
+        if file:  # said beside the tables, which may go into a file themselves
+            print(f"{Path(file).resolve()}: {CONTENT[kind]}, {_size(Path(file))}", file=sys.stderr)
+
+
+def _size(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{size / 2**20:.1f} MB" if size >= 2**20 else f"{max(1, round(size / 2**10))} kB"

@@ -235,7 +235,11 @@ class Run:
         how = "final (all of train, nothing monitored)"
         if self.val is not None:
             chooses = "chooses the epoch" if self.model is None else "is measured; protocol=final fits it too"
+            chooses = chooses if config["fit"] else "is measured"
             how = f"holdout ({protocol['split']} {protocol['fraction']:.0%} of train {chooses})"
+        read = "read once, at the end"
+        if not config["fit"]:
+            read = f"read for {config['ckpt_path']}, which is measured as it is, beside the run that wrote it"
         users, items = "users", "items"
         if dataset.columns:
             users, items = (
@@ -245,5 +249,5 @@ class Run:
         log.info(
             f"{config['model']['name']} on {dataset.name}: {train.num_users:,} {users} x {train.num_items:,} {items}, "
             f"{len(train):,} train and {len(test):,} test interactions{known}; protocol {how}; "
-            f"test is {'read once, at the end' if config['test'] else 'not read'}"
+            f"test is {read if config['test'] else 'not read'}"
         )

@@ -12,7 +12,7 @@ from l2q.files import replaced_file
 from l2q.report import formats, tables
 from l2q.report.measures import USUAL, Measure
 from l2q.report.rows import Block, Row, Run, blocks
-from l2q.report.runs import Unfinished, read, unfinished
+from l2q.report.runs import PRUNED, Unfinished, read, unfinished
 from l2q.report.statistics import Comparison, baseline, compare
 from l2q.report.sweeps import Swept, sweep_table, swept
 from l2q.report.tables import Table
@@ -81,22 +81,34 @@ class Report:
         return [] if found is None else [found]
 
     @property
+    def pruned(self) -> list[Table]:
+        """The jobs that a search gave up: an outcome, nothing that is left to do."""
+        jobs = [job for job in self.unfinished if job.state == PRUNED]
+        return [tables.pruned_table(jobs, self.measures[0], self.top)] if jobs else []
+
+    @property
     def waiting(self) -> list[Table]:
         """The jobs that are not done."""
-        return [tables.unfinished_table(self.unfinished, self.top)] if self.unfinished else []
+        jobs = [job for job in self.unfinished if job.state != PRUNED]
+        return [tables.unfinished_table(jobs, self.top)] if jobs else []
 
     @property
     def short(self) -> list[Table]:
         """The results alone, for a page of Markdown."""
         ends = [] if self.differences is None else [self.differences]
-        return [*self.overview, *(each.results for each in self.findings), *self.waiting, *ends]
+        return [*self.overview, *(each.results for each in self.findings), *self.pruned, *self.waiting, *ends]
 
     @property
     def all(self) -> list[Table]:
         found = self.overview
         for each in self.findings:
             found += [each.results, *each.significance, *each.sweeps, *each.best]
-        return [*found, *self.waiting, *([] if self.differences is None else [self.differences])]
+        return [
+            *found,
+            *self.pruned,
+            *self.waiting,
+            *([] if self.differences is None else [self.differences]),
+        ]
 
     def write(self, **files: str | None) -> list[str]:
         """Writes the report as ``csv``, ``latex``, ``markdown`` or ``html``, to the files that are given; returns

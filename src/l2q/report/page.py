@@ -37,6 +37,8 @@ def page(report: Report) -> str:
     parts += (_table(table) for table in report.overview)
     for number, each in enumerate(report.findings):
         parts += _finding(each, number)
+    if report.pruned:
+        parts += ["<h2>Pruned by the search</h2>", *(_table(table) for table in report.pruned)]
     if report.waiting:
         parts += ["<h2>Not done</h2>", *(_table(table) for table in report.waiting)]
     if report.differences:

@@ -214,8 +214,25 @@ def _names(runs: Sequence[Run], part: str) -> list[str]:
         else:
             words = [word for word in words_of(run) if 2 * counts[word] <= len(runs)]
             words = [word for word in words if not word.startswith(elsewhere)]
-        options = [word.partition("=") for word in words]
-        names.append(
-            " ".join([f"`{run['model']}`", *(f"`{key.split('.')[-1]}={value}`" for key, _, value in options)])
-        )
+        options = [word.partition("=") for word in words if not _of_checkpoint(word)]
+        said = [f"`{key.split('.')[-1]}={value}`" for key, _, value in options]
+        names.append(" ".join([f"`{run['model']}`", *said, *_checkpoint(run)]))
     return names
+
+
+def measured(run: Run) -> bool:
+    """Whether nothing was trained (``fit=false``): a checkpoint of another run was measured."""
+    return "fit=false" in [word.lower() for word in words_of(run)]
+
+
+def _of_checkpoint(word: str) -> bool:
+    return word.lower() == "fit=false" or word.startswith("ckpt_path=")
+
+
+def _checkpoint(run: Run) -> list[str]:
+    """What such a run is called: by the checkpoint, and the folder of the run that wrote it."""
+    if not measured(run):
+        return []
+    path = next((word.partition("=")[2] for word in words_of(run) if word.startswith("ckpt_path=")), "")
+    parts = [part for part in path.strip("'").split("/") if part not in ("", "checkpoints")]
+    return [f"(checkpoint `{'/'.join(parts[-2:])}`, measured again)"]

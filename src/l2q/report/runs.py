@@ -22,6 +22,7 @@ from l2q.report.rows import bits_of, settings_of
 
 METRICS, CONFIG, STATUS = "metrics.json", "config.json", "status.json"
 HISTORY, PER_USER = "history.csv", "per_user.npz"
+PRUNED = "pruned"
 PATH = "report/path"
 """Where ``read`` puts the file that a run was read from, among its metrics."""
 
@@ -123,8 +124,9 @@ def _lacks(run: Any, measures: Sequence[Measure]) -> str:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A run's folder without results that count. ``state``: waiting, running, failed, interrupted; ``unfinished``
-    where no ``status.json`` says more. ``epoch``: the last one that its history has, of ``epochs``."""
+    """A run's folder without results that count. ``state``: waiting, running, failed, interrupted, ``PRUNED`` by a
+    search; ``unfinished`` where no ``status.json`` says more. ``epoch``: the last one that its history has, of
+    ``epochs``."""
 
     folder: Path
     state: str

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +13,8 @@ from typing import Any
 
 from l2q.errors import L2QError
 from l2q.report.measures import USUAL, Measure
-from l2q.report.rows import FLOAT, Block, Row, Run, blocks, models_of
-from l2q.report.runs import METRICS, Unfinished, config_of, folder_of
+from l2q.report.rows import FLOAT, Block, Row, Run, blocks, measured, models_of
+from l2q.report.runs import HISTORY, METRICS, Unfinished, config_of, folder_of, history
 from l2q.report.statistics import Comparison, spread
 
 NAME = 24
@@ -175,8 +177,16 @@ def best_job(block: Block) -> Table:
     test, which is said, since a choice by test is no choice."""
     measure = block.measures[0]
     values = [measure.of_run(run, "val") for run in block.runs]
-    candidates = [(value, run) for value, run in zip(values, block.runs, strict=True) if value is not None]
-    alike = [(measure.of_run(run, "test") or 0.0, run) for run in block.runs]
+    trained = [not measured(run) for run in block.runs]  # a checkpoint measured again is none of its own
+    kept = trained if any(trained) else [True] * len(trained)
+    candidates = [
+        (value, run)
+        for value, run, keep in zip(values, block.runs, kept, strict=True)
+        if keep and value is not None
+    ]
+    alike = [
+        (measure.of_run(run, "test") or 0.0, run) for run, keep in zip(block.runs, kept, strict=True) if keep
+    ]
     choose = min if measure.less_is_better else max
     _, best = choose(candidates or alike, key=lambda candidate: candidate[0])
     lines = [["model", f"`{best['model']}`, seed {best['seed']}"]]
@@ -187,12 +197,12 @@ def best_job(block: Block) -> Table:
     folder = folder_of(best)
     lines += [["command", f"`{best['command']}`"]] if best.get("command") else []
     lines += [["folder", f"`{folder}`"]] if folder else []
-    others = len(block.runs) - len(candidates)
+    others = sum(kept) - len(candidates)
     if not candidates:
         how = "No run has a validation part. This is the best on test: settings must not be chosen by it."
     else:
         on = " on validation" if measure.key not in best else ""
-        how = f"Chosen by {measure.label}{on} among {len(candidates)} of {len(block.runs)} runs"
+        how = f"Chosen by {measure.label}{on} among {len(candidates)} of {sum(kept)} runs"
         how += f"; {others} without a validation part cannot be chosen." if others else "."
     columns = [Column("", right=False), Column("", right=False)]
     return Table(f"Best of {block.title}", columns, lines, how)
@@ -202,13 +212,74 @@ def unfinished_table(jobs: Sequence[Unfinished], top: Path | None = None) -> Tab
     """The jobs that are not done: how far they are, and why. ``top``: folders are named from there."""
     columns = [Column("unfinished job", right=False), Column("state", right=False), Column("epoch")]
     columns += [Column("reason", right=False)]
-    lines = []
-    for job in jobs:
-        inside = top is not None and job.folder != top and job.folder.is_relative_to(top)
-        name = job.folder.relative_to(top) if inside and top is not None else job.folder
-        epoch = "" if job.epoch is None else f"{job.epoch}" + (f" of {job.epochs}" if job.epochs else "")
-        lines.append([f"`{name}`", job.state, epoch, job.reason or job.where])
-    return Table("", columns, lines)
+    names, note = short_names([job.folder for job in jobs], top)
+    lines = [
+        [f"`{name}`", job.state, _epoch(job), job.reason or job.where]
+        for name, job in zip(names, jobs, strict=True)
+    ]
+    return Table("", columns, lines, note)
+
+
+def pruned_table(jobs: Sequence[Unfinished], measure: Measure, top: Path | None = None) -> Table:
+    """The jobs that a search gave up, the best first: how far they came, and the best validation till then."""
+    names, note = short_names([job.folder for job in jobs], top)
+    choose = min if measure.less_is_better else max
+    found: list[tuple[float | None, list[str]]] = []
+    for name, job in zip(names, jobs, strict=True):
+        key = f"val/{measure.key}"
+        best = choose((row[key] for row in history(job.folder / HISTORY) if key in row), default=None)
+        found.append((best, [f"`{name}`", _epoch(job), "" if best is None else measure.text(best)]))
+    sign = 1 if measure.less_is_better else -1
+    found.sort(key=lambda one: (one[0] is None, sign * (one[0] or 0.0)))
+    columns = [
+        Column("pruned job", right=False),
+        Column("epoch"),
+        Column(f"best {measure.label}, validation"),
+    ]
+    said = "Given up by the search at a validation, for being behind the others; no failure."
+    return Table("", columns, [line for _, line in found], " ".join(filter(None, [said, note])))
+
+
+def _epoch(job: Unfinished) -> str:
+    return "" if job.epoch is None else f"{job.epoch}" + (f" of {job.epochs}" if job.epochs else "")
+
+
+JOB = re.compile(r"(\w[\w./-]*=[^,]*(?:,\w[\w./-]*=[^,]*)*)-[0-9a-f]{8}")
+"""The folder of a job of a sweep: what is swept, and the start of its identity."""
+
+
+def short_names(folders: Sequence[Path], top: Path | None = None) -> tuple[list[str], str]:
+    """What tells folders apart, and a sentence on what all of them share. Of jobs of one sweep these are the options
+    that differ; of others the path from ``top``.
+
+    ``[s/model=l2q,seed=0-5f3a1c2b, s/model=l2q,seed=1-6a3a1c2b]`` are ``seed=0`` and ``seed=1``, and "All: model=l2q."
+    """
+    inside = [
+        folder.relative_to(top)
+        if top is not None and folder != top and folder.is_relative_to(top)
+        else folder
+        for folder in folders
+    ]
+    found = [JOB.fullmatch(folder.name) for folder in inside]
+    if len({folder.parent for folder in inside}) > 1 or not all(found):
+        return [str(folder) for folder in inside], ""
+    pairs = [dict(word.partition("=")[::2] for word in match[1].split(",")) for match in found if match]
+    common = {key: value for key, value in pairs[0].items() if all(each.get(key) == value for each in pairs)}
+    if len(pairs) == 1:
+        common = {}
+    lasts = Counter(key.rpartition(".")[2] for key in {key for each in pairs for key in each})
+    names = [
+        ",".join(
+            f"{key.rpartition('.')[2] if lasts[key.rpartition('.')[2]] == 1 else key}={value}"
+            for key, value in each.items()
+            if key not in common
+        )
+        for each in pairs
+    ]
+    if len(set(names)) < len(names) or not all(names):
+        return [str(folder) for folder in inside], ""
+    note = f"All: {', '.join(f'`{key}={value}`' for key, value in common.items())}." if common else ""
+    return names, note
 
 
 def difference(first: str | Path, second: str | Path, measures: Sequence[Measure] = USUAL) -> Table:
