@@ -82,8 +82,10 @@ def ends_of(block: bytes) -> np.ndarray:
 def odd_lines(block: bytes, ends: np.ndarray, separator: int, fields: int) -> np.ndarray:
     """Numbers of the lines that do not have ``fields`` fields, quoted if at all as RFC 4180 wants it."""
     text = np.frombuffer(block, np.uint8)
-    marks = np.flatnonzero(text == separator)
     wanted = fields - 1
+    if b'"' in block and _all_quoted(text, ends, separator, fields):
+        return np.empty(0, np.int64)
+    marks = np.flatnonzero(text == separator)
     if b'"' not in block:
         if len(marks) == wanted * len(ends):
             grid = marks.reshape(-1, wanted)
@@ -113,6 +115,22 @@ def odd_lines(block: bytes, ends: np.ndarray, separator: int, fields: int) -> np
     inside = begins[at] & ((quotes_at[marks] - before_line[at]) % 2 == 1)
     counts = np.bincount(at[~inside], minlength=lines)
     return np.flatnonzero(wrong | (counts != wanted))
+
+
+def _all_quoted(text: np.ndarray, ends: np.ndarray, separator: int, fields: int) -> bool:
+    """Whether every line is ``"...","..."`` with no quote within."""
+    quotes = np.flatnonzero(text == 34)
+    if len(quotes) != 2 * fields * len(ends):
+        return False
+    grid = quotes.reshape(len(ends), 2 * fields)
+    closing, opening = grid[:, 1:-1:2], grid[:, 2::2]
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    return bool(
+        (grid[:, 0] == starts).all()
+        and (grid[:, -1] + 1 == ends).all()
+        and (closing + 2 == opening).all()
+        and (text[closing + 1] == separator).all()
+    )
 
 
 def heads(block: bytes, head: bytes) -> list[int]:
