@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 
 from l2q.cli.arguments import add_index, add_length
@@ -69,4 +70,9 @@ def run(index: str, out: str, k: int) -> None:
                 progress(stop, opened.num_users, "users")
     except OSError as error:
         raise L2QError(f"--out {out} cannot be written: {error.strerror or error}") from error
+    unknown = int(opened.without_items(np.arange(opened.num_users)).sum())
+    if unknown:
+        warnings.warn(
+            f"{unknown:,} users have no train items: the most popular items come instead", stacklevel=2
+        )
     print(f"{opened.num_users:,} users x {k} items in {target}")

@@ -30,12 +30,17 @@ def run(
 ) -> None:
     """The k best items for a known user, or for a new one that has ``items``, names between commas, or each
     ``item``, a name as it is; what they have is left out."""
+    import numpy as np
+
     from l2q.retrieval.storage import load_index
 
     opened, owned = load_index(index), item or names.split(items)
     if user is not None:
         names.check_user(opened, user)
-        print_ranking(opened.recommend(user, k), f"for {user}", {"user": user}, as_json)
+        popular = bool(opened.without_items(np.array([opened.row("users", user)]))[0])
+        title = f"popular items, since {user} has no train items" if popular else f"for {user}"
+        asked = {"user": user, **({"popular": True} if popular else {})}
+        print_ranking(opened.recommend(user, k), title, asked, as_json)
         return
     if not owned:
         raise L2QError("--items names none; a new user needs at least one item")

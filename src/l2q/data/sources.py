@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -50,7 +51,8 @@ def load_dataset(name: str, **values: Any) -> Dataset:
     comes with the package; or the one that ``values``, the arguments of ``Source``, describe. It is fetched, verified
     and cached as far as that is needed.
 
-    Raises L2QError, which says what to put where, when the set is absent, unreachable or another one.
+    ``train.reading`` says what reading came to, with counts; what looks odd in it is warned of, every time. Raises
+    L2QError, which says what to put where, when the set is absent, unreachable or another one.
 
         data = l2q.load_dataset("gowalla", dir="data/gowalla")
         index = l2q.fit(data.train, "l2q_plus")
@@ -58,7 +60,12 @@ def load_dataset(name: str, **values: Any) -> Dataset:
     if name in settings.choices("dataset") and name != "table":
         values = settings.preset(f"dataset/{name}") | values
         values.pop("name")
-    return Source(name, **values).load()
+    dataset = Source(name, **values).load()
+    reading = dataset.train.reading
+    if reading is not None:
+        for note in reading.notes:
+            warnings.warn(f"{reading.source}: {note}", stacklevel=2)
+    return dataset
 
 
 @options("dataset")

@@ -61,8 +61,11 @@ def command(config: Mapping[str, Any], overrides: Sequence[str]) -> str:
 def stem(path: str) -> str:
     """What a set of one's own is called: its file or folder, without endings (``events.csv.gz``) and without signs that
     no folder should have: of a pattern, or of a database's address, with its user and options."""
-    address = re.match(r"\w+:(?:.*@)?([^?]*)", path) if ADDRESS.match(path) else None
-    place = Path(address[1].replace("::", "/") if address else path)
+    if ADDRESS.match(path):
+        _, mark, table = path.rpartition("::")
+        named = table.rpartition(".")[2] if mark and "/" not in table else ""
+        path = f"table/{named}" if named else path.split("?")[0].partition(":")[2]
+    place = Path(path)
     while place.name and any(mark in place.name for mark in "*?["):  # a pattern: by the folder above it
         place = place.parent
     name = place.stem
@@ -85,8 +88,8 @@ def quoted(word: str) -> str:
     """A path or a text of the command line as Hydra's grammar takes it, whatever signs it has: ``events (1).csv``, a
     sweep's folder, ``rating >= 4 and event = 'buy'``. A text that is quoted for Hydra stays as it is."""
     key, _, value = word.partition("=")
-    plain = re.fullmatch(r"[\w./~-]*[a-zA-Z/][\w./~-]*", value, re.ASCII)  # no number
-    plain = plain and value.lower() not in ("null", "true", "false", "nan", "inf")
+    word_like = re.fullmatch(r"[\w./~-]*[a-zA-Z/][\w./~-]*", value, re.ASCII)  # no number
+    plain = word_like is not None and value.lower() not in ("null", "true", "false", "nan", "inf")
     if key in PATHS and (
         plain or not (Path(value).expanduser().exists() or ADDRESS.match(value) or "[" in value)
     ):
