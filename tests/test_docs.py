@@ -193,7 +193,7 @@ def small(tmp_path_factory) -> Path:
         }
     )
     folder = tmp_path_factory.mktemp("small")
-    csv.write_csv(table, folder / "events.csv")
+    csv.write_csv(table.rename_columns(["user", "item"]), folder / "events.csv")
     parquet.write_table(table, folder / "events.parquet")
     return folder
 
