@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -62,7 +63,9 @@ class Table:
                 "preserve_insertion_order": True,
             }
         )
-        return cls(where, connection, folder)
+        table = cls(where, connection, folder)
+        weakref.finalize(table, shutil.rmtree, folder, ignore_errors=True)  # at the latest when the program ends
+        return table
 
     @cached_property
     def rows(self) -> int:
