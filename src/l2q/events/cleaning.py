@@ -73,10 +73,10 @@ def clean(
         work.drop("where= leaves out", ~rows.kept)
         if not work.kept.any():
             raise L2QError(f"{table.where}: where={where!r} leaves no row of {len(rows):,}")
-    sides = [
-        names(role, getattr(roles, role).name, found.values, header and header[position])
-        for position, (role, found) in enumerate((("user", rows.users), ("item", rows.items)))
-    ]
+    sides = []
+    for position, (role, side) in enumerate((("user", rows.users), ("item", rows.items))):
+        present = np.bincount(side.codes[work.kept], minlength=len(side.values)) > 0
+        sides.append(names(role, side.values, present, header and header[position]))
     _without(roles, rows, sides, missing, work)
     _values(roles, rows, rule, min_value, work)
     if work.doubts:

@@ -58,11 +58,11 @@ def of_numbers(
         return f"{what} and would count as likes; {_ways(like)}", None
     if low == high:
         return None, None
-    if counts or high > 100:
-        return None, f"{column!r} goes from {low:g} to {high:g}; every event counts as a like, whatever it is"
     cut = _cut(high)
+    if counts or cut is None:
+        return None, f"{column!r} goes from {low:g} to {high:g}; every event counts as a like, whatever it is"
     less = int((known < cut).sum())
-    if not less or low >= cut:
+    if not less:
         return None, None
     return None, (
         f"{column!r} goes from {low:g} to {high:g}: {less:,} of {len(known):,} events have less than {cut:g} and count "
@@ -96,21 +96,12 @@ def of_kinds(column: str, kinds: Mapping[str, int]) -> tuple[str | None, str | N
     )
 
 
-def _cut(high: float) -> float:
-    """The least grade of a like on scales up to 5, 10 and 100."""
-    return (
-        0.5
-        if high <= 1
-        else 2
-        if high <= 2
-        else 3
-        if high <= 3
-        else 4
-        if high <= 5
-        else 7
-        if high <= 10
-        else 70
-    )
+def _cut(high: float) -> float | None:
+    """The least grade of a like on scales up to 5, 10 and 100; None: the numbers are no grades."""
+    for most, least in ((1, 0.5), (2, 2), (3, 3), (5, 4), (10, 7)):
+        if high <= most:
+            return least
+    return 70 if 90 <= high <= 100 else None
 
 
 def _named(column: str) -> str:

@@ -29,12 +29,13 @@ class Names:
     notes: list[str]
 
 
-def names(role: str, column: str, values: pa.Array, header: int | None = None) -> Names:
+def names(role: str, values: pa.Array, present: np.ndarray, header: int | None = None) -> Names:
     """The names behind the distinct ``values`` of a column.
 
     Spaces around a name, no-break ones too, do not count; line breaks within are spaces. Whole numbers written as
     ``17.0``, or as ``1.7e4`` among numbers alone, are ``17`` and ``17000``. Letter case and leading zeros count.
-    ``header``: the code of a header line that is repeated within; it is no name.
+    ``present``: which values have rows, the others are in no count. ``header``: the code of a header line that is
+    repeated within; it is no name.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -51,7 +52,7 @@ def names(role: str, column: str, values: pa.Array, header: int | None = None) -
         or ("empty" if values[int(code)].is_valid or pa.types.is_string(values.type) else "null")
         for code in np.flatnonzero(missing.to_numpy(zero_copy_only=False))
     }
-    real = np.ones(len(texts), bool)
+    real = present.copy()
     real[list(spelled)] = False
     if header is not None:
         real[header] = False
