@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.l2q_command_line import SEE, one_line
+from l2q.errors import lacking, print_anything, printable
 from l2q.learning import naming
 from l2q.learning.signals import Interrupted, interruptible, piped
 from l2q.sweeps.sweep import SWEEP, Refused, plain, refused, show
@@ -59,10 +60,11 @@ def tell(reason: object) -> None:
     said = str(reason)
     if "there is no such option" in said and SEE not in said:
         said += (" " if said.endswith("?") else "; ") + SEE
-    print(f"error: {said}", file=sys.stderr)
+    print(f"error: {printable(said)}", file=sys.stderr)
 
 
 if __name__ == "__main__":
+    print_anything()
     words = sys.argv[1:]
     sys.argv = [naming.quoted(word) for word in sys.argv]
     sys.argv[1:] = sorted(
@@ -80,6 +82,11 @@ if __name__ == "__main__":
     except Refused as error:
         tell(error)
         forget()
+        code = 2
+    except Exception as error:
+        if (lack := lacking(error)) is None:
+            raise
+        tell(lack)
         code = 2
     except Interrupted as signal:
         code = signal.code

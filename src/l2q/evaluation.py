@@ -110,7 +110,9 @@ def evaluate(
     if brought is not None and fold_in is None:
         fold_in = getattr(index, "fold_in", None)
         if fold_in is None:
-            raise L2QError("users of the interactions are to be folded in, and the index cannot: give fold_in")
+            raise L2QError(
+                "users of the interactions are to be folded in, and the index cannot: give fold_in"
+            )
 
     measured, besides = RankingMetrics(ks), None
     if beyond:
@@ -127,9 +129,13 @@ def evaluate(
         batch = users[done : done + chunk]
         try:
             items = _ranked(index, batch, max(ks + beyond), exclude, brought, fold_in)
-        except MemoryError:
+        except MemoryError as error:
             if chunk == 1:
-                raise
+                needs = BYTES_PER_SCORE * num_items / 2**20
+                raise L2QError(
+                    f"memory ran out where one user was ranked, which takes about {needs:,.1f} MiB for {num_items:,} "
+                    "items, beside the rows; give a smaller model, or a larger machine"
+                ) from error
             chunk //= 2
             continue
         hits = _contains(keys, batch[:, None], np.asarray(items), num_items)

@@ -7,7 +7,6 @@ is still there and nothing is left beside it.
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -18,12 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from l2q.errors import L2QError
+from l2q.errors import FULL, L2QError
 
 if TYPE_CHECKING:
     import numpy as np
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -44,14 +41,18 @@ def replaced_file(path: str | Path, *, many_writers: bool = False) -> Iterator[P
     try:
         yield fresh
         os.replace(fresh, path)
+    except OSError as error:
+        if error.filename is None:  # as of a full disk
+            error.filename = str(path)
+        raise
     finally:
         fresh.unlink(missing_ok=True)
 
 
 @contextmanager
-def writing(path: str | Path, needs: int = 0) -> Iterator[None]:
+def writing(path: str | Path, needs: int = 0, option: str = "") -> Iterator[None]:
     """Says in one line of L2QError what was to be written where, and why it could not be. ``needs``: how many bytes it
-    takes, where the caller knows.
+    takes, where the caller knows. ``option``: by which it was named.
 
     with writing(path, array.nbytes), replaced_file(path) as fresh:
         np.save(fresh, array)
@@ -70,7 +71,8 @@ def writing(path: str | Path, needs: int = 0) -> Iterator[None]:
             advice = f" ({found}); make room, or write to another disk"
         else:
             advice = ""
-        raise L2QError(f"{path} cannot be written: {error.strerror or error}{advice}") from error
+        said = f"{option} {path}".strip()
+        raise L2QError(f"{said} cannot be written: {error.strerror or error}{advice}") from error
 
 
 def amount(size: float) -> str:

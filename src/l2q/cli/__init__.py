@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
-from l2q.errors import L2QError
+from l2q.errors import L2QError, lacking, print_anything, printable
 from l2q.learning.signals import Interrupted, piped
 
 
@@ -38,13 +38,17 @@ class Command(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0, 2 after one line on stderr about input that cannot be used, or 141, as a shell says
     it, where nobody reads on, as behind ``| head -1``."""
+    print_anything()
     arguments = vars(_parser().parse_args(argv))
     run = arguments.pop("run")
     try:
         with piped():
             run(**arguments)
-    except L2QError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        said = str(error) if isinstance(error, L2QError) else lacking(error)
+        if said is None:
+            raise
+        print(f"error: {printable(said)}", file=sys.stderr)
         return 2
     except Interrupted as signal:
         return signal.code

@@ -30,12 +30,12 @@ def run(index: str, out: str, k: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from l2q.files import replaced_file
+    from l2q.files import replaced_file, writing
     from l2q.progress import progress_bars
     from l2q.retrieval.storage import load_index
 
     target = Path(out)
-    if target.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl", ".txt"):
+    if target.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl", ".txt", ".npy"):
         raise L2QError(
             f"--out {out}: the lists are written as Parquet; give {target.with_suffix('.parquet')}"
         )
@@ -48,28 +48,28 @@ def run(index: str, out: str, k: int) -> None:
     names = pa.array(opened.item_names, pa.string())
     listed = pa.list_(pa.dictionary(pa.int32(), pa.string()))
     schema = pa.schema([("user", pa.string()), ("items", listed), ("scores", pa.list_(pa.float32()))])
-    try:
-        with (
-            replaced_file(target) as fresh,
-            pq.ParquetWriter(fresh, schema) as writer,
-            progress_bars(stderr=True) as progress,
-        ):
-            step = min(USERS, max(RANKED // max(k, 1), 1))
-            for start in range(0, opened.num_users, step):
-                stop = min(start + step, opened.num_users)
-                scores, items = opened.search(np.arange(start, stop), k, opened.exclude)
-                found = items >= 0
-                offsets = pa.array(np.concatenate(([0], np.cumsum(found.sum(axis=1)))), pa.int32())
-                chosen = pa.DictionaryArray.from_arrays(pa.array(items[found]), names)
-                columns = [
-                    pa.array(opened.user_names[start:stop], pa.string()),
-                    pa.ListArray.from_arrays(offsets, chosen),
-                    pa.ListArray.from_arrays(offsets, pa.array(scores[found])),
-                ]
-                writer.write_batch(pa.record_batch(columns, schema=schema))
-                progress(stop, opened.num_users, "users")
-    except OSError as error:
-        raise L2QError(f"--out {out} cannot be written: {error.strerror or error}") from error
+    needs = opened.num_users * k * 8  # a name's number and a score
+    with (
+        writing(out, needs, "--out"),
+        replaced_file(target) as fresh,
+        fresh.open("wb") as file,
+        pq.ParquetWriter(file, schema) as writer,
+        progress_bars(stderr=True) as progress,
+    ):
+        step = min(USERS, max(RANKED // max(k, 1), 1))
+        for start in range(0, opened.num_users, step):
+            stop = min(start + step, opened.num_users)
+            scores, items = opened.search(np.arange(start, stop), k, opened.exclude)
+            found = items >= 0
+            offsets = pa.array(np.concatenate(([0], np.cumsum(found.sum(axis=1)))), pa.int32())
+            chosen = pa.DictionaryArray.from_arrays(pa.array(items[found]), names)
+            columns = [
+                pa.array(opened.user_names[start:stop], pa.string()),
+                pa.ListArray.from_arrays(offsets, chosen),
+                pa.ListArray.from_arrays(offsets, pa.array(scores[found])),
+            ]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+            progress(stop, opened.num_users, "users")
     unknown = int(opened.without_items(np.arange(opened.num_users)).sum())
     if unknown:
         warnings.warn(

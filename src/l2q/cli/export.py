@@ -20,6 +20,7 @@ def run(index: str, out: str) -> None:
     """The item codes as a FAISS IndexBinaryFlat; a user's packed row in ``users.codes.npy`` is its query."""
     import numpy as np
 
+    from l2q.files import replaced_file, writing
     from l2q.retrieval.storage import load_index
 
     try:
@@ -34,10 +35,8 @@ def run(index: str, out: str) -> None:
         )
     binary = faiss.IndexBinaryFlat(8 * codes.shape[1])
     binary.add(np.ascontiguousarray(codes))
-    try:
-        faiss.write_index_binary(binary, out)
-    except RuntimeError as error:
-        raise L2QError(f"--out {out} cannot be written") from error
+    with writing(out, codes.nbytes, "--out"), replaced_file(out) as fresh:
+        fresh.write_bytes(faiss.serialize_index_binary(binary).tobytes())
     print(f"{opened.num_items:,} items x {8 * codes.shape[1]} bits in {out}")
     scaled = "items.scales" in opened.arrays or "users.scales" in opened.arrays
     if scaled or len(set(opened.manifest["weights"])) > 1:

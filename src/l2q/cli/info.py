@@ -7,6 +7,7 @@ from pathlib import Path
 
 from l2q.cli.arguments import add_index, add_json
 from l2q.cli.printing import print_json, print_table
+from l2q.errors import printable
 
 PLACE = 3
 HELP = "sizes, bytes and metrics"
@@ -34,7 +35,7 @@ def run(index: str, as_json: bool) -> None:
         return
     kind = "bits" if opened.arrays.get("items.codes") is not None else "float32 values"
     scaled = [side for side in ("users", "items") if f"{side}.scales" in opened.arrays]
-    table = Table("", "", title=f"index {Path(index)}", show_header=False)
+    table = Table("", "", title=printable(f"index {Path(index)}"), show_header=False)
     for name, value in {
         "dataset": manifest["dataset"] or "-",
         "users x items": f"{opened.num_users:,} x {opened.num_items:,}",
@@ -50,5 +51,5 @@ def run(index: str, as_json: bool) -> None:
         "config": manifest["config_hash"] or "-",
         **{name: f"{value:.4f}" for name, value in manifest["metrics"].items()},
     }.items():
-        table.add_row(name, value)
+        table.add_row(printable(name), printable(value))
     print_table(table)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from l2q.errors import printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -19,8 +21,9 @@ def print_table(table: Table) -> None:
 
 
 def print_json(answer: dict[str, Any], indent: int | None = None) -> None:
-    """One object, in the letters that names have."""
-    print(json.dumps(answer, indent=indent, ensure_ascii=False))
+    """One object, in the letters that names have, but for those that a terminal obeys."""
+    said = json.dumps(answer, indent=indent, ensure_ascii=False)
+    print("".join(letter if printable(letter) == letter else f"\\u{ord(letter):04x}" for letter in said))
 
 
 def print_ranking(ranking: Ranking, title: str, asked: dict[str, Any], as_json: bool) -> None:
@@ -31,7 +34,7 @@ def print_ranking(ranking: Ranking, title: str, asked: dict[str, Any], as_json: 
     if as_json:
         print_json({**asked, "ranking": [{"item": name, "score": score} for name, score in ranked]})
         return
-    table = Table("rank", "item", "score", title=title)
+    table = Table("rank", "item", "score", title=printable(title))
     for rank, (name, score) in enumerate(ranked, 1):
-        table.add_row(str(rank), name, f"{score:,.0f}" if abs(score) >= 1000 else f"{score:.4g}")
+        table.add_row(str(rank), printable(name), f"{score:,.0f}" if abs(score) >= 1000 else f"{score:.4g}")
     print_table(table)

@@ -92,10 +92,12 @@ def _read_rows(path: str, option: str) -> np.ndarray:
 
     import numpy as np
 
+    from l2q.files import read_array
     from l2q.quantization import float_rows
 
     try:
-        values = np.load(path, allow_pickle=False)
+        archive = zipfile.is_zipfile(path)
+        values = np.load(path, allow_pickle=False) if archive else read_array(path, mapped=True)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or "no .npy file of numbers"
         raise L2QError(f"{option} {path} cannot be read: {reason}") from error

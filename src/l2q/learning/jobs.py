@@ -17,7 +17,7 @@ import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from l2q.errors import L2QError
+from l2q.errors import L2QError, lacking, printable
 from l2q.files import replaced_file
 from l2q.learning.configuration import NO_FIGURES, flat
 from l2q.learning.signals import Interrupted, interruptible, piped
@@ -95,12 +95,24 @@ class Job:
     def wait(self) -> None:
         """Says that the job is going to be run, where nothing is known of it yet."""
         if not self.status():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._write("waiting")
+            with suppress(OSError):  # the attempt says what is wrong with the place
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._write("waiting")
 
     def attempt(self, wait: bool = False) -> Outcome:
         """Does the job, or takes what is done. Every end is an outcome: nothing is raised but by a bug. A job that
-        another process is at is ``busy``; with ``wait`` it is taken when that has ended."""
+        another process is at is ``busy``; with ``wait`` it is taken when that has ended. What the machine lacks, memory
+        or room for files, fails a job as what is wrong with it does."""
+        try:
+            return self._alone(wait)
+        except Exception as error:
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(self.folder)
+            if (lack := lacking(error)) is None:
+                raise
+            return Outcome("failed", reason=lack, code=2)
+
+    def _alone(self, wait: bool) -> Outcome:
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / LOCK)
         try:
@@ -154,6 +166,14 @@ class Job:
             return self._ended("failed", str(error), 2)
         except Interrupted as signal:
             return self._ended("interrupted", str(signal), signal.code)
+        except Exception as error:
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(self.folder)
+            if (lack := lacking(error)) is None:
+                self._write("failed", f"{type(error).__name__}: {error}")
+                raise
+            logging.getLogger("l2q.file").exception(lack)  # where in the code stands in the file
+            return self._ended("failed", lack, 2)
         except BaseException as error:
             self._write("failed", f"{type(error).__name__}: {error}")
             raise
@@ -189,7 +209,8 @@ class Job:
         # what is done stays so, and a folder that holds another job stays that job's
         known = self.status()
         if known.get("identity", self.identity) == self.identity and known.get("state") != "done":
-            self._write(state, reason)
+            with suppress(OSError):  # what ended the job counts
+                self._write(state, reason)
         return Outcome(state, reason=reason, code=code)
 
     def _write(self, state: str, reason: str = "") -> None:
@@ -270,10 +291,17 @@ class _Screen(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from rich import get_console
 
-        console, said = get_console(), self.format(record)
+        console, said = get_console(), printable(self.format(record))
         if getattr(record, "hanging", False):  # of several in a row, each keeps its words together
             said = textwrap.fill(said, console.width, subsequent_indent="  ", break_on_hyphens=False)
         console.print(said, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+class _File(logging.FileHandler):
+    """``train.log``, whose disk may be full; a run is not failed by what it says."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
 
 
 @contextmanager
@@ -281,14 +309,14 @@ def logged(folder: Path) -> Iterator[None]:
     """What a run says goes to the screen, above a bar that is shown there, and with its time to ``train.log``; the
     logger ``l2q.file`` to the file alone. A warning is a line for people, in both."""
     form = logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s")
-    screen, file = _Screen(), logging.FileHandler(folder / LOG, encoding="utf-8", delay=True)
+    screen, file = _Screen(), _File(folder / LOG, encoding="utf-8", delay=True, errors="backslashreplace")
     file.setFormatter(form)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its fonts
     root, quiet, show = logging.getLogger(), logging.getLogger("l2q.file"), warnings.showwarning
     before = root.handlers[:], root.level, quiet.handlers[:], quiet.propagate
 
     def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-        print(f"warning: {message}", file=sys.stderr)
+        print(f"warning: {printable(str(message))}", file=sys.stderr)
         quiet.warning(message)
 
     root.handlers, root.level, quiet.handlers, quiet.propagate = [screen, file], logging.INFO, [file], False

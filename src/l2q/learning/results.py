@@ -150,6 +150,18 @@ def _processor() -> str:
     )
 
 
+def without_home(values: Any) -> Any:
+    """The same values, where paths below the home folder begin with ~: who runs is nobody else's concern."""
+    home = os.path.expanduser("~").rstrip("/") + "/"
+    if isinstance(values, dict):
+        return {key: without_home(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [without_home(value) for value in values]
+    if isinstance(values, str) and home != "/" and values.startswith(home):
+        return "~/" + values.removeprefix(home)
+    return values
+
+
 def write_json(path: Path, values: dict[str, Any]) -> None:
     with replaced_file(path) as fresh:
         fresh.write_text(json.dumps(values, indent=2) + "\n")
@@ -238,5 +250,6 @@ def plot(history: Path, path: Path, kept: int | None = None) -> Path | None:
         axes.set(xlabel="epoch", title=label)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    with replaced_file(path) as fresh, fresh.open("wb") as image:
+        figure.savefig(image, dpi=120, format="png")
     return path
