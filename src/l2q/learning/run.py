@@ -18,6 +18,7 @@ from l2q.data.splits import split
 from l2q.errors import L2QError
 from l2q.evaluation import deciding_cutoff, evaluate
 from l2q.events.databases import database_of
+from l2q.files import replaced_file
 from l2q.fitted import Fitted, FittedModel
 from l2q.interactions import Dataset, Interactions
 from l2q.kernels import compiling
@@ -132,7 +133,8 @@ class Run:
 
     def _run(self, logger: Any, tracker: tracking.Tracker) -> dict[str, Any]:
         started = time.perf_counter()
-        results.write_json(self.folder / "config.json", self.config | {"config_hash": self.config_hash})
+        shown = results.without_home(self.config)
+        results.write_json(self.folder / "config.json", shown | {"config_hash": self.config_hash})
         model = self.config["model"]["name"]
         tracker.use(lineage.of_dataset(self.dataset))
         if self.config["ckpt_path"]:
@@ -183,7 +185,8 @@ class Run:
                 representations, dataset.test, self.ks, dataset.train, self.memory_mb, self.beyond, side
             )
             metrics |= {f"test/{key}": value for key, value in values.items()}
-            np.savez_compressed(self.folder / "per_user.npz", allow_pickle=False, **per_user)
+            with replaced_file(self.folder / "per_user.npz") as fresh, fresh.open("wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **per_user)
         chosen = {}
         if isinstance(found, Fitted):
             metrics |= self._measure_teacher(found)
