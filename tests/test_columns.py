@@ -198,6 +198,22 @@ def test_what_is_named_settles_a_doubt(tmp_path):
         assert len(read_events(written(tmp_path / "events.csv", header, ",", row), **options)) > 100
 
 
+def test_ids_of_ten_digits_are_no_times(tmp_path):
+    """Such as those of a network of people, from 300 million to 4 billion."""
+    rows = [f"{3 * 10**8 + u * 2654435761 % 37 * 10**8 + t % 10**8},{i}" for u, i, _, t in made()]
+    path = tmp_path / "events.csv"
+    path.write_text("\n".join(["user_id,item_id", *rows, *rows]))
+    assert dict(read_events(path).reading.columns) == {"user": "user_id", "item": "item_id"}
+    rows = [f"{10**9 + t % 10**8},{i}" for _, i, _, t in made()]
+    path.write_text("\n".join(["user_id,item_id", *rows, *(row[:-1] + "7" for row in rows)]))
+    with pytest.raises(L2QError, match=r"by its name the column 'user_id' .* dates or times"):
+        read_events(path)
+    notes = read_events(path, user="user_id").reading.notes
+    assert any(
+        "'user_id' is taken for the users, though its numbers look like times" in note for note in notes
+    )
+
+
 def test_roles_that_the_source_declares(tmp_path):
     path = tmp_path / "events.inter"
     rows = [(f"s{user}", f"t{item}", v, t) for user, item, v, t in made()]

@@ -65,7 +65,7 @@ def recognize(
     if one is not None and one is given.get("item"):
         raise L2QError(f"{table.where}: users and items are in one column, {one.name!r}; name two")
     notes: list[str] = []
-    _possible(table, given)
+    _possible(table, given, notes)
     free = [profile for profile in looks if not any(profile is taken for taken in given.values())]
     if len(looks) < 2:
         raise L2QError(
@@ -108,14 +108,19 @@ def _named(table: Table, looks: list[Profile], role: str, name: str | int) -> Pr
     )
 
 
-def _possible(table: Table, given: dict[str, Profile | None]) -> None:
-    """Refuses users and items that can be none, even where they are named."""
+def _possible(table: Table, given: dict[str, Profile | None], notes: list[str]) -> None:
+    """Refuses users and items that can be none, even where they are named; numbers that might be times are a doubt
+    that the caller's word settles, where the column's name does not say otherwise."""
     for role in ("user", "item"):
         profile = given.get(role)
-        if profile is not None and (why := _contradiction(profile)):
-            raise L2QError(
-                f"{table.where}: {role}= names the column {profile.name!r}, which has {why}; name one with {role}s"
-            )
+        if profile is None or not (why := _contradiction(profile)):
+            continue
+        if profile.moments and meaning(profile.name).roles.get(role, 0) >= 2:
+            notes.append(f"{profile.name!r} is taken for the {role}s, though its numbers look like times")
+            continue
+        raise L2QError(
+            f"{table.where}: {role}= names the column {profile.name!r}, which has {why}; name one with {role}s"
+        )
 
 
 def _contradiction(profile: Profile) -> str | None:

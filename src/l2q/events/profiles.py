@@ -101,7 +101,7 @@ class Profile:
             return all(times.is_date(f"{n:.0f}"[:4] + "-" + f"{n:.0f}"[4:6] + "-" + f"{n:.0f}"[6:])
                        and 1 <= int(f"{n:.0f}"[4:6]) <= 12 and 1 <= int(f"{n:.0f}"[6:]) <= 31
                        for n in ordered[:: max(1, len(ordered) // 50)])  # fmt: skip
-        if (unit := times.epoch(low, high)) is None:
+        if (unit := times.epoch(low, high, *times.RECENT)) is None:
             return False
         scale = times.EPOCHS[unit]
         days = sum(number % (times.DAY * scale) == 0 for number in self.numbers) >= 0.9 * len(self.numbers)

@@ -11,6 +11,7 @@ from l2q.events.table import Column, Table, named, quoted
 
 EPOCHS = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 FIRST, LAST = 3e8, 4.2e9  # seconds since 1970 that a moment may have: 1979 to 2103
+RECENT = (7e8, 2e9)  # seconds since 1970 of events in tables: 1992 to 2033; ids go beyond
 DAY = 86400.0
 
 _ZONE = r"\s*(?:Z|UTC|GMT|[+-]\d{2}:?\d{2})?"
@@ -46,10 +47,10 @@ def is_date(text: str) -> bool:
     return bool(_ISO.fullmatch(text)) or _date_format(text) is not None or _parts(text) is not None
 
 
-def epoch(low: float, high: float) -> str | None:
-    """The unit of numbers from ``low`` to ``high`` that may be moments since 1970."""
+def epoch(low: float, high: float, first: float = FIRST, last: float = LAST) -> str | None:
+    """The unit of numbers from ``low`` to ``high`` that may be moments since 1970, from ``first`` to ``last``."""
     for unit, scale in EPOCHS.items():
-        if FIRST <= low / scale <= high / scale <= LAST:
+        if first <= low / scale <= high / scale <= last:
             return unit
     return None
 
