@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from l2q.data.sources import load_dataset
 from l2q.errors import L2QError
 from l2q.events.read import read_events
 
@@ -100,3 +101,49 @@ def test_a_shop_of_invoices(case):
     assert (read.values >= 1).all()
     again = read_events(case("invoice_first.csv"), missing="drop", where="Quantity > 0")
     assert again.fingerprint == read.fingerprint
+
+
+@pytest.mark.filterwarnings("ignore")  # the notes, as warnings
+@pytest.mark.parametrize("name", RUN)
+def test_a_run_reads_the_same_and_says_it_from_the_cache_too(case, name, tmp_path, monkeypatch):
+    monkeypatch.setenv("L2Q_CACHE", str(tmp_path))
+    columns, users, items, note = RUN[name]
+    for _ in range(2):
+        data = load_dataset("table", dir=case(name))
+        assert data.user_names.tolist() == users
+        assert data.item_names.tolist() == items
+        assert len(data.train) + len(data.test) == 234
+        reading = data.train.reading
+        assert dict(reading.columns) == columns
+        assert note is None or note in "\n".join(reading.notes)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "users", "items", "note"),
+    [
+        ("names", USERS, ITEMS, "users.txt names 20 ids"),
+        (
+            "rawids",
+            [str(11 + 700 * n) for n in range(20)],
+            [str(50 * n) for n in range(30)],
+            "the 20 users are numbered anew",
+        ),
+    ],
+)
+def test_folders_of_lightgcn(case, tmp_path, monkeypatch, name, users, items, note):
+    monkeypatch.setenv("L2Q_CACHE", str(tmp_path))
+    data = load_dataset("table", dir=case(name))
+    assert data.user_names.tolist() == users
+    assert data.item_names.tolist() == items
+    assert (len(data.train), len(data.test)) == (181, 53)
+    assert note in "\n".join(data.train.reading.notes)
+
+
+def test_a_folder_of_several_tables_lists_them_all(case, tmp_path, monkeypatch):
+    monkeypatch.setenv("L2Q_CACHE", str(tmp_path))
+    with pytest.raises(L2QError) as caught:
+        load_dataset("table", dir=case("tables"))
+    assert "\n" not in str(caught.value)
+    for text in ("genome.csv (movie, tag, relevance)", "ratings.csv (user_id, item_id)"):
+        assert text in str(caught.value)
