@@ -1,5 +1,7 @@
 """Which columns are users, items, times and values: layouts that people have, generated small."""
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from layouts import DAY, LAYOUTS, ROW, iso, made, sha1
 
@@ -165,13 +167,13 @@ DOUBTS = {
         None,
         lambda u, i, v, t: (u + 1, i + 500, (u * 7 + i * 5) % 211 + 4000, t % 997 + 7000),
         {},
-        "has no header, and of its columns",
+        "several may be users and items",
     ),
     "no items without names": (
         None,
         lambda u, i, v, t: (u, t, v / 7),
         {},
-        "has no header, .* leave none for the items.* user=1 and item=2",
+        "has no names .* leave none for the items.* user=1 and item=2",
     ),
 }
 
@@ -196,6 +198,17 @@ def test_what_is_named_settles_a_doubt(tmp_path):
     }.items():
         header, row, *_ = DOUBTS[doubt]
         assert len(read_events(written(tmp_path / "events.csv", header, ",", row), **options)) > 100
+
+
+@pytest.mark.parametrize("names", ["0 1 2", "_c0 _c1 _c2", "column_1 column_2 column_3", "V1 V2 V3"])
+def test_names_that_only_count_are_no_names(tmp_path, names):
+    path = tmp_path / "events.parquet"
+    users, items, grades, _ = zip(*made(), strict=True)
+    columns = dict(zip(names.split(), map(list, (users, items, grades)), strict=True))
+    pa.parquet.write_table(pa.table(columns), path)
+    assert list(read_events(path).reading.columns.items()) == [
+        *zip(("user", "item", "value"), columns, strict=True)
+    ]
 
 
 def test_ids_of_ten_digits_are_no_times(tmp_path):

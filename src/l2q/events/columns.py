@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -72,11 +73,12 @@ def recognize(
             f"{table.where} has one column, {looks[0].name!r}: users and items are two; if another character "
             "stands between columns, name it with delimiter="
         )
-    if table.header or {"user", "item"} <= given.keys():
+    header = table.header and not _numbered([profile.name for profile in looks])
+    if header or {"user", "item"} <= given.keys():
         found = _by_name(table, free, given, notes)
     else:
         found = by_position(table, free, given, notes)
-    _further(free, given, found, notes, table.header)
+    _further(free, given, found, notes, header)
     for role in ("time", "value"):
         if role in given and given[role] is None and (unread := found.pop(role, None)):
             notes.append(f"{unread.name!r} is not read ({role}=none)")
@@ -88,6 +90,17 @@ def recognize(
         )
     chosen = {**found, **{role: profile for role, profile in given.items() if profile is not None}}
     return Roles(**chosen, named=named, profiles=looks, notes=notes)
+
+
+def _numbered(names: list[str]) -> bool:
+    """Whether the names of columns only count them: 0, 1, 2 of pandas, _c0 of Spark, column_1 of Polars, V1 of R."""
+    found = [re.fullmatch(r"(_c|c|col_?|column_?|v|x|f|field_?)?(\d+)", name.lower()) for name in names]
+    numbers = [int(one[2]) for one in found if one]
+    return (
+        len(numbers) == len(names)
+        and numbers[0] < 2
+        and numbers == [numbers[0] + n for n in range(len(names))]
+    )
 
 
 def _named(table: Table, looks: list[Profile], role: str, name: str | int) -> Profile | None:

@@ -35,7 +35,7 @@ def by_position(
         ids = sorted([*ids, *few], key=free.index)[: len(sides)] if len(ids) + len(few) == len(sides) else ids
     if len(ids) < len(sides):
         raise L2QError(
-            f"{table.where} has no header, and its columns {listed(free)} leave none for the {sides[-1]}s; name them "
+            f"{table.where} has no names of columns, and {listed(free)} leave none for the {sides[-1]}s; name them "
             "by number: user=1 and item=2"
         )
     said = {profile.role: profile for profile in reversed(ids) if profile.role in sides}
@@ -55,7 +55,7 @@ def by_position(
     unclear = [one for one in others if not any(one is value for value in values)]
     if unclear:
         raise L2QError(
-            f"{table.where} has no header, and of its columns {listed(free)} several may be users and items; name "
+            f"{table.where} has no names of columns, and several may be users and items: {listed(free)}; name "
             "them by number: user=1 and item=2, or put a header above"
         )
     found |= chosen
@@ -72,7 +72,7 @@ def by_position(
     order = ", ".join(
         f"{role}s {found[role].name}" for role in ("user", "item", "time", "value") if role in found
     )
-    notes.append(f"there is no header; columns by number: {order}")
+    notes.append(f"columns have no names and are told by their values: {order}")
     return found
 
 
@@ -112,10 +112,10 @@ def _on_earth(profile: Profile, measured: list[Profile]) -> bool:
     """Whether a number is one of a latitude and a longitude beside each other."""
     fractions = [one for one in measured if one.measured and all(abs(n) <= 180 for n in one.numbers)]
     return any(profile is one for one in fractions) and any(
-        abs(int(one.name) - int(other.name)) == 1 and min(_digits(one), _digits(other)) >= 3
+        min(_digits(one), _digits(other)) >= 3
         for one in fractions
         for other in fractions
-        if one is not other and one.name.isdigit() and other.name.isdigit()
+        if one is not other and abs(measured.index(one) - measured.index(other)) == 1
     )
 
 
