@@ -363,3 +363,21 @@ def test_trials_side_by_side_are_pruned_and_survive_a_kill_too(tmp_path):
     whole = json.loads((tmp_path / "outputs/sweeps/whole/search.json").read_text())
     assert found["trials"] == whole["trials"], done.stdout
     assert Counter(trial["state"] for trial in found["trials"])["pruned"] >= 1
+
+
+@pytest.mark.slow
+def test_trials_as_jobs_of_slurm_are_drawn_together_pruned_and_gone_on_with(tmp_path):
+    """Through the executor of submitit that runs SLURM's way on this machine."""
+    words = [*SEARCH, *table(tmp_path / "events.csv"), *SMALL, *PRUNING, "launcher=slurm", "search.at_once=3"]
+    words += ["launcher.cluster=local", "launcher.cpus=1"]
+    words.remove("search.trials=4")
+    process(*words, "search.trials=3", cwd=tmp_path)
+    done = process(*words, "search.trials=5", cwd=tmp_path)
+    assert "search for 5 trials in outputs/sweeps/s; 3 from before" in done.stdout
+    assert "jobs with local: 2; their output is in outputs/sweeps/s/.slurm" in done.stdout
+    found = json.loads((tmp_path / "outputs/sweeps/s/search.json").read_text())
+    states = Counter(trial["state"] for trial in found["trials"])
+    assert states.keys() <= {"done", "pruned"}
+    assert states["done"] >= 3  # the first three are drawn together, so that none is below the others
+    assert found["best"]["value"] == max(trial["value"] for trial in found["trials"] if trial["value"])
+    assert done.stdout.strip().splitlines()[-1] == found["best"]["command"]
