@@ -350,3 +350,15 @@ def test_a_reader_that_leaves_is_no_error(tmp_path):
     running.stdout.close()
     assert running.stderr.read() == ""
     assert running.wait() == 141  # 128 + SIGPIPE
+
+
+def test_a_long_name_is_broken_behind_commas_and_slashes():
+    name = "outputs/sweeps/tune/learning_rate=0.04912,model.transform=rotation,annealing.end=0.9749-238b6629"
+    columns = [Column("", right=False), Column("", right=False)]
+    lines = shown(
+        Table("", columns, [["Recall@20, validation", "0.5"], ["folder", f"`{name}`"]]), 80
+    ).splitlines()
+    assert [line[23:].strip() for line in lines if "=" in line] == [
+        "outputs/sweeps/tune/learning_rate=0.04912,",
+        "model.transform=rotation,annealing.end=0.9749-238b6629",
+    ]

@@ -115,7 +115,7 @@ def show(table: Table, console: Console) -> None:
             width=size,
         )
     for line, row in enumerate(table.rows):
-        cells = [_styled(row[number]) for number in kept]
+        cells = [_styled(_broken(row[number], size)) for number, size in zip(kept, sizes, strict=True)]
         for place, number in enumerate(kept):
             if (line, number) in table.best:
                 cells[place].stylize("bold")
@@ -131,6 +131,25 @@ def show(table: Table, console: Console) -> None:
     if notes:
         console.print(Text(" ".join(notes), style="dim"))
     console.print()
+
+
+def _broken(text: str, width: int) -> str:
+    """With names that are wider than a column broken behind a comma or a slash, where there is one.
+
+    >>> _broken("`runs/model=l2q,seed=0`", 16)
+    '`runs/model=l2q,\\nseed=0`'
+    """
+    lines = []
+    for word in text.split(" "):
+        parts = re.split(r"(?<=[,/])(?=[^\s`])", word)
+        found = parts[:1]
+        for part in parts[1:]:
+            if len(plain(found[-1] + part).replace("`", "")) > width:
+                found.append(part)
+            else:
+                found[-1] += part
+        lines.append("\n".join(found))
+    return " ".join(lines)
 
 
 def _width(table: Table, number: int) -> int:
