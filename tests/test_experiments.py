@@ -17,7 +17,7 @@ from l2q.report import read, spread
 ROOT = Path(__file__).parents[1]
 RUNS = read(ROOT / "outputs" / "results")
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
-CHOICES = "model=", "dataset=", "protocol=", "dataset.verify="
+CHOICES = "model=", "dataset=", "protocol=", "dataset.verify=", "model.effort="
 
 
 @cache

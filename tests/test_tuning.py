@@ -170,6 +170,7 @@ def test_bad_options_of_the_filter_are_named(train):
 def model():
     """With a filter that is given, and nothing beside it."""
     return l2q_plus(
+        effort="best",
         bits=24,
         filter={"rank": 12},
         embeddings=ALONE,

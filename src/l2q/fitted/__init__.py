@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from l2q.errors import L2QError
 from l2q.representations import Representations
 
 if TYPE_CHECKING:
+    from l2q.fitted.continuation import Earlier
     from l2q.fitted.new_users import FilterSide
     from l2q.fitted.teacher import Teacher, TeacherIndex
     from l2q.interactions import Interactions
@@ -29,3 +32,14 @@ class FittedModel(Protocol):
     """A model without epochs: ``fit(train, seed)`` is all of it."""
 
     def fit(self, train: Interactions, seed: int) -> Fitted: ...
+
+
+def fit(model: FittedModel, train: Interactions, seed: int, start: Earlier | None = None) -> Fitted:
+    """What ``model`` makes of ``train``; of a ``start``, an index of earlier events, it goes on. Raises L2QError for a
+    model that cannot."""
+    if start is None:
+        return model.fit(train, seed)
+    if "start" not in inspect.signature(model.fit).parameters:
+        name = getattr(model, "name", type(model).__name__)
+        raise L2QError(f"start: model={name} is fitted from nothing; leave start out, or take model=l2q_plus")
+    return model.fit(train, seed, start=start)  # type: ignore[call-arg]

@@ -11,10 +11,11 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from scipy import sparse
 
 from l2q.interactions import Interactions, normalize, power
+from l2q.kernels import compiling
 from l2q.kernels.pairs import pair_scores
 from l2q.kernels.svd import SVD, product, truncated_svd
 from l2q.kernels.top_lists import heads, top_lists
@@ -41,22 +42,35 @@ class SpectralFilter:
     rank: Count = 768
     tail: float = 0.4
 
-    def __call__(self, train: Interactions, seed: int, svd: SVD | None = None) -> FilterScores:
-        """``svd``: triplets of ``normalize(train, gamma_user, gamma_item)`` at hand, at least ``rank``."""
+    def __call__(
+        self, train: Interactions, seed: int, svd: SVD | None = None, ended: bool = False
+    ) -> FilterScores:
+        """``svd``: triplets of ``normalize(train, gamma_user, gamma_item)`` at hand, at least ``rank``. ``ended``: the
+        tail has the directions of these triplets and no others, which the base has then too."""
         R_hat = normalize(train, self.gamma_user, self.gamma_item)
-        rank = min(self.rank, *R_hat.shape)
-        U, s, V = truncated_svd(R_hat, rank, seed) if svd is None else svd
-        # where the data has no direction left, nothing is beyond the rank: 1 / s_rank^2 would blow up rounding
-        rank = min(rank, max(int((s > 1e-3 * s[0]).sum()), 1))
-        whole = rank == min(R_hat.shape) or rank < min(self.rank, *R_hat.shape)
-        U, s, V = U[:, :rank].copy(), s[:rank], V[:, :rank]
+        U, s, V = truncated_svd(R_hat, min(self.rank, *R_hat.shape), seed) if svd is None else svd
+        h, factor = self.curve(s, min(R_hat.shape))
+        rank = len(h)
+        beyond = factor * s[rank:] ** 3 if ended else s[:0]
+        columns = rank + len(beyond)
+        U, V = U[:, :columns].copy(), V[:, :columns]
         U[train.user_degrees == 0] = U[train.user_degrees > 0].mean(axis=0)
-        mu = 3 * s[-1] ** 2
-        factor = 0 if whole else self.tail / (s[-1] ** 2 + mu)
-        h = s**3 / (s**2 + mu)
+        if ended:
+            h, factor = np.concatenate([h, beyond]), 0.0
         degrees = power(train.item_degrees, self.popularity)
-        inner, Y = h - factor * s**3, V * degrees[:, None]
+        inner, Y = h - factor * s[:columns] ** 3, V * degrees[:, None]
         return FilterScores(U, h, inner, Y, R_hat, R_hat.T.tocsr(), degrees, float(factor))
+
+    def curve(self, s: np.ndarray, most: int) -> tuple[np.ndarray, float]:
+        """h of every direction that the filter has, (directions,), and c', 0 where it has all. ``s``: the singular
+        values at hand, ``most`` as many as the data can have."""
+        # where the data has no direction left, nothing is beyond the rank: 1 / s_rank^2 would blow up rounding
+        rank = min(self.rank, most)
+        left = min(rank, max(int((s > 1e-3 * s[0]).sum()), 1))
+        whole = left == most or left < rank
+        s = s[:left]
+        mu = 3 * s[-1] ** 2
+        return s**3 / (s**2 + mu), 0.0 if whole else self.tail / (s[-1] ** 2 + mu)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +168,7 @@ class FilterScores:
         return (X, self.Y), top
 
 
-@njit(parallel=True, cache=True, fastmath={"contract"})
+@compiling.njit(parallel=True, cache=True, fastmath={"contract"})
 def _add_three_hops(S, starts, ends, indptr, items, values, indptr_T, users, values_T, weights):
     """S[t] += row t of R_hat R_hat^T (R_hat with ``weights`` for its values)."""
     for t in prange(len(S)):

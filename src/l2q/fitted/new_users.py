@@ -23,14 +23,22 @@ from l2q.interactions import Interactions, normalize
 class FilterSide:
     """The item side of a filter: ``V`` (N, rank) float16, the right singular vectors, and ``values``
     (3, rank) float32: s, h and inner as in ``FilterScores``. ``options``: gamma_user, gamma_item and popularity
-    of the filter, the tail's factor, weight and length of the lists; plain numbers, for a manifest."""
+    of the filter, the tail's factor, weight and length of the lists; and what a later fit goes on with, rank and tail
+    of the filter and the weight of embeddings beside it. Plain numbers, for a manifest."""
 
     V: np.ndarray
     values: np.ndarray
     options: dict[str, float]
 
     @classmethod
-    def of(cls, options: SpectralFilter, scores: FilterScores, weight: float, length: int) -> FilterSide:
+    def of(
+        cls,
+        options: SpectralFilter,
+        scores: FilterScores,
+        weight: float,
+        length: int,
+        embeddings: float = 0.0,
+    ) -> FilterSide:
         degrees = scores.degrees[:, None]
         V = np.divide(scores.Y, degrees, out=np.zeros_like(scores.Y), where=degrees > 0)
         s = np.einsum("ur,ur->r", scores.R_hat @ V, scores.U)  # the diagonal of U^T R_hat V
@@ -44,6 +52,9 @@ class FilterSide:
                 "factor": float(scores.factor),
                 "weight": float(weight),
                 "length": int(length),
+                "rank": int(options.rank),
+                "tail": float(options.tail),
+                "embeddings": float(embeddings),
             },
         )
 

@@ -76,6 +76,7 @@ class Configuration:
     keep: Literal["best", "last", "all"]
     callbacks: Mapping[str, Any] = field(default_factory=dict)
     debug: str | None = None
+    start: str | None = None
 
 
 def check(config: dict[str, Any]) -> None:

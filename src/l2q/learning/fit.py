@@ -11,12 +11,14 @@ from l2q import settings
 from l2q.data.splits import split
 from l2q.errors import L2QError
 from l2q.fitted import Fitted
+from l2q.fitted import fit as fit_model
 from l2q.interactions import Interactions
 from l2q.learning import memory
 from l2q.learning.configuration import check_model, hashed
 from l2q.learning.run import closed_form
 from l2q.learning.training import Training
 from l2q.retrieval.named import Index
+from l2q.retrieval.storage import load_index
 
 
 def fit(
@@ -28,6 +30,7 @@ def fit(
     seed: int | None = None,
     protocol: str = "final",
     new_users: bool | None = None,
+    start: Index | str | Path | None = None,
     **changes: Any,
 ) -> Index:
     """An index of all users and items of ``train``, by any model of ``conf/model``.
@@ -35,8 +38,9 @@ def fit(
     ``bits`` are those of a row, without its scales; a model of several layers shares them out, and float models have
     none. ``protocol`` "final" takes all of train and, of a model that is trained, all its epochs; "holdout" keeps a
     tenth of train back and takes the epoch that is best on it. ``new_users`` keeps what codes of later users are fitted
-    to (``l2q_plus``). ``changes`` are settings as ``conf/`` has them, groups as mappings. What is None or not given is
-    as in ``conf/``.
+    to (``l2q_plus``). ``start`` is an index of earlier events, or its folder: ``l2q_plus`` goes on from its codes, by
+    names, in a fraction of the time. ``changes`` are settings as ``conf/`` has them, groups as mappings. What is None
+    or not given is as in ``conf/``.
 
     The same settings give the same index as ``train.py``, where the train part is the same. Raises L2QError for an
     unknown model or setting, and for a value out of range.
@@ -56,7 +60,10 @@ def fit(
     check_model(config)
     fitted = closed_form(config)
     if fitted is not None:
-        return _index(fitted.fit(train, config["seed"]), train, config)
+        earlier = load_index(start) if isinstance(start, str | Path) else start
+        return _index(fit_model(fitted, train, config["seed"], earlier), train, config)
+    if start is not None:
+        raise L2QError(f"start: model={config['model']['name']} is trained; leave start out")
     held = config["protocol"]
     rest, val = train, None
     if held["name"] == "holdout":

@@ -19,12 +19,13 @@ from l2q.errors import L2QError
 from l2q.evaluation import deciding_cutoff, evaluate
 from l2q.events.databases import database_of
 from l2q.files import replaced_file
-from l2q.fitted import Fitted, FittedModel
+from l2q.fitted import Fitted, FittedModel, fit
 from l2q.interactions import Dataset, Interactions
 from l2q.kernels import compiling
 from l2q.learning import memory, results, trainer
 from l2q.learning.configuration import check, check_against, hashed, settle
 from l2q.learning.training import Trained, Training
+from l2q.retrieval.storage import load_index
 from l2q.tracking import lineage
 from l2q.tracking import tracker as tracking
 
@@ -113,6 +114,11 @@ class Run:
         for line in filter(None, [*self.reading, expected(self.dataset.train, config)]):
             log.info(line, extra={"hanging": True})
         self._describe()
+        self.start = load_index(config["start"]) if config.get("start") else None
+        if self.start is not None and self.model is None:
+            raise L2QError(
+                f"start={config['start']}: model={config['model']['name']} is trained; leave start out"
+            )
         self.training: Training | None = None
         if self.model is None:
             self.training = Training(
@@ -143,7 +149,7 @@ class Run:
         found: Fitted | Trained
         if self.training is None:
             assert self.model is not None
-            found = self.model.fit(self.rest, self.config["seed"])
+            found = fit(self.model, self.rest, self.config["seed"], self.start)
         else:
             found = self.training(logger)
         fitted = time.perf_counter()

@@ -1,0 +1,228 @@
+"""What ``effort=fast`` does otherwise than ``effort=best``: the same choice and the same fit in a tenth of the time.
+
+- The teacher is chosen on fewer users where the catalogue is large, and all tries that share products are made in one
+  pass. A decomposition starts from that of nearly the same matrix, and has no more directions than are asked for.
+- Embeddings are trained in a quarter of the batches against a quarter of the items. Those of all of train go on from
+  those of the choice.
+- The tail of the filter ends at the directions at hand where data is so dense that all of it would take hours.
+
+Seconds and quality of both stand in docs/results/fitting.md.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from l2q.data.splits import split
+from l2q.evaluation import deciding_cutoff
+from l2q.fitted.filter import FilterScores, SpectralFilter
+from l2q.fitted.teacher import CosineEmbeddings, Teacher, TeacherScores
+from l2q.fitted.tuning import FILTERS, GAIN, ROUNDS, _filters, _weights
+from l2q.interactions import Interactions, normalize, power
+from l2q.kernels.svd import SVD, truncated_svd
+from l2q.kernels.trials import recall_and_ndcg
+from l2q.progress import Progress
+
+log = logging.getLogger("l2q")
+log_tries = logging.getLogger("l2q.file")
+
+ASKED, SCORES = 4000, 2**26  # users of the choice at most, and scores of theirs in one matrix (256 MiB)
+RANKS = tuple(int(values["rank"]) for values in FILTERS[0])
+PASSES = (
+    1e12  # pairs that the tails of all users may pass; MovieLens-1M has 10^10, 25 million dense events 10^13
+)
+BROAD = SpectralFilter.rank
+FIRST, NEXT = 3, 1  # power iterations of the first decomposition, and of those that start from another
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The ``teacher``, and what there is to go on from: ``directions``, about the singular vectors of users and items,
+    and ``learned`` embeddings. None: nothing is at hand. ``ended``: see ``SpectralFilter.__call__``."""
+
+    teacher: Teacher
+    directions: tuple[np.ndarray, np.ndarray] | None = None
+    learned: tuple[np.ndarray, np.ndarray] | None = None
+    ended: bool = False
+
+    def scores(self, train: Interactions, seed: int, progress: Progress | None = None) -> TeacherScores:
+        """The teacher's, of all of train."""
+        filter, embeddings = self.teacher.filter, self.teacher.embeddings
+        rank = min(max(filter.rank, BROAD if self.ended else 0), train.num_users, train.num_items)
+        R_hat = normalize(train, filter.gamma_user, filter.gamma_item)
+        iterations = FIRST if self.directions is None else NEXT + 1
+        svd = truncated_svd(R_hat, rank, seed, iterations, self.directions)
+        learned = None
+        if embeddings.weight:
+            learned = embeddings.quick(self.learned is not None)(train, seed, progress, self.learned)
+        return self.teacher.scores(filter(train, seed, svd, self.ended), learned)
+
+
+def choose_quickly(
+    train: Interactions,
+    *,
+    embeddings: CosineEmbeddings,
+    filter: SpectralFilter | None = None,
+    how: str = "random",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Choice:
+    """As ``tuning.choose_teacher``, in less time."""
+    weight = embeddings.weight
+    best = Teacher(filter or SpectralFilter(), replace(embeddings, weight=weight or 0.0))
+    if filter is not None and weight is not None:
+        return Choice(best)
+    part, held = split(train, how, fraction=0.15 if how == "cluster" else 0.1, seed=seed)
+    users = np.flatnonzero(held.user_degrees)
+    if not len(users):
+        log.warning(
+            f"no user has enough items for a {how} validation part that would choose the filter: the default one"
+        )
+        return Choice(best)
+    asked = users[:: max(len(users) // max(min(ASKED, SCORES // train.num_items), 1), 1)]
+    chosen = np.isin(held.users, asked)
+    rest, held = held.select(~chosen), held.select(chosen)
+    kept = np.concatenate([part.users, rest.users]), np.concatenate([part.items, rest.items])
+    part = Interactions.from_pairs(*kept, train.num_users, train.num_items)
+    learned = None if weight == 0 else embeddings.quick()(part, seed, progress)
+    trials = Trials(part, held, asked, learned, embeddings.temperature, seed)
+    most = min(train.num_users, train.num_items)
+    for number in range(ROUNDS):
+        for line in FILTERS if filter is None else ():
+            if number and line is FILTERS[0]:  # the rank is about right by now
+                place = min(range(len(RANKS)), key=lambda at: abs(RANKS[at] - best.filter.rank))
+                line = line[max(place - 1, 0) : place + 2]
+            best = max(_filters(line, most, best), key=trials(_filters(line, most, best)).__getitem__)
+        if weight is None:
+            best = max(_weights(best), key=trials(_weights(best)).__getitem__)
+        if progress is not None:
+            progress(number + 1, ROUNDS, "choosing the teacher")
+    log.info(
+        f"chosen on a {how} validation part of train, {len(trials.tried)} tries: {best.filter}, "
+        f"weight {best.embeddings.weight:g} of embeddings; Recall + NDCG {trials.tried.get(best, 0):.4f}"
+    )
+    U, _, V = trials.decomposed(best.filter)
+    return Choice(best, (U, V), learned if best.embeddings.weight else None, trials.ended)
+
+
+class Trials:
+    """Recall + NDCG of teachers on the items that ``held`` keeps back of the users ``asked``; those that are fitted to
+    are ``part``. Teachers that share products are tried in one pass over them."""
+
+    def __init__(
+        self,
+        part: Interactions,
+        held: Interactions,
+        asked: np.ndarray,
+        learned: tuple[np.ndarray, np.ndarray] | None,
+        temperature: float,
+        seed: int,
+    ) -> None:
+        self.part, self.asked, self.seed = part, asked, seed
+        self.ended = tail_ends(part)
+        self.k = deciding_cutoff(part.num_items)
+        self.most = min(part.num_users, part.num_items)
+        self.tried: dict[Teacher, float] = {}
+        self.svds: dict[tuple[float, float], SVD] = {}
+        self._known, self._held = _rows(part, asked), _rows(held, asked)
+        self._nothing = np.empty((len(asked), 0), np.float32)
+        self._E = self._nothing
+        self._tails: dict[tuple[float, float], np.ndarray] = {}
+        if learned is not None:
+            X, Y = learned
+            E = np.exp((X[asked] @ Y.T - 1) / np.float32(2 * temperature))
+            self._E = E / np.linalg.norm(E, axis=1, keepdims=True)
+
+    def __call__(self, line: Sequence[Teacher]) -> dict[Teacher, float]:
+        """The quality of each: Recall + NDCG, of teachers without embeddings times ``GAIN``."""
+        groups: dict[tuple[float, float, int], list[Teacher]] = {}
+        for teacher in line:
+            if teacher not in self.tried:
+                filter = teacher.filter
+                groups.setdefault((filter.gamma_user, filter.gamma_item, filter.rank), []).append(teacher)
+        for group in sorted(groups, key=lambda group: -group[-1]):  # a decomposition serves lower ranks too
+            teachers = list(dict.fromkeys(groups[group]))
+            for teacher, quality in zip(teachers, self._try(teachers), strict=True):
+                self.tried[teacher] = float(quality)
+                log_tries.info(
+                    f"teacher try {len(self.tried)}: Recall + NDCG {quality:.4f} with {teacher.filter}, "
+                    f"weight {teacher.embeddings.weight:g} of embeddings"
+                )
+        return {teacher: self.tried[teacher] * (1 if teacher.embeddings.weight else GAIN) for teacher in line}
+
+    def decomposed(self, filter: SpectralFilter) -> SVD:
+        """As many directions of the part's interactions as the filter has, or more."""
+        gammas = filter.gamma_user, filter.gamma_item
+        rank = min(max(filter.rank, BROAD if self.ended else 0), self.most)
+        at_hand = self.svds.get(gammas)
+        if at_hand is None or len(at_hand[1]) < rank:
+            start, iterations = None, FIRST
+            if self.svds:
+                other, (U, s, V) = max(self.svds.items(), key=lambda found: len(found[1][1]))
+                start = (
+                    U * power(self.part.user_degrees, other[0] - gammas[0])[:, None],
+                    V * power(self.part.item_degrees, other[1] - gammas[1])[:, None],
+                )
+                iterations = NEXT if len(s) >= rank else FIRST
+            self.svds[gammas] = truncated_svd(
+                normalize(self.part, *gammas), rank, self.seed, iterations, start
+            )
+        return self.svds[gammas]
+
+    def _try(self, teachers: Sequence[Teacher]) -> np.ndarray:
+        """Of teachers whose filters share gammas and rank."""
+        filter = teachers[0].filter
+        U, s, V = self.decomposed(filter)
+        curves = [teacher.filter.curve(s, self.most) for teacher in teachers]
+        h, shares = curves[0][0], np.array([factor for _, factor in curves], np.float32)
+        beyond = slice(len(h), None if self.ended else len(h))
+        outside = U[self.asked, beyond] * s[beyond] ** 3, V[:, beyond]
+        U, s, V = U[self.asked, : len(h)], s[: len(h)], V[:, : len(h)]
+        B = self._nothing
+        if self.ended:
+            A = (U * h) @ V.T
+            if outside[1].shape[1] and shares.any():
+                B = outside[0] @ outside[1].T
+        elif len(set(shares)) == 1:
+            A = (U * (h - shares[0] * s**3)) @ V.T
+            if shares[0]:
+                B = self._tail(filter)
+        else:
+            A = (U * h) @ V.T
+            B = self._tail(filter) - (U * s**3) @ V.T
+        degrees = np.stack([power(self.part.item_degrees, one.filter.popularity) for one in teachers])
+        weights = np.array([one.embeddings.weight for one in teachers], np.float32)
+        found = recall_and_ndcg(A, B, shares, degrees, self._E, weights, *self._known, *self._held, self.k)
+        return found.mean(axis=0)
+
+    def _tail(self, filter: SpectralFilter) -> np.ndarray:
+        """R_hat R_hat^T R_hat of the users who are asked, (asked, N)."""
+        gammas = filter.gamma_user, filter.gamma_item
+        if gammas not in self._tails:
+            R_hat = normalize(self.part, *gammas)
+            none = [np.zeros((size, 1), np.float32) for size in R_hat.shape]
+            h, ones = np.zeros(1, np.float32), np.ones(R_hat.shape[1], np.float32)
+            hops = FilterScores(none[0], h, h, none[1], R_hat, R_hat.T.tocsr(), ones, 1.0)
+            self._tails = {gammas: hops.scores(self.asked)}
+        return self._tails[gammas]
+
+
+def tail_ends(train: Interactions) -> bool:
+    """Whether the filter's tail ends at the ``BROAD`` directions at hand: its three hops for every user would pass more
+    than ``PASSES`` pairs."""
+    # a user reaches the users of all own items, and then all items of these
+    second = np.bincount(train.users, train.item_degrees[train.items], train.num_users)
+    reached = np.minimum(second, train.num_users) * (len(train) / max(train.num_users, 1))
+    return bool(reached.sum() > PASSES)
+
+
+def _rows(interactions: Interactions, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compressed rows of some users: where each begins, and their items."""
+    lengths = interactions.user_degrees[users]
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    places = np.arange(indptr[-1]) + np.repeat(interactions.indptr[users] - indptr[:-1], lengths)
+    return indptr, interactions.items[places]
