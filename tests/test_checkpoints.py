@@ -10,10 +10,12 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from runs import EVERY_EPOCH, SMALL, composed, figures, run, table
 
+import l2q
 from l2q.errors import L2QError
 from l2q.learning import checkpoints
 from l2q.learning.checkpoints import CheckpointFiles, checksum, load, save
@@ -203,3 +205,35 @@ def test_a_run_writes_its_checkpoints_in_its_folder_alone(tmp_path, monkeypatch)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "absent"))
     assert figures(run(tmp_path / "two", *words)) == figures(expected)
     assert checkpoints.load(tmp_path / "two" / LAST)["epoch"] == 1
+
+
+def test_a_fit_from_python_writes_nothing_at_all(tmp_path, monkeypatch):
+    """It takes the best epoch as a run with a folder does, whose files a kill could leave in TMPDIR."""
+    events = l2q.read_events(table(tmp_path / "events.csv")[1].partition("=")[2])
+    settings = {"protocol": "holdout", "epochs": 30, "batch_size": 128, "learning_rate": 0.1}
+    settings["model"] = {"embedding_dim": 16}
+    from l2q.learning import fit as fitting
+    from l2q.learning.training import Training
+
+    epochs = []
+
+    def recorded(config, rest, val, folder, **named):
+        made = Training(config, rest, val, folder, **named)
+        call = made.__call__
+        return lambda: epochs.append((found := call()).epochs) or found
+
+    monkeypatch.setattr(fitting, "Training", recorded)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    ours = l2q.fit(events, "lightgcn", **settings)
+    assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "files").mkdir()
+    monkeypatch.setattr(
+        fitting, "Training", lambda config, rest, val, _: recorded(config, rest, val, tmp_path / "files")
+    )
+    theirs = l2q.fit(events, "lightgcn", **settings)
+    assert (tmp_path / "files" / "checkpoints" / "best.ckpt").is_file()
+    assert epochs[0] == epochs[1] < 30  # not the last one
+    for name, array in theirs.arrays.items():
+        np.testing.assert_array_equal(ours.arrays[name], array)

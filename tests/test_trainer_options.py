@@ -15,6 +15,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from runs import EVERY_EPOCH, ROOT, composed, figures, history_of, run, table
 
+from l2q import settings
 from l2q.errors import L2QError
 from l2q.learning import trainer as options
 from l2q.learning.jobs import Job
@@ -113,7 +114,9 @@ def test_every_option_of_lightning_is_taken_or_refused():
         for name, refused in options.REFUSED.items()
         if LIGHTNING[name].default not in refused.harmless and name != "devices"
     ] == []
-    ours = [name for name in TAKEN if name not in ("max_epochs", "accelerator")]  # which conf/trainer always gives
+    ours = [
+        name for name in TAKEN if name not in ("max_epochs", "accelerator")
+    ]  # which conf/trainer always gives
     assert {name: TAKEN[name].default for name in ours} == {name: LIGHTNING[name].default for name in ours}
 
 
@@ -387,3 +390,20 @@ def test_every_option_is_explained():
     page = (ROOT / "docs/reference/options.md").read_text()
     section = page[page.index("\n## Trainer\n") : page.index("\n## Callbacks\n")]
     assert [name for name in LIGHTNING if f"`{name}`" not in section] == []
+
+
+@pytest.mark.parametrize("number", [0, 3, -1, "x"])
+def test_a_gpu_that_is_not_there_is_one_line(monkeypatch, number):
+    values = settings.preset("trainer/default") | {"max_epochs": 1, "devices": [number]}
+    monkeypatch.setattr(options, "_has_gpu", lambda: False)
+    with pytest.raises(L2QError, match=r"trainer\.devices=\[.*\]: torch finds no GPU here; leave it out"):
+        options.check(values)
+    monkeypatch.setattr(options, "_has_gpu", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(L2QError, match=r"trainer\.devices=\[.*\]: trainer\.accelerator=cpu uses no GPU"):
+        options.check(values | {"accelerator": "cpu"})
+    if number == 0:
+        options.check(values)
+    else:
+        with pytest.raises(L2QError, match=r"there are 2 GPUs; give the number of one, \[0\] is the first"):
+            options.check(values)

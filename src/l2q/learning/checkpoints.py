@@ -8,6 +8,7 @@ SHA-256 of all keys, values, types and shapes, in order, and of the tensors' byt
 from __future__ import annotations
 
 import hashlib
+import io
 import struct
 import warnings
 from collections.abc import Mapping
@@ -72,8 +73,7 @@ def size(content: Any) -> int:
 def save(content: dict[str, Any], path: Path) -> None:
     """Writes ``path``; what was there is lost only when the new file is complete. Raises L2QError where it cannot be
     written."""
-    content = content | {VERSION_KEY: VERSION}
-    content[CHECKSUM] = checksum(content)
+    content = _signed(content)
     with writing(path, size(content)), replaced_file(path) as fresh, fresh.open("wb") as file:
         try:
             torch.save(content, file)
@@ -83,11 +83,18 @@ def save(content: dict[str, Any], path: Path) -> None:
             raise
 
 
-def load(path: Path) -> dict[str, Any]:
-    """What ``path`` holds, on the CPU. Raises L2QError where it is no checkpoint of this project or version, or is
-    damaged; warns where it has no checksum to say so."""
+def _signed(content: dict[str, Any]) -> dict[str, Any]:
+    content = content | {VERSION_KEY: VERSION}
+    return content | {CHECKSUM: checksum(content)}
+
+
+def load(path: Path, kept: bytes | None = None) -> dict[str, Any]:
+    """What ``path`` holds, or its bytes where they are ``kept`` in memory, on the CPU. Raises L2QError where it is no
+    checkpoint of this project or version, or is damaged. Warns where it has no checksum to say so."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(
+            path if kept is None else io.BytesIO(kept), map_location="cpu", weights_only=True
+        )
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise L2QError(f"ckpt_path={path} cannot be read as a checkpoint: {said[:200]}") from error
@@ -112,10 +119,25 @@ def load(path: Path) -> dict[str, Any]:
 
 
 class CheckpointFiles(CheckpointIO):
-    """How Lightning writes and reads checkpoints: as above."""
+    """How Lightning writes and reads checkpoints: as above. ``in_memory``: no file is written, and what is kept is the
+    best epoch's weights alone, since a fit without a folder is not gone on with."""
+
+    def __init__(self, in_memory: bool = False) -> None:
+        self.in_memory = in_memory
+        self.kept: dict[str, bytes] = {}
+
+    def read(self, path: Path) -> dict[str, Any]:
+        return load(path, self.kept.get(str(path)))
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
+        if self.in_memory:
+            if path.stem == "best":
+                unneeded = ("optimizer_states", "lr_schedulers", "callbacks", "loops")
+                content = {key: value for key, value in checkpoint.items() if key not in unneeded}
+                torch.save(_signed(content), file := io.BytesIO())
+                self.kept[str(path)] = file.getvalue()
+            return
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         save(checkpoint, path)
@@ -123,7 +145,8 @@ class CheckpointFiles(CheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return load(Path(path))
+        return self.read(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
+        self.kept.pop(str(path), None)
         Path(path).unlink(missing_ok=True)

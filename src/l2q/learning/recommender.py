@@ -109,12 +109,15 @@ class Recommender(pl.LightningModule):
         _check(checkpoint, self.identity | self.training_options)
 
 
-def read_checkpoint(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
+def read_checkpoint(
+    path: Path, expected: dict[str, Any], files: checkpoints.CheckpointFiles | None = None
+) -> dict[str, Any]:
     """What ``path`` holds. Raises L2QError where it is no checkpoint, is damaged, or was written with other options."""
-    if not path.is_file():
+    files = files or checkpoints.CheckpointFiles()
+    if str(path) not in files.kept and not path.is_file():
         inside = next(iter(sorted(path.rglob("last.ckpt"))), "outputs/.../checkpoints/last.ckpt")
         raise L2QError(f"ckpt_path={path} is not a file; give a checkpoint such as {inside}")
-    checkpoint = checkpoints.load(path)
+    checkpoint = files.read(path)
     _check(checkpoint, expected)
     return checkpoint
 

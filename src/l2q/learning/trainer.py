@@ -129,9 +129,25 @@ def check(values: Mapping[str, Any]) -> None:
     for name, refused in REFUSED.items():
         value = values.pop(name, refused.harmless[0])
         which = name == "devices" and isinstance(value, list) and len(value) == 1  # [1] is the second GPU
-        if not which and not any(type(value) is type(same) and value == same for same in refused.harmless):
+        if which:
+            _check_device(value[0], values.get("accelerator", "auto"))
+        elif not any(type(value) is type(same) and value == same for same in refused.harmless):
             raise L2QError(f"trainer.{name}={value}: {refused.instead}")
     taken(**values)
+
+
+def _check_device(number: Any, accelerator: Any) -> None:
+    """Raises L2QError where the GPU of this number is none of the machine's, or is not used."""
+    import torch
+
+    if accelerator == "cpu" or not _has_gpu():
+        why = "trainer.accelerator=cpu uses no GPU" if accelerator == "cpu" else "torch finds no GPU here"
+        raise L2QError(f"trainer.devices=[{number}]: {why}; leave it out")
+    count = max(torch.cuda.device_count(), 1)
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < count:
+        raise L2QError(
+            f"trainer.devices=[{number}]: there are {count} GPUs; give the number of one, [0] is the first"
+        )
 
 
 def without_effect(values: Mapping[str, Any]) -> list[str]:
@@ -146,9 +162,11 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
-def make_trainer(values: Mapping[str, Any], folder: Path, callbacks: Sequence[Any], logger: Any) -> Any:
-    """The trainer of ``values`` that ``check`` has let through, with files in ``folder``. ``max_time`` and
-    ``enable_progress_bar`` are callbacks, which the caller adds."""
+def make_trainer(
+    values: Mapping[str, Any], folder: Path | None, callbacks: Sequence[Any], logger: Any, files: Any
+) -> Any:
+    """The trainer of ``values`` that ``check`` has let through, with files in ``folder``, and checkpoints by ``files``.
+    ``max_time`` and ``enable_progress_bar`` are callbacks, which the caller adds."""
     names = {"_target_", "devices", *inspect.signature(taken).parameters} - {
         "max_time",
         "enable_progress_bar",
@@ -156,13 +174,11 @@ def make_trainer(values: Mapping[str, Any], folder: Path, callbacks: Sequence[An
     values = {key: value for key, value in values.items() if key in names}
     if word := values.get("profiler"):
         values["profiler"] = _profiler(word, folder)
-    from l2q.learning.checkpoints import CheckpointFiles
-
     with one_line():
         return settings.build(
             values,
             "trainer",
-            plugins=[CheckpointFiles()],
+            plugins=[files],
             callbacks=list(callbacks),
             logger=logger or False,
             enable_progress_bar=False,
@@ -187,7 +203,7 @@ def callbacks(values: Mapping[str, Any]) -> list[Any]:
     return found
 
 
-def _profiler(word: str, folder: Path) -> Any:
+def _profiler(word: str, folder: Path | None) -> Any:
     from pytorch_lightning import profilers
 
     kinds = {"simple": "SimpleProfiler", "advanced": "AdvancedProfiler", "pytorch": "PyTorchProfiler"}

@@ -30,6 +30,7 @@ from l2q.learning.callbacks import (
     Validation,
     Watched,
 )
+from l2q.learning.checkpoints import CheckpointFiles
 from l2q.learning.configuration import TRAINING, flat
 from l2q.learning.datamodule import InteractionsModule
 from l2q.learning.recommender import Recommender, read_checkpoint
@@ -68,8 +69,9 @@ class Training:
     """Builds a recommender for ``train`` from a ``config`` (``l2q.learning.configuration``); calling it trains.
 
     ``val`` None: nothing is monitored, and the last epoch is taken; else the best one on it. Files go below
-    ``folder``: ``history.csv`` and ``checkpoints/``. ``dataset`` is the name that a checkpoint is held to. ``watch``
-    is told every validation (``callbacks.Watched``). ``logger`` is Lightning's, or None.
+    ``folder``: ``history.csv`` and ``checkpoints/``. None: there are none, and the best epoch is kept in memory.
+    ``dataset`` is the name that a checkpoint is held to. ``watch`` is told every validation (``callbacks.Watched``).
+    ``logger`` is Lightning's, or None.
     """
 
     def __init__(
@@ -77,14 +79,15 @@ class Training:
         config: Mapping[str, Any],
         train: Interactions,
         val: Interactions | None,
-        folder: Path,
+        folder: Path | None,
         *,
         dataset: str = "",
         watch: Callable[[int, Mapping[str, float]], str | None] | None = None,
     ) -> None:
         self.config, self.train, self.val, self.folder = config, train, val, folder
         self.watch = watch
-        self.checkpoints = folder / "checkpoints"
+        self.checkpoints = (folder or Path()) / "checkpoints"
+        self.files = CheckpointFiles(in_memory=folder is None)
         # what can be refused comes first: an initialization may take minutes
         self.more_callbacks = trainers.callbacks(config.get("callbacks", {}))
         longest = config["trainer"].get("max_time")
@@ -203,7 +206,9 @@ class Training:
             callbacks.append(Watched(validation, self.watch))
         # of its own: Lightning writes a "last" beside a monitored best only when the best is written
         last = LastCheckpoint(validation, self.checkpoints)
-        trainer = trainers.make_trainer(config["trainer"], self.folder, [*callbacks, last], logger)
+        trainer = trainers.make_trainer(
+            config["trainer"], self.folder, [*callbacks, last], logger, self.files
+        )
         ckpt_path = config["ckpt_path"]
         if trainer.max_epochs == 0 and ckpt_path:  # nothing to go on with: its weights
             return self._load(Path(ckpt_path)), {}
@@ -250,7 +255,7 @@ class Training:
         return "a callback stopped it" if patience is None else f"{patience} validations brought no better"
 
     def _read(self, path: Path) -> dict[str, Any]:
-        checkpoint = read_checkpoint(path, self.recommender.identity)
+        checkpoint = read_checkpoint(path, self.recommender.identity, self.files)
         found, wanted = checkpoint["state_dict"], self.recommender.state_dict()
         for key in sorted(found.keys() | wanted.keys()):
             shapes = [tuple(state[key].shape) if key in state else "no" for state in (found, wanted)]

@@ -18,8 +18,8 @@ class History(Callback):
     """Keeps every epoch's logged values, in the checkpoint and in ``history.csv``, so that a resumed run
     has its whole history."""
 
-    def __init__(self, folder: Path, validation: Validation) -> None:
-        self.path = Path(folder) / "history.csv"
+    def __init__(self, folder: Path | None, validation: Validation) -> None:
+        self.path = None if folder is None else Path(folder) / "history.csv"
         self.validation = validation
         self.rows: list[dict[str, float]] = []
 
@@ -53,6 +53,8 @@ class History(Callback):
         return sum(row.get(key, 0.0) for row in self.rows)
 
     def write(self) -> None:
+        if self.path is None:
+            return
         keys = sorted({key for row in self.rows for key in row}, key=lambda key: ("/" in key, key))
         with replaced_file(self.path) as fresh, fresh.open("w", newline="") as file:
             writer = csv.DictWriter(file, keys)
