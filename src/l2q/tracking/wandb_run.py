@@ -261,12 +261,14 @@ def wandb_logger(
     os.environ.setdefault("WANDB_SILENT", "true")
     options = {"project": project, "entity": entity, "tags": tags, "notes": notes, "job_type": job_type}
     try:
-        run, before = _begin(folder, run_name, group, options, offline)
+        with _files_in(folder):
+            run, before = _begin(folder, run_name, group, options, offline)
     except ModuleNotFoundError:
         raise
     except Exception as error:
-        with _without_variables():
+        with _without_variables(), _files_in(folder):
             try:
+                _forget()
                 run, before = _begin(folder, run_name, group, options, True)
             except Exception as again:
                 warnings.warn(
@@ -318,6 +320,14 @@ def _begin(
         known.epochs = waiting.epochs | set(range(1, int(summary.get("epoch") or 0) + 1))
         known.steps, known.error = run.step, bool(summary.get("error"))
     return run, known
+
+
+def _forget() -> None:
+    """What a session of this process that failed to begin has read of the environment."""
+    import wandb
+
+    if wandb.run is None:
+        wandb.teardown()
 
 
 def _known_id(path: Path) -> str:
