@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,8 +69,7 @@ def fit(
         rest, val = split(train, held["split"], fraction=held["fraction"], seed=held["split_seed"])
         if not len(val):
             raise L2QError("no user has enough items for a validation part; use protocol='final'")
-    with tempfile.TemporaryDirectory() as folder:
-        return _index(Training(config, rest, val, Path(folder))(), train, config)
+    return _index(Training(config, rest, val, None)(), train, config)
 
 
 def _index(found: Any, train: Interactions, config: Mapping[str, Any]) -> Index:
