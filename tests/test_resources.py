@@ -260,3 +260,50 @@ def test_memory_is_flat_over_fits_in_one_process(tmp_path):
     done = subprocess.run(code, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stderr.splitlines()[-1]) < 0.05
+
+
+BROKEN = ["", "{", "[" * 100_000, "null", "[1]", "\x00", '{"state": [1]}', '{"state": "done"}']
+
+
+@pytest.mark.parametrize("content", [*BROKEN, b"\xff\xfe"])
+def test_broken_files_of_a_run_are_read_in_one_line_or_as_none(tmp_path, content):
+    """Its status and metrics, and what a run in W&B is made of."""
+    from l2q.tracking.wandb_rebuild import rebuild
+
+    content = content if isinstance(content, bytes) else content.encode()
+    words = ["model=popularity", *table(tmp_path / "events.csv"), "logger=none"]
+    job = Job(composed(*words), tmp_path / "run")
+    assert job.attempt().state == "done"
+    for name in ("metrics.json", "config.json", "history.csv"):
+        path = tmp_path / "run" / name
+        before = path.read_bytes() if path.exists() else None
+        path.write_bytes(content or b"epoch,step\n1\n")
+        if name == "metrics.json":
+            outcome = job.attempt()
+            assert outcome.state in ("failed", "done")
+            assert "\n" not in outcome.reason
+        said = ""
+        try:
+            rebuild(tmp_path / "run")
+        except L2QError as error:
+            said = str(error)
+        assert "\n" not in said
+        path.unlink() if before is None else path.write_bytes(before)
+    (tmp_path / "run" / "status.json").write_bytes(content)
+    assert job.attempt().state in ("done", "failed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "variables", [{"WANDB_MODE": "ofline"}, {"WANDB_BASE_URL": "htp:/nope"}, {"WANDB_API_KEY": "x"}, {}]
+)
+def test_a_malformed_environment_of_wandb_is_one_warning_and_the_folder_is_whole(tmp_path, variables):
+    words = ["model=popularity", *table(tmp_path / "events.csv"), "logger=wandb", "hydra.run.dir=run"]
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "wandb_id.txt").write_text("")
+    done = process(*words, cwd=tmp_path, **variables)
+    assert done.stderr.count("warning: W&B cannot be used as asked") == bool(variables)
+    assert "wandb:" not in done.stdout + done.stderr
+    assert len(list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))) == 1
+    assert not list(tmp_path.glob(".cache/wandb/**/*.log"))
+    assert not (tmp_path / ".local").exists()

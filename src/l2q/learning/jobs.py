@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from l2q.errors import L2QError, lacking, printable
-from l2q.files import replaced_file
+from l2q.files import read_json, replaced_file
 from l2q.learning.configuration import NO_FIGURES, flat
 from l2q.learning.signals import Interrupted, interruptible, piped
 
@@ -140,10 +140,10 @@ class Job:
         try:
             known = self.status()
             if self.watch and (known.get("state"), known.get("identity")) == ("pruned", self.identity):
-                return Outcome("pruned", reason=known["reason"], reused=True)
+                return Outcome("pruned", reason=str(known.get("reason")), reused=True)
             config = self._resumed()
             if config is None:
-                metrics = json.loads((self.folder / "metrics.json").read_text("utf-8"))
+                metrics = _metrics(self.folder / "metrics.json")
                 log.info(f"{self.name}: done already, in {self.folder}")
                 return Outcome("done", metrics, reused=True)
             self._write("running")
@@ -228,10 +228,20 @@ class Job:
             fresh.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
 
 
+def _metrics(path: Path) -> dict[str, Any]:
+    try:
+        found = read_json(path)
+    except (OSError, ValueError) as error:
+        raise L2QError(f"{path} is damaged ({error}); remove it, and the run is done again") from error
+    if not isinstance(found, dict):
+        raise L2QError(f"{path} is damaged: it holds no values by name; remove it, and the run is done again")
+    return found
+
+
 def read_status(folder: Path) -> dict[str, Any]:
     """What ``status.json`` of a job's folder holds; nothing where there is none, or a damaged one."""
     try:
-        found = json.loads((folder / STATUS).read_text("utf-8"))
+        found = read_json(folder / STATUS)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
