@@ -22,6 +22,7 @@ from test_public import PUBLIC
 
 import l2q
 from l2q.cli import main
+from l2q.learning import naming
 from l2q.report import markdown, read
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,7 +117,9 @@ def test_commands_are_commands(page, tmp_path, monkeypatch):
             if words[1].endswith(".py"):
                 assert (ROOT / words[1]).is_file(), words
             if words[:2] == ["python", "train.py"]:
-                composes([word for word in words[2:] if word not in ("-m", "--help")], extended)
+                composes(
+                    [naming.quoted(word) for word in words[2:] if word not in ("-m", "--help")], extended
+                )
             elif words[:3] == ["python", "-m", "l2q"] and (ROOT / "src/l2q/cli" / f"{words[3]}.py").exists():
                 assert main(words[3:]) == 2  # parsed, then refused for want of files; argparse would exit
             elif words[0] == "make":

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from runs import SMALL, composed, metrics_of, only, process, run
 
+import l2q
 from l2q.cli import main
 from l2q.data.sources import load_dataset
 from l2q.errors import L2QError
 from l2q.evaluation import evaluate
 from l2q.learning import naming
+from l2q.learning.jobs import Job
 from l2q.retrieval.storage import load_index
 
 
@@ -47,6 +49,7 @@ def test_the_same_lines_come_on_every_run_and_stay_in_its_files(tmp_path):
     folder = only(tmp_path, "outputs/table_shop/popularity/*")
     assert metrics_of(folder)["reading"] == lines
     log = (folder / "train.log").read_text()
+    lines[0] = f"{tmp_path}/{lines[0]}"  # in metrics, which go anywhere, the table is named alone
     assert all(f"- {line}\n" in log for line in lines)
     shown = done.stdout.splitlines()
     start = next(place for place, line in enumerate(shown) if str(tmp_path) in line)
@@ -157,8 +160,13 @@ def test_no_password_is_kept(tmp_path, monkeypatch):
     )
     words = ["model=popularity", "dataset=table", "eval.ks=[5]"]
     words.append(naming.quoted("dataset.dir=postgres://ann:secret@host/shop?sslmode=require"))
-    run(tmp_path / "run", *words)
-    kept = [path.read_text("utf-8") for path in (tmp_path / "run").rglob("*.json")]
+    job = Job(composed("logger=none", *words), tmp_path / "run", "python train.py", "first")
+    assert job.attempt().state == "done"
+    kept = [
+        path.read_text("utf-8")
+        for path in (tmp_path / "run").rglob("*.*")
+        if path.suffix in (".json", ".log")
+    ]
     assert any("//ann@host/shop" in text for text in kept)
     assert not any("secret" in text for text in kept)
 
@@ -209,3 +217,19 @@ def test_numbers_of_columns_and_words_stay_what_they_are():
     words = [naming.quoted(word) for word in ("dataset.user=2", "dataset.time=none", "dataset.where='a > 1'")]
     dataset = composed("dataset=table", "dataset.dir=x.csv", *words)["dataset"]
     assert (dataset["user"], dataset["time"], dataset["where"]) == (2, "none", "a > 1")
+
+
+def test_a_teacher_is_measured_on_new_users_as_its_codes_are(tmp_path):
+    """All users of test are new: its arbitrary rows would be a teacher's figures, and popular items those of codes."""
+    path = tmp_path / "shop.csv"
+    shop(path)
+    rows = path.read_text().splitlines()
+    path.write_text(
+        "\n".join([rows[0], *(row.replace("2024-", "2025-") if ",u0" in row else row for row in rows[1:])])
+    )
+    share = float((l2q.read_events(path).times >= 1735689600).mean())  # of 2025
+    few = ["model.bits=32", "model.descent.intruder_rounds=2", "model.embeddings.steps=30"]
+    words = ["dataset=table", f"dataset.dir={path}", "eval.ks=[5]", f"dataset.test_fraction={share}"]
+    metrics = run(tmp_path / "run", "model=l2q_plus", *few, *words, "dataset.split=time")
+    assert metrics["reading"][3].endswith("new in test: 10 users")
+    assert metrics["test/teacher/recall_5"] == metrics["test/recall_5"]

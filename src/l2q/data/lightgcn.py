@@ -144,15 +144,15 @@ def _numbered(
     path: Path, side: str, used: np.ndarray, declared: bool
 ) -> tuple[np.ndarray, np.ndarray | None, str]:
     """The ids that rows stand for, ascending, their names, and what there is to say of it."""
-    everything = np.arange(used.max(initial=-1) + 1)
+    size = int(used.max(initial=-1)) + 1
     listed = next((path / file for file in names.FILES[side] if (path / file).is_file()), None)
     if listed is not None:
         found = names.read_list(listed, side, used)
         return found.ids, found.names, found.note
-    if len(everything) > 1_000_000 + 100 * len(used) and declared:
+    if declared and size > 1_000_000 + 100 * len(used):
         raise L2QError(f"{path}: {side} id {used[-1]} leaves too many gaps; ids count from 0")
-    if declared or len(used) == len(everything):
-        return everything, None, ""
+    if declared or len(used) == size:
+        return np.arange(size), None, ""
     why = "have gaps" if len(used) < used[-1] - used[0] + 1 else f"count from {used[0]}"
     note = f"{side} ids, {used[0]} to {used[-1]}, {why}: the {len(used):,} {side}s are numbered anew and named by them"
     return used, name_array([str(number) for number in used.tolist()]), note

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from l2q.errors import L2QError, lacking, printable
+from l2q.events.databases import database_of
 from l2q.files import read_json, replaced_file
 from l2q.learning.configuration import NO_FIGURES, flat
 from l2q.learning.signals import Interrupted, interruptible, piped
@@ -80,6 +81,9 @@ class Job:
         """What makes it this job: all of its configuration but who is told, how much memory a search takes, and that
         it is gone on with."""
         parts = {key: value for key, value in flat(self.config).items() if key != "ckpt_path"}
+        with suppress(L2QError):  # a malformed address is refused by who reads it
+            if (address := database_of(parts.get("dataset.dir"))) is not None:
+                parts["dataset.dir"] = address.shown  # without a password
         return {key: value for key, value in parts.items() if not key.startswith(NO_FIGURES)}
 
     @property

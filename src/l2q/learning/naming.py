@@ -68,19 +68,9 @@ def stem(path: str) -> str:
     place = Path(path)
     while place.name and any(mark in place.name for mark in "*?["):  # a pattern: by the folder above it
         place = place.parent
-    name = place.stem
-    if Path(name).suffix.lower() in (
-        ".csv",
-        ".tsv",
-        ".txt",
-        ".dat",
-        ".json",
-        ".jsonl",
-        ".ndjson",
-        ".inter",
-        ".parquet",
-    ):
-        name = Path(name).stem
+    name = re.sub(
+        r"\.(csv|tsv|txt|dat|data|inter|jsonl?|ndjson|parquet)$", "", place.stem, flags=re.IGNORECASE
+    )
     return re.sub(r"[:;*?\[\]@|<>\"\x00-\x1f]+", "_", place.resolve().name if name in ("", "..") else name)
 
 

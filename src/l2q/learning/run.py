@@ -6,7 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from l2q.kernels import compiling
 from l2q.learning import memory, results, trainer
 from l2q.learning.configuration import check, check_against, hashed, settle
 from l2q.learning.training import Trained, Training
+from l2q.retrieval.popular import Served
 from l2q.retrieval.storage import load_index
 from l2q.tracking import lineage
 from l2q.tracking import tracker as tracking
@@ -61,7 +62,9 @@ def expected(train: Interactions, config: Mapping[str, Any]) -> str | None:
     if not config["epochs"] or not config["fit"]:
         return None
     steps = -(-len(train) // config["batch_size"])
-    return f"expected: at most {config['epochs']:,} epochs of {steps:,} steps of {config['batch_size']:,} pairs"
+    return (
+        f"expected: at most {config['epochs']:,} epochs of {steps:,} steps of {config['batch_size']:,} pairs"
+    )
 
 
 class Run:
@@ -110,8 +113,9 @@ class Run:
                 raise L2QError(
                     f"{self.dataset.name} has no user with enough items for a validation part; use protocol=final"
                 )
-        self.reading = [] if self.dataset.train.reading is None else self.dataset.train.reading.lines()
-        for line in filter(None, [*self.reading, expected(self.dataset.train, config)]):
+        reading = self.dataset.train.reading
+        said = [] if reading is None else reading.lines()
+        for line in filter(None, [*said, expected(self.dataset.train, config)]):
             log.info(line, extra={"hanging": True})
         self._describe()
         self.start = load_index(config["start"]) if config.get("start") else None
@@ -169,12 +173,15 @@ class Run:
     def _report(self, found: Fitted | Trained, started: float, fitted: float) -> dict[str, Any]:
         representations, dataset, config = found.representations, self.dataset, self.config
         epochs, time_split = (found.epochs, found.time_split) if isinstance(found, Trained) else (0, {})
+        reading = dataset.train.reading
+        if reading is not None:  # which table it was, not where it lies
+            reading = replace(reading, source=Path(reading.source).name)
         metrics: dict[str, Any] = {
             "command": self.command,
             "model": config["model"]["name"],
             "dataset": dataset.name,
             "train": dataset.train.fingerprint[:12],
-            **({"reading": self.reading} if self.reading else {}),
+            **({} if reading is None else {"reading": reading.lines()}),
             "seed": config["seed"],
             **{key: config[key] for key in ("debug", "tags") if config.get(key)},
             "protocol": config["protocol"]["name"],
@@ -228,7 +235,10 @@ class Run:
         else:
             return {}
         beyond = self.beyond if name == "test" else []
-        values = evaluate(found.teacher_index, part, self.ks, exclude, self.memory_mb, beyond=beyond)
+        index = Served(
+            found.teacher_index, exclude.item_degrees
+        )  # of new users, what their codes' index shows
+        values = evaluate(index, part, self.ks, exclude, self.memory_mb, beyond=beyond)
         measured = values.metrics | values.beyond
         return {f"{name}/teacher/{key}": value for key, value in measured.items()}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from l2q.evaluation import Ranker
 from l2q.interactions import Interactions
 from l2q.representations import Rows
-from l2q.retrieval.index import Backend
 
 
 class Served:
@@ -18,7 +18,7 @@ class Served:
     items at all, is that of ``backend``.
     """
 
-    def __init__(self, backend: Backend, item_degrees: np.ndarray) -> None:
+    def __init__(self, backend: Ranker, item_degrees: np.ndarray) -> None:
         self.backend, self.item_degrees = backend, item_degrees
         self.num_users, self.num_items = backend.num_users, backend.num_items
 
