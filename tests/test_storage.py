@@ -103,7 +103,7 @@ def test_float_values(tmp_path):
     expected = users.values.astype(float) @ items.values.T.astype(float)
     expected[[0, 1], [2, 3]] = -np.inf
     order = np.argsort(-expected, axis=1)[:, :5]
-    np.testing.assert_array_equal(stored.search(np.arange(4), 5, stored.exclude)[1], order)
+    np.testing.assert_array_equal(stored.index.search(np.arange(4), 5, stored.exclude)[1], order)
     np.testing.assert_array_equal(reference_search(stored.folder, k=5)[1], order)
 
 
