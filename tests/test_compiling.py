@@ -94,6 +94,4 @@ def test_kept_kernels_that_cannot_be_read_or_written_are_compiled(tmp_path):
 def test_every_kernel_is_kept_that_way():
     for path in SOURCE.rglob("*.py"):
         text = path.read_text()
-            path
-        )
         assert text.count("cache=True") == text.count("compiling.njit(") + text.count("skip_cache=True"), path
