@@ -1,4 +1,4 @@
-"""``effort=fast``: the same choice by passes over many teachers at once, and a fit that goes on from what is at hand."""
+"""``effort=fast``: the same choice by passes over many teachers, and a fit that goes on from what is at hand."""
 
 from dataclasses import replace
 
@@ -108,7 +108,9 @@ def test_embeddings_go_on_from_earlier_ones(train):
 
 def test_a_tail_that_ends_is_that_of_the_directions_at_hand(train):
     R = train.to_csr()
-    R_hat = R.multiply(train.user_degrees[:, None] ** -0.3).multiply(np.maximum(train.item_degrees, 1) ** -0.5)
+    R_hat = R.multiply(train.user_degrees[:, None] ** -0.3).multiply(
+        np.maximum(train.item_degrees, 1) ** -0.5
+    )
     filter = SpectralFilter(rank=6, popularity=0.5, tail=0.8)
     svd = truncated_svd(R_hat.tocsr().astype(np.float32), 90, 0)
     whole = filter(train, 0, svd).scores(slice(0, 90))

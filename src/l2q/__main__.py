@@ -6,5 +6,7 @@ import warnings
 from l2q.cli import main
 from l2q.errors import printable
 
-warnings.formatwarning = lambda message, *_, **__: f"warning: {printable(str(message))}\n"  # a line for people
+warnings.formatwarning = lambda message, *_, **__: (
+    f"warning: {printable(str(message))}\n"
+)  # a line for people
 sys.exit(main())

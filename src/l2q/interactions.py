@@ -21,9 +21,9 @@ class Reading:
     """What reading a table of events came to, said before anything runs and kept with what comes of it.
 
     ``source``: the path, or "the table". ``columns``: the column of every role that was found, "user", "item", "time"
-    or "value"; none of files of ids, whose ``rows`` are pairs. ``unread``: the other columns. ``rows`` of the source; ``dropped`` of them, by reason; ``merged``:
-    further events of pairs that were there already. ``notes``: what was mended or looks odd, a sentence each.
-    ``split``: how train and test were made.
+    or "value"; none of files of ids, whose ``rows`` are pairs. ``unread``: the other columns. ``rows`` of the source;
+    ``dropped`` of them, by reason; ``merged``: further events of pairs that were there already. ``notes``: what was
+    mended or looks odd, a sentence each. ``split``: how train and test were made.
     """
 
     source: str

@@ -64,7 +64,9 @@ class Table:
             }
         )
         table = cls(where, connection, folder)
-        weakref.finalize(table, shutil.rmtree, folder, ignore_errors=True)  # at the latest when the program ends
+        weakref.finalize(
+            table, shutil.rmtree, folder, ignore_errors=True
+        )  # at the latest when the program ends
         return table
 
     @cached_property
