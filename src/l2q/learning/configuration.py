@@ -72,11 +72,11 @@ class Configuration:
     test: bool
     new_users: bool
     ckpt_path: FilePath | None
+    start: str | None
     tags: list[str]
     keep: Literal["best", "last", "all"]
     callbacks: Mapping[str, Any] = field(default_factory=dict)
     debug: str | None = None
-    start: str | None = None
 
 
 def check(config: dict[str, Any]) -> None:
