@@ -54,7 +54,11 @@ def test_a_run_says_and_leaves_what_it_promises(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["model=lightgnc"], "l2q_anl"),  # Hydra's message names the candidates
+        (
+            ["model=lightgnc"],
+            "error: model=lightgnc: there is no such choice; did you mean lightgcn? "
+            "`python train.py --help` lists them all",
+        ),
         (["model.embeding_dim=3"], "embeding_dim"),
         (["dataset=table"], "error: dataset.dir has no default: give dataset.dir=VALUE"),
         (["-m", "dataset=table", "seed=0,1"], "error: dataset.dir has no default: give dataset.dir=VALUE"),

@@ -28,7 +28,7 @@ def test_a_try_lies_below_outputs_debug_and_is_in_no_report(tmp_path, words, cap
     assert not (folder / "wandb").exists()
     assert [row["step"] for row in history_of(folder)] == ["2"]
     # what the command line came to, and what gives the figures again
-    shown = yaml.safe_load(done.stdout[: done.stdout.index("\nlightgcn on ")])
+    shown = yaml.safe_load(done.stdout[: done.stdout.index(f"\n{tmp_path}")])
     assert shown == composed("debug=fdr", "tags=[first]", *words)
     assert "print_config" not in metrics["command"]
     assert "tags" not in metrics["command"]

@@ -170,7 +170,7 @@ def test_chunk_is_halved_when_memory_runs_out():
     assert evaluate(index, test, [5], train).metrics == expected
     assert max(len(users) for users in index.searched) <= 10
     limit = 0
-    with pytest.raises(MemoryError):
+    with pytest.raises(L2QError, match="memory ran out where one user was ranked"):
         evaluate(index, test, [5], train)
 
 
