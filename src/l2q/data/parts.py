@@ -58,7 +58,7 @@ def open_parts(source: str, options: Mapping[str, Any] | None = None) -> Parts:
         return of_run(path)
     if is_split(source, given):
         return _of_dataset(Source(_stem(source), dir=source, verify=False, **given).load())
-    if _is_named(source):
+    if is_named(source):
         _refuse(given, f"{source}, which is split already")
         return _of_dataset(load_dataset(source))
     events = read_events(source, **{option: given[option] for option in READING if option in given})
@@ -105,9 +105,9 @@ def _of_dataset(dataset: Dataset, valid: Interactions | None = None) -> Parts:
     return Parts(dataset.name, _parts_of(train, test), train.reading or Reading(dataset.name, {}, rows=pairs))
 
 
-def is_run(path: Path) -> bool:
+def is_run(source: str | Path) -> bool:
     """Whether a folder is one that a run has left."""
-    return (path / "config.json").is_file()
+    return (Path(source).expanduser() / "config.json").is_file()
 
 
 def of_run(folder: Path) -> Parts:
@@ -150,7 +150,8 @@ def is_split(source: str, given: Mapping[str, Any]) -> bool:
     return layouts.pair(path, forced) is not None
 
 
-def _is_named(source: str) -> bool:
+def is_named(source: str) -> bool:
+    """Whether this is a set of ``conf/dataset``, and no path."""
     there = Path(source).expanduser().exists()
     return not there and source != "table" and source in settings.choices("dataset")
 

@@ -100,22 +100,22 @@ def bits_drawing(block: Block) -> Drawing | None:
     sizes = [bits for level in codes.values() for bits in level]
     if not sizes or max(sizes) < 1.5 * min(sizes):
         return None
-    drawing, axes = _axes()
+    drawing, axes = new_axes()
     legend, colors = [], _colors(block)
     for model, level in codes.items():
         axes.plot(list(level), list(level.values()), marker="o", markersize=4, color=colors[model])
-        legend.append((f"`{model}`", _css(colors[model]), "solid"))
+        legend.append((f"`{model}`", css(colors[model]), "solid"))
     lightgcn = list(levels["lightgcn"].values())
     if lightgcn:
         axes.axhline(max(lightgcn), color=colors["lightgcn"], linestyle="--", linewidth=1.2)
-        legend.append(("`lightgcn`, float32", _css(colors["lightgcn"]), "dashed"))
+        legend.append(("`lightgcn`, float32", css(colors["lightgcn"]), "dashed"))
     if teachers := _teacher_values(block):
         axes.axhline(statistics.mean(teachers), color=INK, linestyle=":", linewidth=1.2)
-        legend.append(("teacher, float32", _css(INK), "dotted"))
+        legend.append(("teacher, float32", css(INK), "dotted"))
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("bits per item, scale included")
-    return Drawing(f"{block.measures[0].label} against bits", _svg(drawing, axes), legend)
+    return Drawing(f"{block.measures[0].label} against bits", to_svg(drawing, axes), legend)
 
 
 def _colors(block: Block) -> dict[str, str]:
@@ -156,7 +156,7 @@ def curves(block: Block) -> list[Drawing]:
         shown = {name: lines for name, lines in shown.items() if lines}
         if not shown:
             continue
-        drawing, axes = _axes()
+        drawing, axes = new_axes()
         for name, lines in shown.items():
             for line in lines if len(lines) > 1 else ():
                 axes.plot(*_thinned(line), color=colors[name], linewidth=0.7, alpha=0.35)
@@ -169,8 +169,8 @@ def curves(block: Block) -> list[Drawing]:
             )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
-        legend = [(name, _css(colors[name]), "solid") for name in shown]
-        drawings.append(Drawing(title, _svg(drawing, axes), legend))
+        legend = [(name, css(colors[name]), "solid") for name in shown]
+        drawings.append(Drawing(title, to_svg(drawing, axes), legend))
     return drawings
 
 
@@ -181,7 +181,7 @@ def option_drawing(block: Block, each: Swept) -> Drawing:
 
     measure, values, legend = block.measures[0], each.values, []
     shown = list(each.lines)[:LINES]
-    drawing, axes = _axes(height=2.5 if each.numeric else 0.55 + 0.26 * len(values))
+    drawing, axes = new_axes(height=2.5 if each.numeric else 0.55 + 0.26 * len(values))
     for number, name in enumerate(shown):
         found = [
             (place, seeds)
@@ -196,7 +196,7 @@ def option_drawing(block: Block, each: Swept) -> Drawing:
         else:
             aside = 0.5 * (number + 0.5) / len(shown) - 0.25
             axes.errorbar(means, [place + aside for place, _ in found], xerr=errors, linestyle="", **style)
-        legend.append((name, _css(SERIES[number]), "solid"))
+        legend.append((name, css(SERIES[number]), "solid"))
     if each.numeric:
         places = [float(value) for value in values]
         if min(places) > 0 and max(places) / min(places) >= 8:
@@ -209,7 +209,7 @@ def option_drawing(block: Block, each: Swept) -> Drawing:
         axes.set_ylim(len(values) - 0.5, -0.5)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(measure.label)
-    return Drawing(f"{measure.label} against `{each.option}`", _svg(drawing, axes), legend)
+    return Drawing(f"{measure.label} against `{each.option}`", to_svg(drawing, axes), legend)
 
 
 def forests(block: Block, comparisons: Sequence[Comparison]) -> list[Drawing]:
@@ -222,7 +222,7 @@ def forests(block: Block, comparisons: Sequence[Comparison]) -> list[Drawing]:
         here = [each for each in comparisons if each.measure == measure][:ROWS]
         if not here:
             continue
-        drawing, axes = _axes(height=0.55 + 0.24 * len(here))
+        drawing, axes = new_axes(height=0.55 + 0.24 * len(here))
         verdicts = [each.verdict if each.verdict in names else "no clear difference" for each in here]
         for place, (each, verdict) in enumerate(zip(here, verdicts, strict=True)):
             found, color = each.paired, names[verdict]
@@ -233,8 +233,8 @@ def forests(block: Block, comparisons: Sequence[Comparison]) -> list[Drawing]:
         axes.set_ylim(len(here) - 0.5, -0.5)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("difference, 95 % interval")
-        legend = [(name, _css(color), "solid") for name, color in names.items() if name in verdicts]
-        drawings.append(Drawing(measure.label, _svg(drawing, axes), legend))
+        legend = [(name, css(color), "solid") for name, color in names.items() if name in verdicts]
+        drawings.append(Drawing(measure.label, to_svg(drawing, axes), legend))
     return drawings
 
 
@@ -252,7 +252,8 @@ def _thinned(points: dict[float, float]) -> tuple[list[float], list[float]]:
     return kept, [points[epoch] for epoch in kept]
 
 
-def _axes(height: float = 2.5) -> tuple[Figure, Axes]:
+def new_axes(height: float = 2.5) -> tuple[Figure, Axes]:
+    """A drawing of the page's width, empty."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -270,14 +271,14 @@ def _axes(height: float = 2.5) -> tuple[Figure, Axes]:
     return drawing, axes
 
 
-def _css(color: str) -> str:
+def css(color: str) -> str:
     """A color of a drawing as the page's."""
     if color in SERIES:
         return f"var(--s{SERIES.index(color)})"
     return {INK: "var(--ink)", GRID: "var(--line)", GOOD: "var(--good)", BAD: "var(--bad)"}[color]
 
 
-def _svg(drawing: Figure, axes: Any) -> str:
+def to_svg(drawing: Figure, axes: Any) -> str:
     """A figure to stand in a page: without what belongs to a file, with text as text, and no name that another
     drawing has too."""
     from matplotlib import rc_context
@@ -299,5 +300,5 @@ def _svg(drawing: Figure, axes: Any) -> str:
     text = re.sub(r' id="([^"]*)"', lambda found: f' id="{own}{found[1]}"' if found[1] in used else "", text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{own}", text)
     for color in (INK, GRID, GOOD, BAD, *SERIES):
-        text = text.replace(color, _css(color))
+        text = text.replace(color, css(color))
     return re.sub(r"\s*\n\s*", "\n", text).strip()

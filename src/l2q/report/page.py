@@ -26,31 +26,40 @@ WORDS = ("reason", "command", "folder")
 
 def page(report: Report) -> str:
     """The whole page: what is best, the results, curves, comparisons, swept options, what is not done, every job."""
-    here = Path(__file__)
     name = ", ".join(str(folder) for folder in report.folders) or "two runs"
     parts = [f"<h1>{html.escape(name)}</h1>", _states(report)]
     if len(report.findings) > 1:
         links = (
-            f'<a href="#b{n}">{_text(plain(each.block.title))}</a>' for n, each in enumerate(report.findings)
+            f'<a href="#b{n}">{text_html(plain(each.block.title))}</a>'
+            for n, each in enumerate(report.findings)
         )
         parts.append(f"<nav>{' '.join(links)}</nav>")
-    parts += (_table(table) for table in report.overview)
+    parts += (table_html(table) for table in report.overview)
     for number, each in enumerate(report.findings):
         parts += _finding(each, number)
     if report.pruned:
-        parts += ["<h2>Pruned by the search</h2>", *(_table(table) for table in report.pruned)]
+        parts += ["<h2>Pruned by the search</h2>", *(table_html(table) for table in report.pruned)]
     if report.waiting:
-        parts += ["<h2>Not done</h2>", *(_table(table) for table in report.waiting)]
+        parts += ["<h2>Not done</h2>", *(table_html(table) for table in report.waiting)]
     if report.differences:
-        parts += [f"<h2>{_text(report.differences.title)}</h2>", _table(report.differences, titled=False)]
+        parts += [
+            f"<h2>{text_html(report.differences.title)}</h2>",
+            table_html(report.differences, titled=False),
+        ]
     if report.runs:
         parts.append(_jobs(report.runs))
     parts.append(_sources(report.runs))
     body = "\n".join(filter(None, parts))
+    return whole(f"{name} · l2q report", body)
+
+
+def whole(title: str, body: str) -> str:
+    """A page around its ``body``, with the style sheet and the script of all pages within."""
+    here = Path(__file__)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(name)} · l2q report</title>\n"
+        f"<title>{html.escape(title)}</title>\n"
         f"<style>\n{here.with_suffix('.css').read_text('utf-8')}</style>\n</head>\n<body>\n{body}\n"
         f"<script>\n{here.with_suffix('.js').read_text('utf-8')}</script>\n</body>\n</html>\n"
     )
@@ -59,7 +68,7 @@ def page(report: Report) -> str:
 def _states(report: Report) -> str:
     counts = Counter(done=len(report.runs)) + Counter(job.state for job in report.unfinished)
     shown = (
-        f'<li class="{_class(state)}"><b>{number:,}</b> {_text(state)}</li>'
+        f'<li class="{_class(state)}"><b>{number:,}</b> {text_html(state)}</li>'
         for state, number in counts.items()
     )
     return f'<ul class="states">{"".join(shown)}</ul>'
@@ -67,38 +76,41 @@ def _states(report: Report) -> str:
 
 def _finding(found: Finding, number: int) -> Iterable[str]:
     block = found.block
-    yield f'<h2 id="b{number}">{_text(found.results.title)}</h2>'
+    yield f'<h2 id="b{number}">{text_html(found.results.title)}</h2>'
     yield from (_best(table) for table in found.best)
-    yield _table(found.results, titled=False)
+    yield table_html(found.results, titled=False)
     bits = bits_drawing(block)
-    yield _drawings([*([bits] if bits else []), *curves(block)])
+    yield drawings_html([*([bits] if bits else []), *curves(block)])
     significance = found.significance
     if significance and found.base is not None:
-        yield f"<h3>Against {_text(found.base.name)}, user by user</h3>"
-        yield _drawings(forests(block, found.comparisons))
+        yield f"<h3>Against {text_html(found.base.name)}, user by user</h3>"
+        yield drawings_html(forests(block, found.comparisons))
         for table in significance:
             label = plain(table.title).removeprefix(plain(block.title) + ": ")
-            yield f"<h3>{_text(label)}</h3>"
-            yield _table(table, titled=False)
+            yield f"<h3>{text_html(label)}</h3>"
+            yield table_html(table, titled=False)
     if found.swept:
         yield "<h3>Swept options</h3>"
-        yield _drawings([option_drawing(block, each) for each in found.swept])
-        inner = "".join(_table(table) for table in found.sweeps)
+        yield drawings_html([option_drawing(block, each) for each in found.swept])
+        inner = "".join(table_html(table) for table in found.sweeps)
         yield f"<details><summary>The same as tables</summary>{inner}</details>"
 
 
 def _best(table: Table) -> str:
-    rows = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in table.rows)
-    return f'<div class="best"><h3>Best run</h3><dl>{rows}</dl><p class="note">{_text(table.note)}</p></div>'
+    rows = "".join(f"<dt>{text_html(name)}</dt><dd>{text_html(value)}</dd>" for name, value in table.rows)
+    return (
+        f'<div class="best"><h3>Best run</h3><dl>{rows}</dl><p class="note">{text_html(table.note)}</p></div>'
+    )
 
 
-def _table(table: Table, titled: bool = True) -> str:
+def table_html(table: Table, titled: bool = True) -> str:
+    """A table whose heads sort it."""
     stacked = any(column.label in WORDS for column in table.columns)
     most = {
         number: max(map(_number, (row[number] for row in table.rows)), default=0.0) for number in table.bars
     }
     filled = [(number, table.columns[number]) for number in table.filled]
-    heads = "".join(f"<th{_kind(column)}>{_text(column.label)}</th>" for _, column in filled)
+    heads = "".join(f"<th{_kind(column)}>{text_html(column.label)}</th>" for _, column in filled)
     lines = []
     for line, row in enumerate(table.rows):
         cells = []
@@ -109,11 +121,11 @@ def _table(table: Table, titled: bool = True) -> str:
             kinds += [_class(cell)] if column.label in ("verdict", "state") else []
             style = f' style="--share:{share}"' if share else ""
             named = f' data-label="{html.escape(plain(column.label))}"' if stacked else ""
-            shown = re.sub(r"( ± [\d.,]+)$", r"<small>\1</small>", _text(cell))
+            shown = re.sub(r"( ± [\d.,]+)$", r"<small>\1</small>", text_html(cell))
             cells.append(f"<td{_kind(column, *kinds)}{style}{named}>{shown}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    title = f"<h3>{_text(table.title)}</h3>" if titled and table.title else ""
-    note = f'<p class="note">{_text(table.note)}</p>' if table.note else ""
+    title = f"<h3>{text_html(table.title)}</h3>" if titled and table.title else ""
+    note = f'<p class="note">{text_html(table.note)}</p>' if table.note else ""
     body = "\n".join(lines)
     return (
         f'{title}<div class="table"><table class="sortable{" stack" * stacked}"><thead><tr>{heads}</tr></thead>\n'
@@ -137,7 +149,7 @@ def _class(text: str) -> str:
     return text if text.isalpha() and text.isascii() else ""
 
 
-def _drawings(drawings: list[Drawing]) -> str:
+def drawings_html(drawings: list[Drawing]) -> str:
     """Beside each other, as far as there is room."""
     shown = []
     for drawing in drawings:
@@ -145,11 +157,11 @@ def _drawings(drawings: list[Drawing]) -> str:
             "<svg", f'<svg role="img" aria-label="{html.escape(plain(drawing.title))}"', 1
         )
         keys = "".join(
-            f'<li><i class="{style}" style="--color:{color}"></i>{_text(name)}</li>'
+            f'<li><i class="{style}" style="--color:{color}"></i>{text_html(name)}</li>'
             for name, color, style in drawing.legend
         )
         legend = f'<ul class="legend">{keys}</ul>' if len(drawing.legend) > 1 else ""
-        shown.append(f"<figure><figcaption>{_text(drawing.title)}</figcaption>{svg}{legend}</figure>")
+        shown.append(f"<figure><figcaption>{text_html(drawing.title)}</figcaption>{svg}{legend}</figure>")
     pairs = " pairs" if len(shown) % 3 else ""  # rows of two or three, as leaves fewer alone
     return f'<div class="drawings{pairs}">{"".join(shown)}</div>' if shown else ""
 
@@ -176,7 +188,7 @@ def _jobs(runs: list[Run]) -> str:
         for run in runs[:JOBS]
     ]
     note = f"{len(runs) - JOBS:,} more: --csv has every one." if len(runs) > JOBS else ""
-    inner = _table(Table("", columns, lines, note))
+    inner = table_html(Table("", columns, lines, note))
     return f"<h2>Every run</h2><details><summary>{len(runs):,} runs and their commands</summary>{inner}</details>"
 
 
@@ -195,7 +207,7 @@ def _sources(runs: list[Run]) -> str:
     )
 
 
-def _text(text: str) -> str:
+def text_html(text: str) -> str:
     """Escaped; names in backticks as code."""
     parts, end = [], 0
     for found in MARKS.finditer(text):
