@@ -3,16 +3,21 @@
 import html
 import json
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
 import pytest
+from runs import composed
 
 import l2q
 from l2q.cli import main
 from l2q.data.inspection import inspect
+from l2q.data.sources import Source
+from l2q.report.inspection import _percent
 
 ROWS = [(f"u{u}", f"i{(3 * u + step) % 17}", 1 + (u + step) % 5, 10**9 + 86_400 * (7 * u + step)) for u in range(40)
         for step in range(2 + u % 9)]  # fmt: skip
@@ -88,6 +93,117 @@ def test_a_refused_table_is_shown_with_what_it_was_refused_for(tmp_path, capsys)
 def test_what_is_no_table_is_one_line(tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "absent.csv")]) == 2
     assert capsys.readouterr().err.startswith(f"error: cannot read {tmp_path / 'absent.csv'}")
+
+
+def test_the_command_is_one_that_hydra_takes(tmp_path, capsys):
+    path = tmp_path / "a table.csv"
+    lines = (f"{user},{item},{value - 1}\n" for user, item, value, _ in ROWS)
+    path.write_text('user,item,"our ""grade"", in all"\n' + "".join(lines))
+    words = [
+        "--value",
+        "none",
+        "--where",
+        """"our ""grade"", in all" > 0 and item <> 'it''s'""",
+        "--min-events",
+        "2",
+    ]
+    assert main(["inspect", str(path), *words]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("python train.py"))
+    settings = composed("logger=none", *shlex.split(line)[2:])
+    found = Source(**settings["dataset"]).load()
+    expected = l2q.read_events(path, value="none", where=words[3])
+    assert len(found.train) + len(found.test) <= len(expected) < len(ROWS)
+    assert settings["dataset"]["where"] == words[3]
+    assert settings["dataset"]["min_events"] == 2
+
+
+def test_options_of_a_refusal_settle_it(tmp_path, capsys):
+    path = tmp_path / "shop.csv"
+    lines = (f"{user if value > 1 else ''},{item},{value - 3}\n" for user, item, value, _ in ROWS)
+    path.write_text("customer,article,quantity\n" + "".join(lines))
+    assert main(["inspect", str(path)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("Try: python train.py")
+    settings = composed("logger=none", *shlex.split(last.removeprefix("Try: "))[2:])
+    found = Source(**settings["dataset"]).load()
+    assert len(found.train) + len(found.test) == sum(value > 3 for *_, value, _ in ROWS)
+    refused = inspect(str(path), {})
+    assert {each.option: each.value for each in refused.suggestions} == {
+        "missing": "drop",
+        "where": "quantity > 0",
+    }
+    assert refused.taken
+    assert refused.pairs == sum(value > 1 for *_, value, _ in ROWS)
+    assert {column.name: column.missing for column in refused.columns}["customer"] == len(
+        ROWS
+    ) - refused.pairs
+    assert refused.values is not None
+    assert dict(zip(refused.values.labels, refused.values.counts, strict=True)) == {
+        str(value - 3): count for value, count in Counter(row[2] for row in ROWS).items()
+    }
+
+
+def test_columns_that_cannot_be_told_are_shown_all_the_same(tmp_path, capsys):
+    path = tmp_path / "unclear.csv"
+    path.write_text("buyer,reader,book\n" + "".join(f"{u},{u}x,{i}\n" for u, i, *_ in ROWS))
+    found = inspect(str(path), {})
+    assert "user=COLUMN" in found.refusal
+    assert [(each.name, each.role, each.distinct) for each in found.columns] == [
+        ("buyer", None, 40),
+        ("reader", None, 40),
+        ("book", None, 17),
+    ]
+    assert main(["inspect", str(path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--user=COLUMN" in shown
+    assert "python train.py" not in shown
+
+
+def test_drift_and_cold_users_are_counted(tmp_path):
+    """Of the last two of twenty pairs one is of a new user and a new item."""
+    path = tmp_path / "days.csv"
+    rows = [(f"u{n % 3}", f"i{n}" if n < 18 else "i1", f"2020-01-{n + 1:02}") for n in range(20)]
+    rows[19] = ("someone", "new", "2020-01-20")
+    path.write_text("user,item,day\n" + "".join(",".join(row) + "\n" for row in rows))
+    found = inspect(str(path), {"test_fraction": 0.1})
+    times = found.times
+    assert times is not None
+    assert (times.first, times.last, times.step) == ("2020-01-01", "2020-01-20", "day")
+    assert (times.late, times.counts) == ("2020-01-19", (1,) * 20)
+    assert (times.new_items, times.new_users, times.new_item_pairs) == (0.5, 0.5, 0.5)
+    time = next(each for each in found.splits if each.name == "time")
+    assert (time.test, time.cold_users, time.cold_items, time.cold_pairs) == (2, 1, 1, 1)
+
+
+def test_a_split_folder_a_set_and_a_reader_that_leaves(tmp_path):
+    folder = tmp_path / "ids"
+    folder.mkdir()
+    (folder / "train.txt").write_text("0 0 1\n1 1 2\n")
+    (folder / "test.txt").write_text("1 0\n2 3\n")
+    found = inspect(str(folder), {})
+    (own,) = found.splits
+    assert (found.pairs, own.train, own.test, own.cold_users, own.cold_items) == (6, 4, 2, 1, 1)
+    assert inspect("debian").pairs == 128_776 + 31_409
+    with pytest.raises(l2q.L2QError, match="missing=drop has no effect on debian"):
+        inspect("debian", {"missing": "drop"})
+    shell = f"{sys.executable} -m l2q inspect debian | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("debian\n141\n", "")
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (0, "0 %"),
+        (1, "100 %"),
+        (0.1234, "12.3 %"),
+        (0.9999, "99.9 %"),
+        (0.0053, "0.53 %"),
+        (0.00002, "0.002 %"),
+    ],
+)
+def test_shares_are_said_in_few_digits(share, said):
+    assert _percent(share) == said
 
 
 def test_json_has_the_same_figures(ratings, capsys):

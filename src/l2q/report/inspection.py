@@ -222,8 +222,10 @@ def _expected(found: Inspection) -> Table | None:
         seconds, memory, how = expected(model, found.users.count + found.items.count, found.pairs)
         epochs = int(settings.compose(model=model)["epochs"])
         what = f"{epochs} epochs take at most about" if epochs else "a fit takes about"
+        seconds *= max(epochs, 1)
+        time = span(seconds) if seconds >= 1.5 else "a second"
         room = f", and {amount(memory * 2**20)} of memory" if memory else ""
-        rows.append([f"`{model}`", f"{what} {span(seconds * max(epochs, 1))}{room}"])
+        rows.append([f"`{model}`", f"{what} {time}{room}"])
         said.append(f"{model} on {how}")
     note = f"Estimated from measurements of the default settings: {'; '.join(said)}."
     return Table("Expected", [Column("", right=False), Column("", right=False)], rows, note)
@@ -269,7 +271,7 @@ def _percent(share: float) -> str:
     """12.3 %, 0.53 %, 0.002 %."""
     percent = 100 * share
     if percent >= 1 or not percent:
-        return f"{percent:.0f} %" if percent in (0, 100) else f"{percent:.1f} %"
+        return f"{percent:.0f} %" if percent in (0, 100) else f"{min(percent, 99.9):.1f} %"
     digits = min(max(1 - math.floor(math.log10(percent)), 2), 6)
     return f"{float(f'{percent:.1g}') if percent < 0.1 else percent:.{digits}f}".rstrip("0") + " %"
 
