@@ -18,6 +18,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from pyarrow import csv, parquet
+from runs import run
 from test_public import PUBLIC
 
 import l2q
@@ -285,8 +286,9 @@ def test_quantize_and_command_line_run(small, tmp_path, monkeypatch, capsys):
     assert all(item in printed[3] for item in index.similar("libavcodec59", k=5).items)
     assert index.recommend("ffmpeg", k=5).items == l2q.load_index("als_index").recommend("ffmpeg", k=5).items
 
+    run(tmp_path / "run", "model=popularity", "dataset=table", "dataset.dir=events.csv")
     for _, text in blocks(ROOT / "docs/how-to/command-line.md", "bash"):
-        for words in commands(text.replace("RUN/index", "index")):
+        for words in commands(text.replace("RUN/index", "index").replace("RUN", "run")):
             if words[3] == "export":
                 subprocess.run([sys.executable, *words[1:]], check=True, capture_output=True)
             else:
