@@ -226,3 +226,37 @@ def test_without_a_time_the_row_decides():
     frame = pandas.DataFrame({"user": [1, 2, 1, 1], "item": [5, 5, 5, 5], "rating": [3.0, 4.0, 5.0, 4.0]})
     assert read_events(frame).values.tolist() == [3, 4]
     assert read_events(frame, dedupe="last").values.tolist() == [4, 4]
+
+
+def test_advice_on_a_table_without_names_can_be_followed(tmp_path):
+    path = tmp_path / "log.csv"
+    rows = [
+        (f"u{u}", f"i{(u + step) % 11}", "buy" if step in (2, 3) else "view")
+        for u in range(30)
+        for step in range(6)
+    ]
+    path.write_text("".join(",".join(row) + "\n" for row in rows))
+    (note,) = [note for note in l2q.read_events(path).reading.notes if "count alike" in note]
+    found = re.search(r'where="(.*)" takes one kind', note)
+    assert found
+    assert found[1] == "column3 = 'buy'"
+    assert len(l2q.read_events(path, where=found[1])) == 60
+    with pytest.raises(l2q.L2QError, match="no column 'column4'; the table has column1, column2, column3;"):
+        l2q.read_events(path, where="column4 = 'buy'")
+
+
+def test_codes_of_kinds_are_listed_and_get_no_advice_of_a_cut(tmp_path):
+    path = tmp_path / "log.csv"
+    rows = [(u, f"i{(u + step) % 11}", step % 4) for u in range(30) for step in range(8)]
+    path.write_text("user_id,item_id,action_type\n" + "".join("{},{},{}\n".format(*row) for row in rows))
+    (note,) = [note for note in l2q.read_events(path).reading.notes if "action_type" in note]
+    assert note == (
+        "events of every 'action_type' count alike (0 60, 1 60, 2 60, 3 60); where=\"action_type = 3\" takes one kind"
+    )
+
+
+def test_lines_of_prose_that_are_all_the_same_are_no_table(tmp_path):
+    path = tmp_path / "read.txt"
+    path.write_text("hello this is text\n" * 5)
+    with pytest.raises(l2q.L2QError, match="all 5 rows are one user, column '.*1', and one item, column '.*2'"):
+        l2q.read_events(path)

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from l2q.errors import L2QError
-from l2q.events.table import Table, quoted
+from l2q.events.table import Table, plain_name, quoted
 
 _FUNCTIONS = """~~ !~~ ~~* !~~* ~~~ ~ !~ + - * / // % ^ ** || like_escape not_like_escape ilike_escape not_ilike_escape
     abs ceil ceiling floor round trunc sign sqrt ln log log2 log10 exp pow power greatest least mod isnan isfinite
@@ -29,6 +29,7 @@ FUNCTIONS = frozenset(_FUNCTIONS.split())
 _CLASSES = {"COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "OPERATOR", "FUNCTION", "CAST", "TYPE", "BETWEEN",
             "CASE", "COLLATE"}  # fmt: skip
 _ARITHMETIC = {"+", "-", "*", "/", "//", "%", "^", "**"}
+_PATTERNS = {"~~", "!~~", "~~*", "!~~*"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,13 @@ def condition(table: Table, where: str) -> Condition:
         raise L2QError(
             f"where={where!r} is no single condition; write one such as \"rating >= 4 and event = 'buy'\""
         )
-    names = {column.name.casefold(): column.name for column in table.columns}
+    plain_names = [plain_name(column.name).casefold() for column in table.columns]
+    names = {
+        plain: column.name
+        for plain, column in zip(plain_names, table.columns, strict=True)
+        if plain_names.count(plain) == 1
+    }
+    names |= {column.name.casefold(): column.name for column in table.columns}
     texts = {column.name for column in table.columns if column.type.upper() == "VARCHAR"}
     used: set[str] = set()
     for part in _parts(node["where_clause"]):
@@ -63,9 +70,7 @@ def condition(table: Table, where: str) -> Condition:
     _compare(table, node, names, texts)
     sql = _text(table, parsed)
     if not sql.upper().startswith("SELECT * FROM EVENTS WHERE ") or not used:
-        raise L2QError(
-            f"where={where!r} names no column of the table; it has {', '.join(map(repr, names.values()))}"
-        )
+        raise L2QError(f"where={where!r} names no column of the table; it has {_listed(names)}")
     expression = sql[len("SELECT * FROM events WHERE ") :].rstrip("; ")
     try:
         table.connection.execute(f"SELECT TRY_CAST(({expression}) AS BOOLEAN) FROM events LIMIT 0").fetchall()
@@ -138,16 +143,21 @@ def _allowed(table: Table, where: str, part: dict[str, Any], names: dict[str, st
         if len(path) > 1 and path[0].casefold() == "events":
             path = path[1:]
         if path[0].casefold() not in names:
-            has = ", ".join(map(repr, names.values()))
             raise L2QError(
-                f"where={where!r}: no column {path[0]!r}; the table has {has}; a text stands in single quotes, as in "
-                f"event = {quoted(path[0])}"
+                f"where={where!r}: no column {path[0]!r}; the table has {_listed(names)}; a text stands in single "
+                f"quotes, as in event = {quoted(path[0])}"
             )
-        used.add(names[path[0].casefold()])
+        part["column_names"] = [names[path[0].casefold()], *path[1:]]
+        used.add(part["column_names"][0])
+
+
+def _listed(names: dict[str, str]) -> str:
+    return ", ".join(map(plain_name, dict.fromkeys(names.values())))
 
 
 def _compare(table: Table, part: Any, names: dict[str, str], texts: set[str]) -> None:
-    """Puts casts around columns of texts that stand beside numbers, truth values or dates."""
+    """Puts casts around columns of texts that stand beside numbers, truth values or dates, and takes the spaces
+    around them away beside texts."""
     if isinstance(part, list):
         for inner in part:
             _compare(table, inner, names, texts)
@@ -162,8 +172,9 @@ def _compare(table: Table, part: Any, names: dict[str, str], texts: set[str]) ->
         if inner and inner.get("class") == "COLUMN_REF" and _column(inner, names) in texts:
             holder[key] = _cast(table, inner, "BOOLEAN")
     arithmetic = part.get("class") == "FUNCTION" and part.get("function_name") in _ARITHMETIC
+    pattern = part.get("class") == "FUNCTION" and part.get("function_name") in _PATTERNS
     in_list = part.get("type") in ("COMPARE_IN", "COMPARE_NOT_IN")
-    if part.get("class") in ("COMPARISON", "BETWEEN") or in_list or arithmetic:
+    if part.get("class") in ("COMPARISON", "BETWEEN") or in_list or arithmetic or pattern:
         slots = list(_slots(part))
         beside = [kind for holder, key in slots if (kind := _kind(holder[key]))]
         kind = beside[0] if beside else "DOUBLE" if arithmetic else None
@@ -202,7 +213,9 @@ def _kind(part: dict[str, Any]) -> str | None:
     kind = part["literal"]["kind"] if "literal" in part else part["value"]["type"]["id"]
     if kind == "BOOLEAN":
         return "BOOLEAN"
-    return "DOUBLE" if any(word in kind for word in ("INT", "DEC", "DOUBLE", "FLOAT", "NUM")) else None
+    if any(word in kind for word in ("INT", "DEC", "DOUBLE", "FLOAT", "NUM")):
+        return "DOUBLE"
+    return "VARCHAR" if kind in ("VARCHAR", "STRING") else None
 
 
 def _column(part: dict[str, Any], names: dict[str, str]) -> str | None:
@@ -210,8 +223,9 @@ def _column(part: dict[str, Any], names: dict[str, str]) -> str | None:
 
 
 def _cast(table: Table, column: dict[str, Any], kind: str) -> dict[str, Any]:
-    """TRY_CAST(column AS kind), parsed; commas between thousands are no part of a number."""
-    text = "x" if kind != "DOUBLE" else "replace(x, ',', '')"
+    """TRY_CAST(column AS kind), parsed; commas between thousands are no part of a number, spaces around a text none
+    of it."""
+    text = {"DOUBLE": "replace(x, ',', '')", "VARCHAR": "trim(x)"}.get(kind, "x")
     statement = f"SELECT TRY_CAST({text} AS {kind}) FROM events"
     parsed = _parsed(table, statement, statement)["statements"][0]["node"]["select_list"][0]
 

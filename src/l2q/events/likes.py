@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from l2q.events.table import quoted
+from l2q.events.table import plain_name, quoted
 from l2q.events.vocabulary import plain, words
 
 NO = words("values", "no")
@@ -15,11 +15,19 @@ NO = words("values", "no")
 
 COUNTS = words("columns", "count")
 
+CODES = words("columns", "code")
+"""Words of columns whose whole numbers stand for kinds of event."""
+
+SHELL = frozenset('"$`\\!')
+"""Signs that a shell does not leave alone between double quotes."""
+
 YES = {"true": 1, "t": 1, "yes": 1, "y": 1, "false": 0, "f": 0, "no": 0, "n": 0}
 """Truth values as numbers."""
 
 
 def is_no(kind: str) -> bool:
+    if set(kind) & set("👎💔😡✗✘❌"):
+        return True
     parts = re.findall(r"[^\W_]+", plain(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind)))
     if not parts:
         return False
@@ -40,8 +48,12 @@ def of_numbers(
     known = values[~np.isnan(values)]
     if not len(known):
         return None, f"{column!r} has no numbers; it is not used"
-    name = _named(column)
+    name = plain_name(column)
     low, high = float(known.min()), float(known.max())
+    whole = np.array_equal(known, np.floor(known))
+    if whole and 1 < high < 20 and low >= 0 and set(core) & CODES:
+        codes, times = np.unique(known, return_counts=True)
+        return of_kinds(column, {f"{code:g}": int(count) for code, count in zip(codes, times, strict=True)})
     below = int((known < 0).sum())
     if below:
         what = f"{below:,} of {len(known):,} events have {column!r} below 0 (down to {low:g}): dislikes or returns"
@@ -51,7 +63,6 @@ def of_numbers(
         )
     zeros = int((known == 0).sum())
     counts = bool(set(core) & COUNTS)
-    whole = np.array_equal(known, np.floor(known))
     if zeros and ((high <= 1 and whole) or counts):
         what = f"{zeros:,} of {len(known):,} events have {column!r} 0"
         like = f"{name} > 0" if counts else f"{name} = {quoted(yes) if yes else 1}"
@@ -74,26 +85,26 @@ def of_kinds(column: str, kinds: Mapping[str, int]) -> tuple[str | None, str | N
     """A doubt that refuses and a note, of the kinds of events and how many there are of each."""
     ordered = sorted(kinds.items(), key=lambda pair: -pair[1])
     total = sum(kinds.values())
-    name = _named(column)
-    no = [kind for kind, _ in ordered if is_no(kind)]
+    name = plain_name(column)
+    no = [kind for kind, _ in ordered if is_no(kind) and (len(kind) > 1 or len(kinds) < 3)]
     if no:
         count = sum(kinds[kind] for kind in no)
         yes = [kind for kind, _ in ordered if kind not in no]
-        advice = f"{name} = {quoted(yes[0])}" if len(yes) == 1 else f"{name} <> {quoted(no[0])}"
-        if len(no) > 1 and len(yes) != 1:
-            advice = f"{name} NOT IN ({', '.join(map(quoted, no[:4]))})"
+        some = ", ".join(map(quoted, yes if len(yes) < len(no) else no))
+        verb = "IN" if len(yes) < len(no) else "NOT IN"
+        advice = f"{name} = {quoted(yes[0])}" if len(yes) == 1 else f"{name} {verb} ({some})"
         says = ", ".join(repr(kind) for kind in no[:4])
+        ways = f"where={quote(advice)}, or value=none to take all alike" if yes else "value=none takes all alike"
         return (
-            f"{count:,} of {total:,} events have {column!r} {says} and would count as likes; say which events are: "
-            f"where={quote(advice)}, or value=none to take all alike"
+            f"{count:,} of {total:,} events have {column!r} {says} and would count as likes; say which events are: {ways}"
         ), None
     if len(ordered) < 2 or len(ordered) > 50:
         return None, None
     shown = ", ".join(f"{kind} {count:,}" for kind, count in ordered[:5])
     shown += f" and {len(ordered) - 5} more" if len(ordered) > 5 else ""
-    return None, (
-        f'events of every {column!r} count alike ({shown}); where="{name} = {quoted(ordered[-1][0])}" takes one kind'
-    )
+    plain_kinds = [kind for kind, _ in ordered if not set(kind) & SHELL] or [ordered[-1][0]]
+    advice = quote(f"{name} = {quoted(plain_kinds[-1])}")
+    return None, f"events of every {column!r} count alike ({shown}); where={advice} takes one kind"
 
 
 def _cut(high: float) -> float | None:
@@ -104,17 +115,10 @@ def _cut(high: float) -> float | None:
     return 70 if 90 <= high <= 100 else None
 
 
-def _named(column: str) -> str:
-    """A column as an expression names it."""
-    return (
-        column if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", column) else '"' + column.replace('"', '""') + '"'
-    )
-
-
 def _ways(expression: str) -> str:
     return f"say which events are: where={quote(expression)}, min_value=1, or value=none to take all alike"
 
 
 def quote(expression: str) -> str:
-    """An expression as an option has it, in quotes that it does not hold itself."""
-    return f"'{expression}'" if '"' in expression and "'" not in expression else f'"{expression}"'
+    """An expression as an option has it, so that a shell and Python both read it as it is meant."""
+    return f'"{expression}"' if not set(expression) & SHELL else repr(expression)

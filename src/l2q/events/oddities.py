@@ -12,11 +12,17 @@ FEW = 5  # items in all that are hardly a catalog
 
 
 def judge(table: Table, roles: Roles, events: Interactions, count: int, notes: list[str]) -> None:
-    """Adds to ``notes`` what is odd of the ``count`` events. Raises L2QError where every event has its own user."""
-    if count < ENOUGH:
-        return
+    """Adds to ``notes`` what is odd of the ``count`` events. Raises L2QError where every event has its own user, or
+    all have one user and one item."""
     users, items, pairs = events.num_users, events.num_items, len(events)
     user, item = roles.user.name, roles.item.name
+    if users == items == 1 and count > 1:
+        raise L2QError(
+            f"{table.where}: all {count:,} rows are one user, column {user!r}, and one item, column {item!r}; this is "
+            "no table of events, or user=COLUMN and item=COLUMN name others"
+        )
+    if count < ENOUGH:
+        return
     if users > 0.99 * count:
         what = f"nearly every event has a user of its own: {users:,} in {count:,} events, column {user!r}"
         if "user" not in roles.named:
