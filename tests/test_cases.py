@@ -31,7 +31,7 @@ RUN = {
     "date_first.csv": ({"user": "customer", "item": "article", "time": "day"}, USERS, ITEMS, None),
     "mixed_float_ids.csv": ({"user": "user", "item": "item"}, NUMBERS, ITEMS, "40 user names become 20"),
     "trailing_space.csv": ({"user": "user", "item": "item"}, USERS, ITEMS, "item names become 30 without the spaces"),
-    "no_header.tsv": ({"user": "1", "item": "2", "value": "3"}, USERS, ITEMS, "columns have no names"),
+    "no_header.tsv": ({"user": "column1", "item": "column2", "value": "column3"}, USERS, ITEMS, "have no names"),
     "pandas_index.parquet": ({"user": "user_id", "item": "item_id", "value": "rating"}, USERS, ITEMS, "min_value=4"),
     "stray_quote.tsv": ({"user": "user", "item": "item"}, USERS, ITEMS, "quote"),
     "latin1_header.csv": ({"user": "usuário", "item": "item"}, USERS, ITEMS, "encoding"),

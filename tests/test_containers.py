@@ -92,22 +92,22 @@ def test_delimiters_line_ends_and_suffixes(written, delimiter, between, end, suf
         ("# by the shop\nuser,item\nu1,i1\nu2,i2\n", ["user", "item"], ("u1", "i1")),
         ("# by the shop\n# user,item\nu1,i1\nu2,i2\n", ["user", "item"], ("u1", "i1")),
         ("#user\titem\nu1\ti1\nu2\ti2\n", ["user", "item"], ("u1", "i1")),
-        ("% bip unweighted\n1 2 1 99\n1 3 1 98\n2 2 1 97\n", ["1", "2", "3", "4"], ("1", "2", "1", "99")),
+        ("% bip unweighted\n1 2 1 99\n1 3 1 98\n2 2 1 97\n", [f"column{n}" for n in (1, 2, 3, 4)], ("1", "2", "1", "99")),
         ("\n\nuser,item\n\nu1,i1\n\nu2,i2\n\n  \n", ["user", "item"], ("u1", "i1")),
         ('"user","item"\n"u,1","i""1"\n"u2","i2"\n', ["user", "item"], ("u,1", 'i"1')),
         ("user;item;rating\nu1;i1;4,5\nu2;i2;3\n", ["user", "item", "rating"], ("u1", "i1", "4.5")),
-        ("u1;i1;4,5\nu2;i2;3,5\nu3;i1;3,0\n", ["1", "2", "3"], ("u1", "i1", "4.5")),
+        ("u1;i1;4,5\nu2;i2;3,5\nu3;i1;3,0\n", ["column1", "column2", "column3"], ("u1", "i1", "4.5")),
         ("user;price\nu1;1,000\nu2;2,500\n", ["user", "price"], ("u1", "1,000")),  # thousands stay as they are
         ("user,item,genres\nu1,i1,a|b\nu2,i2,a|b|c\nu1,i3,b|c\n", ["user", "item", "genres"], ("u1", "i1", "a|b")),
-        ("1,2,a|b|c|d\n2,3,b|c|d|e\n1,3,a|b|c|d\n", ["1", "2", "3"], ("1", "2", "a|b|c|d")),
+        ("1,2,a|b|c|d\n2,3,b|c|d|e\n1,3,a|b|c|d\n", ["column1", "column2", "column3"], ("1", "2", "a|b|c|d")),
         ("user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t2\t3\t4\n5\t6\t5\t8\n",
          ["user_id", "item_id", "rating", "timestamp"], ("1", "2", "3", "4")),
         ("user,item,user\na,b,c\nd,e,f\n", ["user", "item", "user_2"], ("a", "b", "c")),
         ("User,item,user\na,b,c\nd,e,f\n", ["User", "item", "user_2"], ("a", "b", "c")),
-        (",user,item\n0,u1,i1\n1,u2,i2\n", ["1", "user", "item"], ("0", "u1", "i1")),
-        ('"user","item"\n"1","u1","i1"\n"2","u2","i2"\n', ["1", "user", "item"], ("1", "u1", "i1")),  # write.table of R
+        (",user,item\n0,u1,i1\n1,u2,i2\n", ["column1", "user", "item"], ("0", "u1", "i1")),
+        ('"user","item"\n"1","u1","i1"\n"2","u2","i2"\n', ["column1", "user", "item"], ("1", "u1", "i1")),  # of R
         ("user,item,\nu1,i1\nu2,i2\n", ["user", "item"], ("u1", "i1")),
-        ("user,item\nu1,i1,\nu2,i2,\n", ["user", "item", "3"], ("u1", "i1", None)),
+        ("user,item\nu1,i1,\nu2,i2,\n", ["user", "item", "column3"], ("u1", "i1", None)),
         (" user , item \nu1,i1\nu2,i2\n", ["user", "item"], ("u1", "i1")),
         ("user,item\nu1,\n,i2\nu2,i2\n", ["user", "item"], ("u1", None)),
     ],
@@ -164,20 +164,24 @@ def test_a_header(written, text):
 def test_no_header(written, text):
     names, header, rows, *_ = opened(written(text))
     assert not header
-    assert names == [str(n + 1) for n in range(len(names))]
+    assert names == [f"column{n + 1}" for n in range(len(names))]
     assert len(rows) == len(text.splitlines())
 
 
 def test_columns_that_are_numbered_have_no_names(written):
     names, header, rows, notes, _ = opened(written("0,1\nanna,chair\nbea,table\n"))
-    assert (names, header, rows) == (["1", "2"], False, [("anna", "chair"), ("bea", "table")])
+    assert (names, header, rows) == (["column1", "column2"], False, [("anna", "chair"), ("bea", "table")])
     assert notes == ["the first line numbers the columns and is no event"]
 
 
 def test_header_is_what_the_option_says(written):
     path = written("anna,chair\nbea,table\n")
     assert opened(path, header=True)[:3] == (["anna", "chair"], True, [("bea", "table")])
-    assert opened(path, header=False)[:3] == (["1", "2"], False, [("anna", "chair"), ("bea", "table")])
+    assert opened(path, header=False)[:3] == (
+        ["column1", "column2"],
+        False,
+        [("anna", "chair"), ("bea", "table")],
+    )
     path = written("user,item\n1,2\n")
     assert opened(path, header=False)[2] == [("user", "item"), ("1", "2")]
     assert opened(written("1,2\n3,4\n"), header=True)[:3] == (["1", "2"], True, [("3", "4")])
@@ -491,7 +495,11 @@ def test_a_folder_of_parts(written, tmp_path):
     assert opened(str(tmp_path / "spark" / "part-0000[12].csv"))[2] == expected[1:3]
     for number in range(3):
         written(gzip.compress(f"u{number}\ti\t{number}\n".encode()), f"gz/part-{number}.gz")
-    assert opened(tmp_path / "gz")[:3] == (["1", "2", "3"], False, [(f"u{n}", "i", str(n)) for n in range(3)])
+    assert opened(tmp_path / "gz")[:3] == (
+        ["column1", "column2", "column3"],
+        False,
+        [(f"u{n}", "i", str(n)) for n in range(3)],
+    )
 
 
 def test_parts_of_which_one_is_mended_keep_their_order(written, tmp_path):
@@ -765,7 +773,7 @@ def test_the_cases_at_hand():
         "date_first.csv": ["day", "customer", "article"],
         "invoice_first.csv": ["InvoiceNo", "StockCode", "Quantity", "CustomerID"],
         "latin1_header.csv": ["usuário", "item"],
-        "no_header.tsv": ["1", "2", "3"],
+        "no_header.tsv": ["column1", "column2", "column3"],
         "pandas_index.parquet": ["item_id", "rating", "user_id"],
         "stray_quote.tsv": ["user", "item", "title"],
         "utf16.csv": ["user", "item"],

@@ -38,10 +38,10 @@ class Reading:
     def lines(self) -> list[str]:
         """For people: a line for the columns, one for what is not read, one for the rows, the split, every note."""
         roles = ", ".join(f"{role}s {column!r}" for role, column in self.columns.items())
-        rows = f"{self.rows:,} {'rows' if self.columns else 'pairs'}"
+        rows = f"{self.rows:,} {'row' if self.columns else 'pair'}{'' if self.rows == 1 else 's'}"
         rows += "".join(f", {count:,} dropped ({reason})" for reason, count in self.dropped.items())
         if self.merged:
-            rows += f", {self.merged:,} repeated pairs merged"
+            rows += f", {self.merged:,} repeated pair{'' if self.merged == 1 else 's'} merged"
         return [
             f"{self.source}: {roles}" if roles else self.source,
             *([f"not read: {', '.join(map(repr, self.unread))}"] if self.unread else []),

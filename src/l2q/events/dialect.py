@@ -105,7 +105,7 @@ def dialect(
             if why:
                 notes.append(why)
         drop = 1 if header or why.startswith("the first line numbers") else 0
-    names = tuple(str(number + 1) for number in range(fields))
+    names = tuple(f"column{number + 1}" for number in range(fields))
     roles: dict[str, str] = {}
     if header:
         if len(first) == fields - 1 and not any(row[-1].strip() for row in rows[1:] if len(row) == fields):
@@ -113,7 +113,7 @@ def dialect(
         elif len(first) == fields - 1:  # as R writes them
             first = ["", *first]
             notes.append(
-                "the header has a name less than there are columns: the first column has row names, '1'"
+                "the header has a name less than there are columns: the first column has row names, 'column1'"
             )
         while len(first) > fields and not first[-1]:
             first.pop()
@@ -159,16 +159,16 @@ def dialect(
 
 def apart(names: list[str]) -> tuple[tuple[str, ...], list[str]]:
     """Names that differ by more than their case, as SQL wants them, and a note for each that had to change; a column
-    without a name is called by its number."""
+    without a name is called by its number: ``column1``."""
     taken: set[str] = set()
     kept: list[str] = []
     notes: list[str] = []
     for number, name in enumerate(names, 1):
-        fresh = name or str(number)
+        fresh = name or f"column{number}"
         count = 1
         while fresh.lower() in taken:
             count += 1
-            fresh = f"{name or number}_{count}"
+            fresh = f"{name or f'column{number}'}_{count}"
         if name and fresh != name:
             notes.append(f"a second column named {name!r} is called {fresh!r}")
         taken.add(fresh.lower())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -53,7 +53,9 @@ def of_numbers(
     whole = np.array_equal(known, np.floor(known))
     if whole and 1 < high < 20 and low >= 0 and set(core) & CODES:
         codes, times = np.unique(known, return_counts=True)
-        return of_kinds(column, {f"{code:g}": int(count) for code, count in zip(codes, times, strict=True)})
+        return of_kinds(
+            column, {f"{code:g}": int(count) for code, count in zip(codes, times, strict=True)}, str
+        )
     below = int((known < 0).sum())
     if below:
         what = f"{below:,} of {len(known):,} events have {column!r} below 0 (down to {low:g}): dislikes or returns"
@@ -81,8 +83,11 @@ def of_numbers(
     )
 
 
-def of_kinds(column: str, kinds: Mapping[str, int]) -> tuple[str | None, str | None]:
-    """A doubt that refuses and a note, of the kinds of events and how many there are of each."""
+def of_kinds(
+    column: str, kinds: Mapping[str, int], spell: Callable[[str], str] = quoted
+) -> tuple[str | None, str | None]:
+    """A doubt that refuses and a note, of the kinds of events and how many there are of each. ``spell``: a kind as SQL
+    has it."""
     ordered = sorted(kinds.items(), key=lambda pair: -pair[1])
     total = sum(kinds.values())
     name = plain_name(column)
@@ -90,20 +95,23 @@ def of_kinds(column: str, kinds: Mapping[str, int]) -> tuple[str | None, str | N
     if no:
         count = sum(kinds[kind] for kind in no)
         yes = [kind for kind, _ in ordered if kind not in no]
-        some = ", ".join(map(quoted, yes if len(yes) < len(no) else no))
+        some = ", ".join(map(spell, yes if len(yes) < len(no) else no))
         verb = "IN" if len(yes) < len(no) else "NOT IN"
-        advice = f"{name} = {quoted(yes[0])}" if len(yes) == 1 else f"{name} {verb} ({some})"
+        advice = f"{name} = {spell(yes[0])}" if len(yes) == 1 else f"{name} {verb} ({some})"
         says = ", ".join(repr(kind) for kind in no[:4])
-        ways = f"where={quote(advice)}, or value=none to take all alike" if yes else "value=none takes all alike"
+        ways = (
+            f"where={quote(advice)}, or value=none to take all alike" if yes else "value=none takes all alike"
+        )
         return (
-            f"{count:,} of {total:,} events have {column!r} {says} and would count as likes; say which events are: {ways}"
+            f"{count:,} of {total:,} events have {column!r} {says} and would count as likes; say which events are: "
+            f"{ways}"
         ), None
     if len(ordered) < 2 or len(ordered) > 50:
         return None, None
     shown = ", ".join(f"{kind} {count:,}" for kind, count in ordered[:5])
     shown += f" and {len(ordered) - 5} more" if len(ordered) > 5 else ""
     plain_kinds = [kind for kind, _ in ordered if not set(kind) & SHELL] or [ordered[-1][0]]
-    advice = quote(f"{name} = {quoted(plain_kinds[-1])}")
+    advice = quote(f"{name} = {spell(plain_kinds[-1])}")
     return None, f"events of every {column!r} count alike ({shown}); where={advice} takes one kind"
 
 

@@ -13,7 +13,7 @@ from l2q.events import likes
 from l2q.events.columns import Roles
 from l2q.events.conditions import Condition, first_line
 from l2q.events.profiles import Profile
-from l2q.events.table import Column, Table, named, quoted
+from l2q.events.table import Column, Table, named, plain_name, quoted
 from l2q.events.times import Clock, clock
 from l2q.events.vocabulary import meaning
 
@@ -195,7 +195,7 @@ def _flags(roles: Roles) -> list[Flag]:
             marked = sum(text[:1] in "Cc" and text[1:].isdigit() for text in profile.texts)
             plain = sum(text.isdigit() for text in profile.texts)
             if plain and marked and plain + marked > 0.9 * len(profile.texts):
-                keep = f"{profile.name if profile.name.isidentifier() else name} NOT LIKE 'C%'"
+                keep = f"{plain_name(profile.name)} NOT LIKE 'C%'"
                 found.append(
                     Flag(profile.name, f"starts_with(upper({name}), 'C')", keep, "with a C before: returns")
                 )
@@ -203,6 +203,6 @@ def _flags(roles: Roles) -> list[Flag]:
             no = [kind for kind in profile.kinds if likes.is_no(kind)]
             if no and len(no) < len(profile.kinds):
                 words = ", ".join(map(quoted, no))
-                keep = f"{profile.name if profile.name.isidentifier() else name} NOT IN ({words})"
+                keep = f"{plain_name(profile.name)} NOT IN ({words})"
                 found.append(Flag(profile.name, f"trim({name}) IN ({words})", keep, f"of {words}"))
     return found

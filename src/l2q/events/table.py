@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import duckdb
@@ -33,8 +34,8 @@ class Table:
 
     ``where``: what messages call it. ``connection`` holds it under the name ``events``; after ``lock`` it reads no
     other file, reaches no network, writes nothing and keeps its settings. ``header``: False where the source has no
-    names of columns, which are then "1", "2", "3". ``notes``: what was decided or looks odd, a sentence each.
-    ``dropped``: rows of the source that are left out already, by reason.
+    names of columns, which are then ``column1``, ``column2``, ``column3``. ``notes``: what was decided or looks odd, a
+    sentence each. ``dropped``: rows of the source that are left out already, by reason.
 
         with open_table("ratings.csv") as table:
             table.connection.execute("SELECT count(*) FROM events").fetchone()
@@ -112,3 +113,21 @@ def quoted(text: str) -> str:
 def named(name: str) -> str:
     """A name of SQL."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def plain_name(name: str) -> str:
+    """A column as an expression may name it without quotes: ``Book_Rating`` for ``Book-Rating``, ``_3d`` for ``3d``,
+    ``_like`` for a word that SQL keeps for itself."""
+    plain = re.sub(r"\W+", "_", name).strip("_") or "_"
+    if plain[0].isdigit() or plain.lower() in _reserved():
+        return f"_{plain}"
+    return name if name.isidentifier() else plain
+
+
+@cache
+def _reserved() -> frozenset[str]:
+    """The words that name no column in SQL without quotes."""
+    found = duckdb.sql(
+        "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category IN ('reserved', 'type_function')"
+    ).fetchall()
+    return frozenset(word for (word,) in found)
