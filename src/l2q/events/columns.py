@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from l2q.errors import L2QError
-from l2q.events.positions import by_position
+from l2q.events.positions import by_position, is_kind, wide
 from l2q.events.profiles import Profile, listed, profiles
 from l2q.events.table import Table
 from l2q.events.vocabulary import ROLES, Meaning, meaning
@@ -131,6 +131,9 @@ def _possible(table: Table, given: dict[str, Profile | None], notes: list[str]) 
         if profile.moments and meaning(profile.name).roles.get(role, 0) >= 2:
             notes.append(f"{profile.name!r} is taken for the {role}s, though its numbers look like times")
             continue
+        if profile.measured and profile.decimals < 3:  # versions, sizes
+            notes.append(f"{profile.name!r} is taken for the {role}s, though its numbers have fractions")
+            continue
         raise L2QError(
             f"{table.where}: {role}= names the column {profile.name!r}, which has {why}; name one with {role}s"
         )
@@ -162,6 +165,7 @@ def _by_name(
             strength = meanings[profile.name].roles.get(role, 0.0)
             if not strength and profile.role == role and _unknown(profile, meanings[profile.name]):
                 strength = 1.8
+            strength -= 2 * profile.constant
             if strength > 0 and not (profile.column.index and profile.counted_up and strength < 2):
                 scored.append((strength, profile))
         # Of two that say the same, the one that comes again: customer_unique_id, not the customer_id of an order.
@@ -182,6 +186,8 @@ def _by_name(
             and not other.constant
         ]
         if rivals:
+            if why := wide(free):
+                raise L2QError(f"{table.where}: {why}")
             raise L2QError(
                 f"{table.where}: {listed([profile, *rivals])} may each be the {role}s; name the column with "
                 f"{role}=COLUMN"
@@ -275,6 +281,8 @@ def _unknown(profile: Profile, said: Meaning) -> bool:
 
 
 def _which(table: Table, missing: list[str], left: list[Profile], free: list[Profile]) -> str:
+    if why := wide(free):
+        return f"{table.where}: {why}"
     what = " and the ".join(f"{role}s" for role in missing)
     option = " and ".join(f"{role}=COLUMN" for role in missing)
     them = "it" if len(missing) == 1 else "them"
@@ -331,6 +339,8 @@ def _value(profile: Profile) -> float:
     strength = said.roles.get("value", 0.0)
     if profile.nested or profile.dates or profile.moments or profile.prose or not profile.texts:
         return 0.0
-    if not profile.numeric and not profile.few:
+    if not profile.numeric and (
+        not profile.few or any(sign in text for text in profile.kinds for sign in "$€£¥")
+    ):
         return 0.0
-    return strength
+    return strength or (1.0 if not said.roles and not said.never and is_kind(profile) else 0.0)

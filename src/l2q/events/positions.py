@@ -22,12 +22,14 @@ def by_position(
     name plays, and user time artist name track name (Last.fm): of several columns that may be items, the one that
     tells the others.
     """
+    if why := wide(free):
+        raise L2QError(f"{table.where} has no names of columns, and {why}")
     left = [profile for profile in free if not profile.counted_up or len(free) <= 2]
     found: dict[str, Profile] = {}
     times = [profile for profile in left if profile.dates or profile.moments]
     if times and "time" not in given:
         found["time"] = times[0]
-    kinds = [profile for profile in left if _is_kind(profile)]
+    kinds = [profile for profile in left if is_kind(profile)]
     ids = [profile for profile in left if profile.id_like and not any(profile is kind for kind in kinds)]
     sides = [role for role in ("user", "item") if role not in given]
     if len(ids) < len(sides):
@@ -52,6 +54,8 @@ def by_position(
     names = [one for one in rest if determines(item, one) and (repeated or not _is_value(one))]
     others = [one for one in rest if not any(one is name for name in names)]
     values = [one for one in others if _is_value(one)] or [one for one in others if _is_count(one)][:1]
+    if not values and not any(profile.numeric for profile in chosen.values()):  # beside ids that are texts
+        values = [one for one in others if one.numeric]
     unclear = [one for one in others if not any(one is value for value in values)]
     if unclear:
         raise L2QError(
@@ -65,15 +69,34 @@ def by_position(
         if profile.numeric and not any(profile is other for other in (*found.values(), *times, *ids))
     ]
     if any(_on_earth(one, measured) for one in measured):  # check-ins, which have no grade
-        measured = []
-    value = [*kinds, *values, *measured]
-    if value and "value" not in given:
+        measured, values = [], []
+    numbers = [one for one in (*values, *measured) if not one.constant or one.kinds.keys() != {"0"}]
+    value = kinds or numbers
+    if (kinds or len(value) == 1) and "value" not in given:
         found["value"] = value[0]
+    elif value and "value" not in given:
+        notes.append(
+            f"{listed(value)} may each be the value of an event; none is read, value=COLUMN names one"
+        )
     order = ", ".join(
         f"{role}s {found[role].name}" for role in ("user", "item", "time", "value") if role in found
     )
     notes.append(f"columns have no names and are told by their values: {order}")
     return found
+
+
+def wide(columns: list[Profile]) -> str:
+    """A sentence if the columns are a matrix of users x items, with a column for each item; "" if not."""
+    few = [one for one in columns if one.few and (one.numeric or not one.texts)]
+    values = {kind for one in few for kind in one.kinds}
+    if len(few) < max(8, 0.7 * len(columns)) or sum(len(one.kinds) for one in few) < 0.4 * len(few) * len(
+        values
+    ):
+        return ""
+    return (
+        f"{len(few)} of its {len(columns)} columns hold the same few numbers, as in a matrix of users x items; a row "
+        "must be one event: pandas.melt makes it such, or give scipy.sparse.csr_array of it to l2q.read_events"
+    )
 
 
 def _finest(item: Profile, rest: list[Profile]) -> tuple[Profile, list[Profile]]:
@@ -86,7 +109,8 @@ def _finest(item: Profile, rest: list[Profile]) -> tuple[Profile, list[Profile]]
     return item, rest
 
 
-def _is_kind(profile: Profile) -> bool:
+def is_kind(profile: Profile) -> bool:
+    """Whether a column holds kinds of event, such as view and buy."""
     if profile.numeric or not profile.few:
         return False
     said = [kind.lower().replace(" ", "_") for kind in profile.kinds]
@@ -110,16 +134,14 @@ def _is_count(profile: Profile) -> bool:
 
 def _on_earth(profile: Profile, measured: list[Profile]) -> bool:
     """Whether a number is one of a latitude and a longitude beside each other."""
-    fractions = [one for one in measured if one.measured and all(abs(n) <= 180 for n in one.numbers)]
+    fractions = [
+        one
+        for one in measured
+        if all("." in text for text in one.texts) and all(abs(n) <= 180 for n in one.numbers)
+    ]
     return any(profile is one for one in fractions) and any(
-        min(_digits(one), _digits(other)) >= 3
+        min(one.decimals, other.decimals) >= 3 or max(one.numbers) < 0 or max(other.numbers) < 0
         for one in fractions
         for other in fractions
         if one is not other and abs(measured.index(one) - measured.index(other)) == 1
     )
-
-
-def _digits(profile: Profile) -> int:
-    """Digits behind the point of most numbers."""
-    lengths = sorted(len(text.partition(".")[2]) for text in profile.texts)
-    return lengths[len(lengths) // 2]

@@ -23,10 +23,14 @@ MISSING = frozenset(
 """Spellings of a value that is missing."""
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
-_ASIN = re.compile(r"B0[0-9A-Z]{8}|\d{9}[\dX]")
-_AMAZON_USER = re.compile(r"A[0-9A-Z]{9,27}")
+_ASIN = re.compile(r"B0[0-9A-Z]{6,8}|\d{9}[\dX]")
+_AMAZON_USER = re.compile(r"A(?=.*\d)[0-9A-Z]{8,27}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.\w+")
-_PREFIX = re.compile(r"([^\W\d_]+)[ _:#-]?\d+")
+_PREFIX = re.compile(r"([^\W\d_]+)[ _:#/.-]?\d+")
+_LETTERS = (
+    ("u", "bcghimnpstvw"),
+    ("c", "ip"),
+)  # of users such as u12, and of items that may stand beside them
 _NESTED = ("STRUCT", "MAP", "UNION", "VARIANT")
 
 
@@ -37,6 +41,7 @@ class Profile:
     column: Column
     values: list[str | None]
     numbered: bool = True  # False: further down the numbers are no row numbers
+    hint: str | None = None  # "user" or "item", told by the values of another column
 
     @property
     def name(self) -> str:
@@ -80,6 +85,12 @@ class Profile:
     def measured(self) -> bool:
         """Numbers with fractions: no names of anything."""
         return self.fractions > 0.01
+
+    @cached_property
+    def decimals(self) -> int:
+        """Digits behind the point of most numbers."""
+        lengths = sorted(len(text.partition(".")[2]) for text in self.texts)
+        return lengths[len(lengths) // 2]
 
     @cached_property
     def dates(self) -> bool:
@@ -152,7 +163,7 @@ class Profile:
             ):
                 numbers_alone = all(text.isdigit() and text[0] != "0" for text in some)
                 return None if numbers_alone else role
-        return self.said
+        return self.said or self.hint
 
     @cached_property
     def said(self) -> str | None:
@@ -165,10 +176,33 @@ class Profile:
         return role_of_word(prefix) if prefix and count >= 0.95 * len(some) else None
 
     @property
+    def letter(self) -> str:
+        """The one letter before the number of every value, as in u12; "" where there is none."""
+        some = list(self.kinds)[:500]
+        found = {match[1].lower() if (match := _PREFIX.fullmatch(text)) else "" for text in some}
+        return next(iter(found)) if len(found) == 1 and all(len(letter) == 1 for letter in found) else ""
+
+    @cached_property
+    def lists(self) -> bool:
+        """Texts that are lists: several ids each, not always as many, which come again in other rows."""
+        some = [re.findall(r"[^\s,;|\[\](){}'\"]+", text) for text in self.texts[:1000]]
+        ids = [one for each in some for one in each]
+        several = sum(len(each) > 1 for each in some)
+        return (
+            2 * several > len(some)
+            and len({len(each) for each in some}) > 1
+            and len(ids) > 2.5 * len(some)
+            and not self.dates
+            and 3 * len(set(ids)) < 2 * len(ids)
+            and sum(any(sign.isdigit() for sign in one) for one in ids) > 0.9 * len(ids)
+        )
+
+    @property
     def id_like(self) -> bool:
         """The values may name users or items."""
         return not (
             self.nested
+            or self.lists
             or self.dates
             or self.moments
             or self.measured
@@ -196,7 +230,18 @@ def profiles(table: Table) -> list[Profile]:
             query = f"SELECT max({number}) - min({number}) + 1 = count(*) FROM events"
             if not table.connection.execute(query).fetchall()[0][0]:
                 found[place] = Profile(profile.column, profile.values, numbered=False)
+    _by_letters(found)
     return found
+
+
+def _by_letters(found: list[Profile]) -> None:
+    """Hints of two columns of which one has ids such as u12 and the other such as b7."""
+    lettered = [profile for profile in found if profile.letter]
+    for user, items in _LETTERS:
+        sides = [[one for one in lettered if one.letter in letters] for letters in (user, items)]
+        if len(sides[0]) == len(sides[1]) == 1:
+            sides[0][0].hint, sides[1][0].hint = "user", "item"
+            return
 
 
 def determines(one: Profile, other: Profile) -> bool:
