@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from l2q.errors import L2QError
+from l2q.events.baskets import unfold
 from l2q.events.positions import by_position, is_kind, wide
 from l2q.events.profiles import Profile, listed, profiles
 from l2q.events.table import Table
@@ -53,6 +54,8 @@ def recognize(
     where values contradict the name, such as items that are times.
     """
     looks = profiles(table)
+    if unfold(table, looks, None if item is None else _called(table, looks, item)):
+        looks = profiles(table)
     if not any(profile.values for profile in looks):
         raise L2QError(f"{table.where} has no interactions: it has no rows")
     asked = {"user": user, "item": item, "time": time, "value": value}
@@ -121,6 +124,11 @@ def _named(table: Table, looks: list[Profile], role: str, name: str | int) -> Pr
     )
 
 
+def _called(table: Table, looks: list[Profile], item: str | int) -> str:
+    found = _named(table, looks, "item", item)
+    return found.name if found else ""
+
+
 def _possible(table: Table, given: dict[str, Profile | None], notes: list[str]) -> None:
     """Refuses users and items that can be none, even where they are named; numbers that might be times are a doubt
     that the caller's word settles, where the column's name does not say otherwise."""
@@ -141,7 +149,7 @@ def _possible(table: Table, given: dict[str, Profile | None], notes: list[str]) 
 
 def _contradiction(profile: Profile) -> str | None:
     """What the values are that can be no users or items."""
-    if profile.nested:
+    if profile.nested or profile.lists:
         return f"lists or records ({profile.example[:40]!r}); a row is one event of one user and one item"
     if profile.dates or profile.moments:
         return f"dates or times ({profile.example!r})"
@@ -165,9 +173,9 @@ def _by_name(
             strength = meanings[profile.name].roles.get(role, 0.0)
             if not strength and profile.role == role and _unknown(profile, meanings[profile.name]):
                 strength = 1.8
-            strength -= 2 * profile.constant
             if strength > 0 and not (profile.column.index and profile.counted_up and strength < 2):
                 scored.append((strength, profile))
+        scored = [pair for pair in scored if not pair[1].constant] or scored
         # Of two that say the same, the one that comes again: customer_unique_id, not the customer_id of an order.
         ranked[role] = sorted(scored, key=lambda pair: (-pair[0], pair[1].each_its_own))
     found = _best_pair(ranked)
@@ -286,7 +294,7 @@ def _which(table: Table, missing: list[str], left: list[Profile], free: list[Pro
     what = " and the ".join(f"{role}s" for role in missing)
     option = " and ".join(f"{role}=COLUMN" for role in missing)
     them = "it" if len(missing) == 1 else "them"
-    lists = [profile for profile in free if profile.nested]
+    lists = [profile for profile in free if profile.nested or profile.lists]
     if left:
         may = f"{listed(left)} may be" if len(left) > len(missing) else f"{listed(left)} alone may be"
     else:
@@ -311,7 +319,12 @@ def _further(
     if not header and "time" in found | given and "value" in found | given:
         return
     if given.get("time") is None and "time" not in found:
-        scored = [(score, profile) for profile in left if (score := _time(profile))]
+        months = any(meaning(one.name).core[-1:] in (("month",), ("year",)) for one in left)
+        scored = [
+            (score, profile)
+            for profile in left
+            if (score := _time(profile)) and not (months and score < 1 and max(profile.numbers) <= 31)
+        ]
         if scored:
             found["time"] = max(scored, key=lambda pair: pair[0])[1]
             left.remove(found["time"])

@@ -207,7 +207,7 @@ def _view(table: Table, sql: str, files: list[Path]) -> None:
         column = named(name)
         if name in above and table.partitions:
             continue  # DuckDB takes folders above the source for partitions too
-        if kind.startswith("STRUCT"):
+        if kind.startswith("STRUCT") and not kind.endswith("]"):
             fields = connection.execute(f"DESCRIBE SELECT unnest({column}) FROM ({sql}) LIMIT 0").fetchall()
             chosen += [f"{column}.{named(field)} AS {named(f'{name}.{field}')}" for field, *_ in fields]
         elif kind == "BLOB":

@@ -23,6 +23,7 @@ NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
 DATE = re.compile(
     r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?|\d{4}-\d\d|\d{1,2}:\d\d(:\d\d.*)?|\d{1,2}[- ]\w{3}[- ]\d{2,4}"
 )
+SPACES = re.compile(r'("[^"]*")|[ \t]+')
 MISSING = {"", "na", "n/a", "nan", "null", "none", "\\n", "-", "?"}
 RECBOLE = re.compile(r"([^:]+):(token|float|token_seq|float_seq)")
 RECBOLE_ROLES = {"user_id": "user", "item_id": "item", "timestamp": "time", "rating": "value"}
@@ -43,6 +44,7 @@ class Dialect:
     decimal_commas: tuple[str, ...] = ()  # columns of numbers such as 4,5
     numbers: tuple[int, ...] = ()  # columns of numbers and dates, counted from 0
     netflix: bool = False
+    ruled: bool = False  # lines such as +---+---+ are drawn between its lines
     notes: tuple[str, ...] = ()
 
 
@@ -65,6 +67,10 @@ def dialect(
             break
         skip += 1
     body = lines[skip:]
+    if why := no_table(body):
+        raise L2QError(f"{where} is {why}")
+    ruled = any(map(RULE.fullmatch, body))
+    skip, body = _without_rules(skip, body)
     if not body:
         raise L2QError(
             f"{where} has no events: " + ("the file is empty" if not lines else "no line holds one")
@@ -94,6 +100,13 @@ def dialect(
             f"{where}: its lines have {min(sizes)} to {max(sizes)} numbers, so a line is a user with all items, as in "
             "train.txt of LightGCN; give the folder of train.txt and test.txt as dataset.dir"
         )
+    titles = _titles(body, given, fields)
+    if titles and header is not False:
+        notes.append(
+            f"above the table {'a line is' if titles == 1 else f'{titles} lines are'} left out: {body[0][:60]!r}"
+        )
+        skip, body = skip + titles, body[titles:]
+        rows = _cells(body, given)
     commented = [cell.strip() for cell in _cells([comment.lstrip("#% ")], given)[0]] if comment else []
     if header is None and len(commented) == fields and not any(map(_is_value, commented)):
         header, first, why, drop = True, commented, "", 0  # "# user item" above the events
@@ -105,6 +118,13 @@ def dialect(
             if why:
                 notes.append(why)
         drop = 1 if header or why.startswith("the first line numbers") else 0
+        if not _known(first) and delimiter is None and given != "\t" and is_prose(rows):
+            raise L2QError(
+                f"{where} looks like text for people ({body[0][:40]!r}); delimiter= says that it is a table"
+            )
+        if drop and header and (second := _second_header(first, rows, body)):
+            notes.append(f"the second line, {second[:60]}, says more of the columns and is left out")
+            drop = 2
     names = tuple(f"column{number + 1}" for number in range(fields))
     roles: dict[str, str] = {}
     if header:
@@ -153,7 +173,90 @@ def dialect(
         roles,
         commas,
         numbers,
+        ruled=ruled,
         notes=tuple(notes),
+    )
+
+
+def no_table(lines: list[str]) -> str:
+    """What a text is that holds something else than fields, and what to do about it; "" for what may be a table."""
+    some = [line.strip() for line in lines if line.strip()][:200]
+
+    def most(pattern: str) -> bool:
+        return bool(some) and sum(re.match(pattern, line) is not None for line in some) > 0.8 * len(some)
+
+    if (
+        some
+        and re.match(r"(?i)(create|insert|drop|begin|set|use|lock) .*[;(]$|--|/\*|insert into ", some[0])
+        and any(re.match(r"(?i)(create table|insert into|copy) ", line) for line in some)
+    ):
+        return "a dump of SQL; load it into a database and give that, or export the table as CSV"
+    if some and re.match(r"(?i)@relation\b", some[0]):
+        return "a file of Weka; save it as CSV"
+    if most(r"\S+ \S+ \S+ \[\d+/\w+/\d+:") or most(
+        r"\W?\d{4}-\d\d-\d\d\W?.*\b(DEBUG|INFO|WARN|WARNING|ERROR)\b"
+    ):
+        return "a log for people; write its events as CSV, with a column for the user and one for the item"
+    if most(r"[(\[].*[)\]],?$"):
+        return "a list of tuples; write it as CSV, without the brackets around each line"
+    return ""
+
+
+RULE = re.compile(r"[ \t]*[-+=|: ]*(--|==)[-+=|: ]*")
+"""A line between head and body of a table that is drawn for people."""
+
+
+def _without_rules(skip: int, body: list[str]) -> tuple[int, list[str]]:
+    """The lines without those that are drawn for people, as mysql, psql and Markdown have them."""
+    while body and (not body[0].strip() or RULE.fullmatch(body[0])):
+        skip, body = skip + 1, body[1:]
+    return skip, ["" if RULE.fullmatch(line) else line for line in body]
+
+
+def _titles(body: list[str], delimiter: str, fields: int) -> int:
+    """How many lines stand above the table, with one field that is not empty or none."""
+    for count, line in enumerate(body[:10]):
+        cells = next(iter(_cells([line], delimiter)), [])
+        if (
+            sum(bool(cell.strip()) for cell in cells) > 1
+            or (fields == 2 and len(cells) == 2)
+            or delimiter == " "
+        ):
+            return count
+    return 0
+
+
+def _second_header(first: list[str], rows: list[list[str]], body: list[str]) -> str:
+    """The line below the header where it says units or types: words above numbers, of which none comes again."""
+    if len(rows) < 12 or len(first) != len(rows[1]) or not body[1].strip():
+        return ""
+    second = [cell.strip() for cell in rows[1]]
+    below = [
+        [row[column].strip() for row in rows[2:] if len(row) == len(first)] for column in range(len(first))
+    ]
+    numbers = [sum(map(_is_value, values)) > 0.9 * len(values) for values in below]
+    words = any(
+        number
+        and cell.lower() not in MISSING
+        and re.search(r"[^\W\d]", cell)
+        and (" " in cell or not re.search(r"\d", cell))
+        for cell, number in zip(second, numbers, strict=True)
+    )
+    new = not any(cell in values for cell, values in zip(second, below, strict=True) if cell)
+    return ", ".join(second) if words and new and not any(map(_is_value, second)) else ""
+
+
+def is_prose(rows: list[list[str]]) -> bool:
+    """Whether lines are sentences or code rather than events: words without digits, which seldom come again in their
+    column, and several in a field or many fields."""
+    fields = [cell.strip() for row in rows for cell in row]
+    words = sum(not any(sign.isdigit() for sign in field) for field in fields)
+    apart = len({(column, cell) for row in rows for column, cell in enumerate(row)})
+    spaces = sum(" " in field for field in fields)
+    return (
+        apart > 0.6 * len(fields)
+        and words > 0.9 * len(fields)
+        and (spaces > 0.6 * len(fields) or max(map(len, rows)) > 3)
     )
 
 
@@ -261,7 +364,7 @@ def _decimal_commas(values: list[str]) -> bool:
 def _cells(lines: list[str], delimiter: str) -> list[list[str]]:
     """Fields of lines, quotes read where they make the number of fields a line more even."""
     if delimiter == " ":
-        return [line.split() for line in lines if line.strip()]
+        lines, delimiter = [SPACES.sub(lambda match: match[1] or "\t", line.strip()) for line in lines], "\t"
     plain = [line.split(delimiter) for line in lines if line.strip()]
     if not any('"' in line for line in lines):
         return plain

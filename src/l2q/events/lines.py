@@ -27,7 +27,7 @@ class Unclean(Exception):
 
 def check(path: Path, where: str, layout: Layout, skip: int, found: Found) -> None:
     """Raises Unclean unless DuckDB can read the file where it is, from line ``skip`` on."""
-    if len(layout.delimiter) > 1 or layout.netflix:
+    if len(layout.delimiter) > 1 or layout.netflix or layout.ruled:
         raise Unclean
     separator = layout.delimiter[0]
     with path.open("rb") as file:
@@ -36,7 +36,7 @@ def check(path: Path, where: str, layout: Layout, skip: int, found: Found) -> No
         file.seek(0)
         rest = b""
         while block := file.read(BLOCK):
-            if b"\r" in block or b"\0" in block:
+            if b"\r" in block or b"\0" in block or codecs.BOM_UTF8 in block:
                 raise Unclean
             block, rest = _whole_lines(rest + block, where)
             skip = _check_block(block, layout, separator, skip, found)
@@ -96,7 +96,7 @@ def first_lines(path: Path, encoding: str, size: int = 1 << 20) -> list[str]:
         head = file.read(size)
         more = bool(file.read(1))
     text = codecs.getincrementaldecoder(encoding)("replace").decode(head, not more)
-    text = text.removeprefix("\ufeff").replace("\0", "").replace("\r\n", "\n")
+    text = text.replace("\ufeff", "").replace("\0", "").replace("\r\n", "\n")
     if "\n" not in text:
         text = text.replace("\r", "\n")
     lines = text.split("\n")
@@ -130,6 +130,7 @@ def _blocks(path: Path, where: str, encoding: str, found: Found) -> Iterator[byt
             lines += block.count(b"\n")
             if first and block:
                 block, first = block.removeprefix(codecs.BOM_UTF8), False
+            block = block.replace(b"\n" + codecs.BOM_UTF8, b"\n")  # of joined files
             if b"\0" in block:
                 found.nulls += block.count(b"\0")
                 block = block.replace(b"\0", b"")

@@ -16,10 +16,10 @@ def judge(table: Table, roles: Roles, events: Interactions, count: int, notes: l
     all have one user and one item."""
     users, items, pairs = events.num_users, events.num_items, len(events)
     user, item = roles.user.name, roles.item.name
-    if users == items == 1 and count > 1:
+    if users == items == 1 and not {"user", "item"} <= roles.named:
         raise L2QError(
-            f"{table.where}: all {count:,} rows are one user, column {user!r}, and one item, column {item!r}; this is "
-            "no table of events, or user=COLUMN and item=COLUMN name others"
+            f"{table.where}: there is one user in all, column {user!r}, and one item, column {item!r}: this is no "
+            "table of events, or user=COLUMN and item=COLUMN name others"
         )
     if count < ENOUGH:
         return

@@ -36,6 +36,11 @@ def by_position(
         few = [profile for profile in left if profile.constant and profile.texts and not profile.nested]
         ids = sorted([*ids, *few], key=free.index)[: len(sides)] if len(ids) + len(few) == len(sides) else ids
     if len(ids) < len(sides):
+        if lists := [profile for profile in left if profile.nested or profile.lists]:
+            raise L2QError(
+                f"{table.where}: {listed(lists)} are lists; a row must be one event of one user and one item, or a "
+                "user and one list of items"
+            )
         raise L2QError(
             f"{table.where} has no names of columns, and {listed(free)} leave none for the {sides[-1]}s; name them "
             "by number: user=1 and item=2"

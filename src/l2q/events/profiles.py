@@ -185,6 +185,8 @@ class Profile:
     @cached_property
     def lists(self) -> bool:
         """Texts that are lists: several ids each, not always as many, which come again in other rows."""
+        if len(self.texts) > 1 and all(re.fullmatch(r"\[.*\]", text, re.DOTALL) for text in self.texts):
+            return True
         some = [re.findall(r"[^\s,;|\[\](){}'\"]+", text) for text in self.texts[:1000]]
         ids = [one for each in some for one in each]
         several = sum(len(each) > 1 for each in some)

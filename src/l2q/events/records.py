@@ -44,6 +44,7 @@ class Layout:
     head: bytes = b""
     netflix: bool = False
     numbers: tuple[int, ...] = ()  # columns of numbers and dates
+    ruled: bool = False  # it has lines such as +---+---+
 
     @property
     def byte(self) -> bytes:
@@ -54,7 +55,9 @@ class Layout:
 
 
 def alike(block: bytes, layout: Layout, movie: bytes) -> tuple[bytes, bytes]:
-    """The block with one byte between fields."""
+    """The block with one byte between fields, without lines that are drawn for people."""
+    if layout.ruled:
+        block = re.sub(rb"(?m)^[ \t]*[-+=|: ]*(--|==)[-+=|: ]*$", b"", block)
     if layout.netflix:
         pieces = re.split(rb"(?m)^(\d+):[ \t]*\n", block)
         out = [_with_movie(pieces[0], movie)]
@@ -65,7 +68,7 @@ def alike(block: bytes, layout: Layout, movie: bytes) -> tuple[bytes, bytes]:
         return b"".join(out), movie
     if layout.delimiter == b" ":
         block = re.sub(rb"[ \t]+(?=\n)|(?m:^)[ \t]+", b"", block)
-        return re.sub(rb"[ \t]+", b"\t", block), movie
+        return re.sub(rb'("[^"\n]*")|[ \t]+', lambda match: match[1] or b"\t", block), movie
     if len(layout.delimiter) > 1:
         block = block.replace(STAND_IN, b" ").replace(layout.delimiter, STAND_IN)
     return block, movie

@@ -127,7 +127,7 @@ def plain_name(name: str) -> str:
 @cache
 def _reserved() -> frozenset[str]:
     """The words that name no column in SQL without quotes."""
-    found = duckdb.sql(
+    words = (
         "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category IN ('reserved', 'type_function')"
-    ).fetchall()
-    return frozenset(word for (word,) in found)
+    )
+    return frozenset(word for (word,) in duckdb.connect().execute(words).fetchall())

@@ -49,6 +49,7 @@ def read_text(
             first.head.encode() if header is not False else b"",
             layout.netflix,
             layout.numbers,
+            layout.ruled,
         )
         try:
             if name != "utf-8":

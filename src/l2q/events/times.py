@@ -15,7 +15,7 @@ RECENT = (7e8, 2e9)  # seconds since 1970 of events in tables: 1992 to 2033; ids
 DAY = 86400.0
 
 _ZONE = r"\s*(?:Z|UTC|GMT|[+-]\d{2}:?\d{2})?"
-_CLOCK = r"(?:[T ]+\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?)?"
+_CLOCK = r"(?:[T ]+\d{1,2}(?::\d{2}(?::\d{2}(?:[.,]\d+)?)?)?)?"
 _ISO = re.compile(rf"\d{{4}}([-/])\d{{1,2}}\1\d{{1,2}}{_CLOCK}{_ZONE}", re.IGNORECASE)
 _PARTS = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d{2})\b(.*)", re.DOTALL)
 _CLOCKS = ("", " %H:%M:%S", " %H:%M", " %I:%M:%S %p", " %I:%M %p", ", %H:%M:%S", ", %H:%M", " %H:%M:%S.%f")
@@ -27,7 +27,7 @@ FORMATS = (
     "%m %d, %Y",
     "%d/%b/%Y:%H:%M:%S %z",
     *(f"{day}{clock}" for day in ("%d %b %Y", "%b %d, %Y", "%B %d, %Y", "%d %B %Y", "%d-%b-%Y", "%d-%b-%y",
-                                  "%Y.%m.%d", "%b %d %Y") for clock in _CLOCKS),
+                                  "%Y.%m.%d", "%b %d %Y", "%Y年%m月%d日") for clock in _CLOCKS),
 )  # fmt: skip
 _DIGITS = (("%Y%m%d", 8), ("%Y%m%d%H%M%S", 14))
 
@@ -120,9 +120,11 @@ def _of_numbers(value: str, numbers: list[float]) -> Clock:
 def _iso(text: str) -> str:
     """With an offset to UTC, without one, or with the word UTC."""
     tail = r"'[0-9]{2}:[0-9]{2}.*[+-][0-9]{2}:?[0-9]{2}$'"
-    colon = rf"regexp_replace({text}, '([+-][0-9]{{2}})([0-9]{{2}})$', '\1:\2')"
+    colon = rf"regexp_replace({text}, '\s*([+-][0-9]{{2}}):?([0-9]{{2}})$', '\1:\2')"
+    hour = r"'.*[T ][0-9]{1,2}'"
     return (
-        f"CASE WHEN regexp_matches({text}, {tail}) THEN epoch(TRY_CAST({colon} AS TIMESTAMPTZ)) "
+        f"CASE WHEN regexp_full_match({text}, {hour}) THEN epoch(TRY_CAST({text} || ':00' AS TIMESTAMP)) "
+        f"WHEN regexp_matches({text}, {tail}) THEN epoch(TRY_CAST({colon} AS TIMESTAMPTZ)) "
         f"ELSE epoch(TRY_CAST(replace({text}, ',', '.') AS TIMESTAMP)) END"
     )
 
@@ -138,9 +140,13 @@ def _order(table: Table, name: str, dates: list[str]) -> str:
     pattern = r"'^\s*([0-9]{1,2})[/.-]([0-9]{1,2})[/.-]'"
     most = table.connection.execute(
         f"SELECT max(TRY_CAST(regexp_extract({name}, {pattern}, 1) AS INTEGER)), "
-        f"max(TRY_CAST(regexp_extract({name}, {pattern}, 2) AS INTEGER)) FROM events"
+        f"max(TRY_CAST(regexp_extract({name}, {pattern}, 2) AS INTEGER)), "
+        f"count(DISTINCT regexp_extract({name}, {pattern}, 1)), count(DISTINCT regexp_extract({name}, {pattern}, 2)) "
+        "FROM events"
     ).fetchall()
-    first, second = (value or 0 for value in most[0])
+    first, second, firsts, seconds = (value or 0 for value in most[0])
+    if max(first, second) <= 12 and 3 * min(firsts, seconds) <= max(firsts, seconds):
+        return "day" if firsts > seconds else "month"  # some days of few months
     return "day" if first > 12 else "month" if second > 12 else "?"
 
 
