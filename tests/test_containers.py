@@ -92,7 +92,11 @@ def test_delimiters_line_ends_and_suffixes(written, delimiter, between, end, suf
         ("# by the shop\nuser,item\nu1,i1\nu2,i2\n", ["user", "item"], ("u1", "i1")),
         ("# by the shop\n# user,item\nu1,i1\nu2,i2\n", ["user", "item"], ("u1", "i1")),
         ("#user\titem\nu1\ti1\nu2\ti2\n", ["user", "item"], ("u1", "i1")),
-        ("% bip unweighted\n1 2 1 99\n1 3 1 98\n2 2 1 97\n", [f"column{n}" for n in (1, 2, 3, 4)], ("1", "2", "1", "99")),
+        (
+            "% bip unweighted\n1 2 1 99\n1 3 1 98\n2 2 1 97\n",
+            [f"column{n}" for n in (1, 2, 3, 4)],
+            ("1", "2", "1", "99"),
+        ),
         ("\n\nuser,item\n\nu1,i1\n\nu2,i2\n\n  \n", ["user", "item"], ("u1", "i1")),
         ('"user","item"\n"u,1","i""1"\n"u2","i2"\n', ["user", "item"], ("u,1", 'i"1')),
         ("user;item;rating\nu1;i1;4,5\nu2;i2;3\n", ["user", "item", "rating"], ("u1", "i1", "4.5")),
