@@ -102,7 +102,7 @@ def test_embeddings_go_on_from_earlier_ones(train):
     for kept, was in zip(none(train, 0, None, first), first, strict=True):
         np.testing.assert_allclose((kept * was).sum(axis=1), 1, atol=0.02)  # but for the noise of the start
     assert options.quick().steps == 20
-    assert options.quick(again=True).steps == 5
+    assert options.quick(0.25).steps == 5
     assert (options.quick().negatives, options.negatives) == (256, 1024)
 
 
@@ -131,4 +131,4 @@ def test_fast_and_best_rank_alike(train):
         quality[effort] = metrics["recall_20"] + metrics["ndcg_20"]
     assert quality["fast"] == pytest.approx(quality["best"], rel=0.1)
     assert descent(rounds=3, intruder_rounds=20).quick().plan.count("intruders") == 10
-    assert descent(rounds=3, intruder_rounds=20).again().plan == ["round", *["intruders", "round"] * 2]
+    assert descent(rounds=3, intruder_rounds=20).again().plan == ["round", *["intruders", "round"] * 3]

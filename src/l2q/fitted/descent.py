@@ -76,7 +76,7 @@ class CoordinateDescent:
 
     def again(self) -> CoordinateDescent:
         """A few rounds, for codes that are nearly right."""
-        return replace(self, rounds=1, intruder_rounds=min(self.intruder_rounds, 2))
+        return replace(self, rounds=1, intruder_rounds=min(self.intruder_rounds, 3))
 
     @property
     def plan(self) -> list[str]:

@@ -19,6 +19,7 @@ from l2q.kernels.top_lists import MEASURED, heads
 from l2q.options import Count, options
 from l2q.progress import Progress, progress_bars
 
+AGAIN = 0.5  # of a quick training, for embeddings that start from codes
 MOST_BITS = 8192  # the rotation before a fit takes time with their cube
 
 
@@ -77,4 +78,4 @@ class L2QPlus:
             )
         teacher = known.teacher(self.filter, self.embeddings)
         learned = known.embeddings(self.embeddings.dim) if teacher.embeddings.weight else None
-        return Choice(teacher, known.directions(train, teacher.filter), learned, tail_ends(train))
+        return Choice(teacher, known.directions(train, teacher.filter), learned, tail_ends(train), AGAIN)

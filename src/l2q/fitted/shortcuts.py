@@ -42,12 +42,14 @@ FIRST, NEXT = 3, 1  # power iterations of the first decomposition, and of those 
 @dataclass(frozen=True, eq=False)
 class Choice:
     """The ``teacher``, and what there is to go on from: ``directions``, about the singular vectors of users and items,
-    and ``learned`` embeddings. None: nothing is at hand. ``ended``: see ``SpectralFilter.__call__``."""
+    and ``learned`` embeddings, which have ``left`` of a quick training before them. None: nothing is at hand.
+    ``ended``: see ``SpectralFilter.__call__``."""
 
     teacher: Teacher
     directions: tuple[np.ndarray, np.ndarray] | None = None
     learned: tuple[np.ndarray, np.ndarray] | None = None
     ended: bool = False
+    left: float = 0.25
 
     def scores(self, train: Interactions, seed: int, progress: Progress | None = None) -> TeacherScores:
         """The teacher's, of all of train."""
@@ -58,7 +60,9 @@ class Choice:
         svd = truncated_svd(R_hat, rank, seed, iterations, self.directions)
         learned = None
         if embeddings.weight:
-            learned = embeddings.quick(self.learned is not None)(train, seed, progress, self.learned)
+            learned = embeddings.quick(1.0 if self.learned is None else self.left)(
+                train, seed, progress, self.learned
+            )
         return self.teacher.scores(filter(train, seed, svd, self.ended), learned)
 
 

@@ -53,10 +53,11 @@ class CosineEmbeddings:
     negatives: Count
     learning_rate: Positive
 
-    def quick(self, again: bool = False) -> CosineEmbeddings:
+    def quick(self, left: float = 1.0) -> CosineEmbeddings:
         """With a quarter of the steps and of the negatives at two and a half times the rate, which ranks as well
-        (docs/results/fitting.md). ``again``: for rows that go on from such a training, a quarter of it."""
-        share, rate = (QUICK / 4, 1.25) if again else (QUICK, 2.5)
+        (docs/results/fitting.md). ``left``: of the steps, for rows that have some behind them; the rate falls with its
+        root."""
+        share, rate = QUICK * left, 2.5 * left**0.5
         return replace(
             self,
             steps=math.ceil(share * self.steps),
