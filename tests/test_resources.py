@@ -240,7 +240,7 @@ from pathlib import Path
 
 events = table(Path(sys.argv[2]) / "events.csv")[1].partition("=")[2]
 resident = []
-for number in range(60):
+for number in range(90):
     found = l2q.fit(
         l2q.read_events(events), "l2q_anl", protocol="holdout", seed=number, epochs=2, batch_size=128,
         model={"embedding_dim": 16},
@@ -248,14 +248,15 @@ for number in range(60):
     found.recommend("u1", k=3)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     resident.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
-print((resident[-1] - resident[29]) / 30, file=sys.stderr)
+print(min(resident[start + 20] - resident[start] for start in (29, 49, 69)) / 20, file=sys.stderr)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 def test_memory_is_flat_over_fits_in_one_process(tmp_path):
-    """MiB a fit, behind the first thirty. Before types were evaluated once it was .14."""
+    """MiB a fit, behind the first thirty, in the best third: an allocator's step falls into one of them, and a leak
+    into each. Before types were evaluated once it was .14."""
     code = [sys.executable, "-c", GROWTH, str(Path(__file__).parent), str(tmp_path)]
     done = subprocess.run(code, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -334,7 +334,7 @@ def test_a_table_comes_out_of_the_cache_as_it_went_in(tmp_path, reads, split):
     assert first.train.values is not None
     counted = [part.counts for part in (first.train, first.test, first.test.given) if part is not None]
     assert np.concatenate(counted).max() == 2
-    assert any("1 repeated pairs merged" in line for line in second.train.reading.lines())
+    assert any("1 repeated pair merged" in line for line in second.train.reading.lines())
     assert second.train.reading.split.startswith("split by users" if split == "users" else "split ")
 
 

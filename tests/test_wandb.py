@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from l2q.cli import main
 from l2q.errors import L2QError
 from l2q.learning.run import Run
 from l2q.learning.signals import Interrupted
+from l2q.tracking import wandb_run
 from l2q.tracking.tracker import tracked
 from l2q.tracking.wandb_files import told
 from l2q.tracking.wandb_run import ID_FILE, readable
@@ -350,6 +352,29 @@ def test_no_environment_of_wandb_fails_a_run(tmp_path, monkeypatch, variables):
         assert len(said) == 1
     assert whole(tmp_path / "run")
     assert Read(only(tmp_path / "run", "wandb/offline-run-*")).epochs == [1, 2]
+
+
+def test_a_service_that_does_not_end_is_left_behind(tmp_path, monkeypatch):
+    asked = threading.Event()
+
+    def stuck() -> None:
+        asked.set()
+        threading.Event().wait()
+
+    with monkeypatch.context() as broken:
+        broken.setattr(wandb, "login", broken_login)
+        broken.setattr(wandb, "teardown", stuck)
+        broken.setattr(wandb_run, "TEARDOWN_SECONDS", 0.01)
+        with pytest.warns(UserWarning, match=r"\(TimeoutError: no answer\); this run is logged offline"):
+            logger = wandb_logger(tmp_path, "a", None)
+    assert asked.is_set()
+    with tracked(logger, CONFIG):
+        pass
+    only(tmp_path, "wandb/offline-run-*")
+
+
+def broken_login(**_: Any) -> bool:
+    raise TimeoutError("no answer")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"../../elsewhere", b"\xff\xfe", b"a b\n"])

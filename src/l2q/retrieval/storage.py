@@ -33,6 +33,8 @@ from l2q.retrieval.manifest import NAME as MANIFEST
 from l2q.retrieval.manifest import VERSION as VERSION
 from l2q.retrieval.named import Index
 
+PATIENCE_SECONDS = 60.0
+"""So long an index is opened anew where it is replaced meanwhile."""
 RULES = {
     "bit_order": "little: value k of a segment is bit k % 8 of its byte k // 8; 1 is +1, 0 is -1; "
     "each segment is filled up with zero bits to whole bytes",
@@ -87,19 +89,21 @@ def load_index(folder: str | Path, verify: bool = True) -> Index:
 
         index = l2q.load_index("index")
     """
-    folder = Path(folder)
-    for _ in range(20):
+    folder, patience = Path(folder), time.monotonic() + PATIENCE_SECONDS
+    while True:
         before = _state(folder)
         try:
             index = _open(folder, verify)
         except L2QError:
-            if before == _state(folder) and (before or not aside(folder).exists()):
+            replaced = before != _state(folder) or (before is None and aside(folder).exists())
+            if not replaced or time.monotonic() > patience:
                 raise
             time.sleep(0.01)  # it is being replaced at this moment
         else:
             if before == _state(folder):
                 return index
-    return _open(folder, verify)
+            if time.monotonic() > patience:
+                raise L2QError(f"index {folder} is replaced again and again; open it when it is left alone")
 
 
 def _state(folder: Path) -> tuple[int, ...] | None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import threading
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ OF_W_AND_B = 4
 """Those that W&B adds: ``_runtime``, ``_step``, ``_timestamp`` and one that it hides."""
 ACCURACY = ("recall", "ndcg", "precision", "hit_rate", "mrr")
 FLUSH_SECONDS = 0.1
+TEARDOWN_SECONDS = 10.0
 SIZES = ("item_bytes", "user_bytes", "index_bytes", "compression", "compression_d64")
 DURATIONS = ("fit_seconds", "total_seconds")
 Method = TypeVar("Method", bound=Callable[..., None])
@@ -323,11 +325,18 @@ def _begin(
 
 
 def _forget() -> None:
-    """What a session of this process that failed to begin has read of the environment."""
+    """What a session of this process that failed to begin has read of the environment.
+
+    ``wandb.teardown`` waits for W&B's service to end, and the service may have lost the word to do so: it drops a
+    connection whose answer came too late, and whatever waits behind that answer. So a thread waits for it. A service
+    that is left over ends with this process.
+    """
     import wandb
 
     if wandb.run is None:
-        wandb.teardown()
+        ended = threading.Thread(target=wandb.teardown, daemon=True)
+        ended.start()
+        ended.join(TEARDOWN_SECONDS)
 
 
 def _known_id(path: Path) -> str:
