@@ -216,7 +216,7 @@ def rebuilt(trained: Trained, *overrides: str) -> Run:
         ("protocol.patience=5", "protocol.patience=9", "protocol.patience=5"),
         ("annealing=guidance", "annealing.name=none", "annealing.name=guidance"),
         ("+annealing.hold=0.5", "annealing.hold=None", "annealing.hold=0.5"),
-        ("objective=sampled_softmax", "objective._target_=l2q.models.losses.BPR", "SampledSoftmax"),
+        ("objective=softmax", "objective._target_=l2q.models.losses.BPR", "Softmax"),
         ("objective.l2=0.5", "objective.l2=0.001", "objective.l2=0.5"),
         ("model=l2q", "model=lightgcn", "model=l2q"),
         ("model.initialization.std=0.1", "model.initialization.std=0.01", "model.initialization.std=0.1"),

@@ -200,7 +200,7 @@ def test_words_with_paths_and_choices_of_groups_come_into_the_command(search, tm
     found = search(
         f"dataset.dir='{tmp_path}/my events.csv'",
         "search.trials=1",
-        "+search.space.objective=[bpr,sampled_softmax]",
+        "+search.space.objective=[bpr,softmax]",
         "+search.space.model.layer_weights=[null,[1,1,0.5]]",
         "model=l2q_anl",
     )

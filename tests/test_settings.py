@@ -39,7 +39,7 @@ CHOICES = [
     {
         "model": "l2q_anl",
         "annealing": "guidance",
-        "objective": "sampled_softmax",
+        "objective": "softmax",
         "protocol": "final",
         "initialization": "spectral",
     },

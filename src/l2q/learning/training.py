@@ -139,7 +139,7 @@ class Training:
         self.data = InteractionsModule(
             train,
             batch_size=config["batch_size"],
-            candidates=config["objective"].get("candidates", 1),
+            candidates=getattr(objective, "candidates", 1),
             seed=config["seed"],
         )
 
