@@ -30,7 +30,7 @@ def log_sums(
 
 
 class _LogSums(torch.autograd.Function):
-    """With P_rc = exp(<X_r, Y_c> + bias_c - log_sum_r), 0 for pairs: dX = (g P) Y, dY = (g P)^T X, dbias = (g P)^T 1."""
+    """P_rc = exp(<X_r, Y_c> + bias_c - log_sum_r), 0 for pairs: dX = (g P) Y, dY = (g P)^T X, dbias = (g P)^T 1."""
 
     @staticmethod
     def forward(ctx, X: Tensor, Y: Tensor, bias: Tensor, rows: Tensor, columns: Tensor, block: int) -> Tensor:
