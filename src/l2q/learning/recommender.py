@@ -83,8 +83,8 @@ class Recommender(pl.LightningModule):
             users = torch.searchsorted(nodes, users)
             items = torch.searchsorted(nodes, items + encoder.num_users) - split
         sizes = (split, len(values) - split)
-        sides = items.split([len(pos_items), len(neg_items)])
-        scored = Batch(users, *sides, self.item_shares[pos_items])
+        positives, negatives = items.split([len(pos_items), len(neg_items)])
+        scored = Batch(users, positives, negatives, self.item_shares[pos_items])
         loss = self.objective(*values.split(sizes), scored, *start.split(sizes))
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(users))
         return loss
