@@ -137,10 +137,10 @@ class Softmax(nn.Module):
     over all items j of the batch, as often as they occur, but those that its pairs give to u_b. With ``num_negatives``
     j are items drawn uniformly instead: as many of the batch's negatives, which then have L2, too.
 
-    s is the ``similarity``: the cosine of the rows, or their inner product. Whatever a model is trained with, its
-    inner products rank: the length of an item's row is popularity, which cosines leave alone.
+    s is the ``similarity``: the cosine of the rows, or their inner product. Rankings are by inner products, whatever a
+    model is trained with.
 
-    An item is in a batch as often as it is popular, so its score falls by log Q, Q its share of the train pairs.
+    A batch has an item as often as it is popular, which lowers its s / t by log Q, with Q its share of the train pairs.
     ``correct_popularity`` takes s / t - log Q in place of s / t, of positives and negatives (Yi et al., 2019). Items
     that are drawn uniformly have one Q, which cancels.
 
