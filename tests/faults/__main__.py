@@ -1,8 +1,8 @@
 """``make faults``: every kind of fault, or some, as often as asked; one line each, exit code 1 where one did harm.
 
-    make faults                                              at full size: hours
-    make faults ARGS="--only kills --count 20 --seed 7"
-    make faults ARGS="--only corruptions.checkpoint"         one case of a kind
+make faults                                              at full size: hours
+make faults ARGS="--only kills --count 20 --seed 7"
+make faults ARGS="--only corruptions.checkpoint"         one case of a kind
 """
 
 from __future__ import annotations

@@ -7,23 +7,27 @@ A kind is a module with
 
     def trial(setting: Setting) -> Found     one fault, injected; called with ever another random generator
 
+    SHARES = {"training": 3}                 of several cases, where one is to have more trials than another
+
 and, where something is to be made once, ``prepare(folder) -> Any``, whose result is ``setting.made``; where the trials
-together show something, ``finish(made) -> dict[str, Found]``. A kind that has ``MINUTES`` instead of ``FULL`` goes on so
+together show something, ``finish(made) -> dict[str, Found]``. A kind with ``MINUTES`` instead of ``FULL`` goes on so
 long.
 """
 
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import time
 import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -95,8 +99,8 @@ def told(call: Callable[[], Any], same: Callable[[Any], bool], names: tuple[str,
             if (lack := lacking(error)) is not None:
                 return refusal(lack, names)
             return Found(TRACEBACK, at(error))
-    if same(result):
-        return Found(RIGHT)
+        if same(result):
+            return Found(RIGHT)
     said = "; ".join(str(each.message) for each in warned)
     return Found(REFUSED, said) if said else Found(WRONG, "another result, and nothing said")
 
@@ -123,28 +127,84 @@ def run(
     ``seed`` and the number of a trial make it again."""
     kind = module.__name__.rpartition(".")[2]
     tally, started = Tally(kind), time.monotonic()
-    with silent():
-        made = module.prepare(folder) if hasattr(module, "prepare") else None
-    chosen = {name: trial for name, trial in module.CASES.items() if cases is None or name in cases}
-    names = list(chosen)
+    shares = getattr(module, "SHARES", {})
+    names = [name for name in module.CASES if cases is None or name in cases]
+    dealt = [name for share in range(1, 9) for name in names if share <= shares.get(name, 1)]
     bar = Bar(tally, count, minutes * 60, quiet)
-    for number in itertools.count():
-        if number == count or (count is None and time.monotonic() - started > minutes * 60):
-            break
-        case = names[number % len(names)]
-        rng = np.random.default_rng([seed, number, *case.encode()])
-        place = folder / f"{case}-{number}"
-        with emptied(place):
-            with silent():
-                found = tried(chosen[case], Setting(rng, place, made, number))
-            tally.add(case, number, found)
-        bar.at(number + 1)
-    if hasattr(module, "finish"):
-        for case, found in module.finish(made).items():
+    with Worker(module, folder, seed) as worker:
+        for number in itertools.count():
+            if number == count or (count is None and time.monotonic() - started > minutes * 60):
+                break
+            case = dealt[number % len(dealt)]
+            tally.add(case, number, worker.ask(case, number))
+            bar.at(number + 1)
+        for case, found in (worker.ask("", -1) if hasattr(module, "finish") else {}).items():
             tally.add(case, count or 0, found)
             tally.noted.append(f"{kind}.{case}: {found.said}")
     tally.seconds = time.monotonic() - started
     return tally
+
+
+class Worker:
+    """A process that does trials, one after the other. Where a trial ends it, or does not end, the next trial has
+    another."""
+
+    LIMIT = 300.0
+    """Seconds that a trial may take, on a busy machine."""
+
+    def __init__(self, module: ModuleType, folder: Path, seed: int) -> None:
+        self.module, self.folder, self.seed = module, folder, seed
+        self.process: Any = None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def ask(self, case: str, number: int) -> Any:
+        """What came of a trial; of the trials together, where ``case`` is empty."""
+        if self.process is None:
+            context = multiprocessing.get_context("fork")
+            self.pipe, other = context.Pipe()
+            self.process = context.Process(target=self._work, args=(other, number))
+            self.process.start()
+            other.close()
+        self.pipe.send((case, number))
+        try:
+            if self.pipe.poll(self.LIMIT):
+                return self.pipe.recv()
+            found = Found(WRONG, f"no end in {self.LIMIT:.0f} s")
+        except EOFError:
+            self.process.join()
+            code = self.process.exitcode
+            found = Found(
+                TRACEBACK, f"the process ended by {signal.Signals(-code).name if code < 0 else code}"
+            )
+        self.stop()
+        return found
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.pipe.close()
+            self.process.join(10)
+            self.process.kill()
+            self.process = None
+
+    def _work(self, pipe: Any, number: int) -> None:
+        folder, module = self.folder / f"from-{number}", self.module
+        folder.mkdir()
+        with silent():
+            made = module.prepare(folder) if hasattr(module, "prepare") else None
+            with suppress(EOFError, KeyboardInterrupt):
+                while True:
+                    case, number = pipe.recv()
+                    if not case:
+                        pipe.send(module.finish(made))
+                        continue
+                    rng = np.random.default_rng([self.seed, number, *case.encode()])
+                    with emptied(folder / f"{case}-{number}") as place:
+                        pipe.send(tried(module.CASES[case], Setting(rng, place, made, number)))
 
 
 def tried(trial: Callable[[Setting], Found], setting: Setting) -> Found:
@@ -168,11 +228,11 @@ def silent() -> Iterator[None]:
 
 
 @contextmanager
-def emptied(place: Path) -> Iterator[None]:
+def emptied(place: Path) -> Iterator[Path]:
     """A folder, gone at the end."""
     place.mkdir(parents=True)
     try:
-        yield
+        yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

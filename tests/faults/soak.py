@@ -50,7 +50,9 @@ def prepare(folder: Path) -> Soak:
 def finish(soak: Soak) -> dict[str, Found]:
     """Memory over the trials, open files, files in TMPDIR."""
     growth, size = _growth(soak.memory), len(soak.memory)
-    said = f"{growth:+.4f} MiB a trial behind the first third of {size:,}, {soak.memory[-1]:,.0f} MiB at the end"
+    said = (
+        f"{growth:+.4f} MiB a trial behind the first third of {size:,}, {soak.memory[-1]:,.0f} MiB at the end"
+    )
     more = soak.opened[-1] - soak.opened[min(9, len(soak.opened) - 1)]
     left = [name for name in sorted(os.listdir(tempfile.gettempdir())) if "wandb" not in name]
     of_wandb = soak.scratch[-1] - soak.scratch[min(99, len(soak.scratch) - 1)]
@@ -74,7 +76,11 @@ def _fit(model: str, /, **named: Any) -> Callable[[Setting], Any]:
     def trial(setting: Setting) -> Any:
         found = l2q.fit(setting.made.train, model, seed=0, **named)
         values = l2q.evaluate(found, setting.made.test, ks=[5]).metrics
-        return [array.tobytes() for array in found.arrays.values()], values, list(found.recommend("u1", k=3).items)
+        return (
+            [array.tobytes() for array in found.arrays.values()],
+            values,
+            list(found.recommend("u1", k=3).items),
+        )
 
     return trial
 
