@@ -1,14 +1,16 @@
 """Processes that are killed or get in each other's way, for real."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from runs import SMALL, command, environment, history_of, process, table
+from runs import SMALL, command, environment, figures, history_of, metrics_of, process, table
 
 from l2q.learning.jobs import read_status
 from l2q.retrieval.storage import load_index
@@ -44,26 +46,61 @@ def test_a_second_run_is_refused_and_a_signal_says_how_to_go_on(tmp_path, how, c
     assert epochs == list(range(1, len(epochs) + 1))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_model_that_is_fitted_at_once(tmp_path, how, code):
-    words = [
-        *table(tmp_path / "events.csv", users=3000),
-        "model=l2q_plus",
-        "logger=none",
-        "hydra.run.dir=run",
-    ]
-    with (tmp_path / "said").open("w") as said:
-        running = subprocess.Popen(
-            command(*words), cwd=tmp_path, env=environment(tmp_path), stdout=said, stderr=subprocess.STDOUT
+def started(words: list[str], cwd: Path) -> subprocess.Popen:
+    with (cwd / "said").open("a") as said:
+        return subprocess.Popen(
+            command(*words), cwd=cwd, env=environment(cwd), stdout=said, stderr=subprocess.STDOUT
         )
-    while not (tmp_path / "run" / "config.json").exists():
-        assert running.poll() is None, (tmp_path / "said").read_text()
-        time.sleep(0.02)
-    running.send_signal(how)
-    assert running.wait(timeout=600) == code
-    assert f"broken off by {how.name}" in (tmp_path / "said").read_text()
-    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+@pytest.mark.slow
+def test_a_fit_that_is_ended_and_killed_goes_on_to_the_same_codes(tmp_path):
+    """By every signal, and by SIGKILL wherever it is, until it has ended."""
+    words = [*table(tmp_path / "events.csv", users=2000), "model=l2q_plus", "logger=none", "model.bits=256"]
+    words += ["model.embeddings.weight=1"]
+    process(*words, "hydra.run.dir=whole", cwd=tmp_path)
+    words.append(f"hydra.run.dir={tmp_path}/run")
+    run, parts = tmp_path / "run", tmp_path / "run" / "checkpoints"
+    rng = np.random.default_rng(0)
+    signals = [signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1] + 8 * [signal.SIGKILL]
+    waits = [
+        "config.json",
+        "checkpoints/embeddings.ckpt",
+        "checkpoints/teacher.ckpt",
+        "checkpoints/lists.ckpt",
+    ]
+    waits += 8 * ["checkpoints/rounds.ckpt"]
+    kept = set()
+    for how, name in zip(signals, waits, strict=True):
+        before = time_of(run / name)
+        running = started(words, tmp_path)
+        while running.poll() is None and time_of(run / name) == before:
+            time.sleep(0.002)
+            if before and time_of(run / "config.json") > before:  # it goes on behind that part
+                break
+        time.sleep(rng.uniform(0, 0.2))
+        running.send_signal(how)
+        code = running.wait(timeout=600)
+        if code == 0:
+            break
+        lines = (tmp_path / "said").read_text().splitlines()
+        assert code == (-how if how == signal.SIGKILL else 128 + how)
+        if how != signal.SIGKILL:
+            assert f"broken off by {how.name}" in lines
+            assert lines[-1] == "to go on: python train.py " + shlex.join(words)
+            assert read_status(run)["state"] == "interrupted"
+        kept |= {path.name for path in parts.glob("*.ckpt")}
+    assert kept == {"embeddings.ckpt", "teacher.ckpt", "lists.ckpt", "rounds.ckpt"}
+    assert "the fit goes on with what it had, " in (tmp_path / "said").read_text()
+    process(*words, cwd=tmp_path)
+    assert not parts.exists()
+    assert figures(metrics_of(run)) == figures(metrics_of(tmp_path / "whole"))
+    for path in (tmp_path / "whole" / "index").glob("*.npy"):
+        assert (run / "index" / path.name).read_bytes() == path.read_bytes()
+
+
+def time_of(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 SAVES = """

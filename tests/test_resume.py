@@ -33,6 +33,7 @@ from l2q.learning.naming import run_dir
 from l2q.learning.recommender import read_checkpoint
 from l2q.learning.run import Run
 from l2q.models.encoder import Encoder
+from l2q.models.initialization import Normal
 
 LAST = "checkpoints/last.ckpt"
 
@@ -165,16 +166,31 @@ def test_a_resume_with_other_options_is_one_clear_line_and_nothing_is_written(tm
 @pytest.mark.parametrize("model", ["popularity", "spectral", "l2q_plus"])
 def test_a_model_that_is_fitted_at_once_has_no_checkpoint(trained, tmp_path, model):
     words = [f"model={model}", *table(tmp_path / "events.csv"), "logger=none"]
-    said = f"model={model} is fitted at once, without epochs or checkpoints; leave"
+    said = f"model={model} is fitted at once, and goes on by its folder: leave ckpt_path out, and give hydra.run.dir="
     for other in ([], ["fit=false"]):
-        with pytest.raises(L2QError, match=rf"ckpt_path=\S*/last.ckpt: {said} ckpt_path out"):
+        with pytest.raises(L2QError, match=rf"ckpt_path=\S*/last.ckpt: {said}"):
             Run(composed(*words, f"ckpt_path={trained.folder}/{LAST}", *other), tmp_path)
-    with pytest.raises(L2QError, match=f"epochs=3: {said} epochs out"):
+    with pytest.raises(
+        L2QError, match=f"epochs=3: model={model} is fitted at once, without epochs; leave epochs out"
+    ):
         Run(composed(*words, "epochs=3"), tmp_path)
     with pytest.raises(L2QError, match="fit=false evaluates a checkpoint"):
         Run(composed(*words, "fit=false"), tmp_path)
     with pytest.warns(UserWarning, match=f"trainer.max_epochs has no effect on model={model}"):
         Run(composed(*words, "trainer.max_epochs=3"), tmp_path)
+
+
+@pytest.mark.parametrize("more", [["trainer.max_epochs=0"], ["trainer.max_epochs=9"], ["fit=false"]])
+def test_what_takes_its_weights_from_a_checkpoint_fits_no_others_first(trained, monkeypatch, more):
+    started, begin = [], Normal.__call__
+
+    def recorded(self, *arguments):
+        started.append(self.std)
+        return begin(self, *arguments)
+
+    monkeypatch.setattr(Normal, "__call__", recorded)
+    rebuilt(trained, *more)
+    assert started == [0.0]
 
 
 def test_a_checkpoint_from_elsewhere_does_not_lend_its_folder(tmp_path):
@@ -216,10 +232,9 @@ def rebuilt(trained: Trained, *overrides: str) -> Run:
         ("protocol.patience=5", "protocol.patience=9", "protocol.patience=5"),
         ("annealing=guidance", "annealing.name=none", "annealing.name=guidance"),
         ("+annealing.hold=0.5", "annealing.hold=None", "annealing.hold=0.5"),
-        ("objective=softmax", "objective._target_=l2q.models.losses.BPR", "Softmax"),
+        ("objective=sampled_softmax", "objective._target_=l2q.models.losses.BPR", "SampledSoftmax"),
         ("objective.l2=0.5", "objective.l2=0.001", "objective.l2=0.5"),
         ("model=l2q", "model=lightgcn", "model=l2q"),
-        ("model.popularity=0.2", "popularity=None", "popularity=0.2"),
         ("model.initialization.std=0.1", "model.initialization.std=0.01", "model.initialization.std=0.1"),
     ],
 )
@@ -238,7 +253,7 @@ def test_a_resume_with_other_options_is_refused_before_anything_is_built(
 def test_what_does_not_train_may_differ_where_a_checkpoint_is_named(trained):
     rebuilt(trained, "trainer.max_epochs=9", "test=false", "new_users=false", "eval.ks=[3]")
     # what is only evaluated has the model's options alone
-    rebuilt(trained, "fit=false", "epochs=9", "batch_size=64", "annealing=guidance", "model.popularity=0.2")
+    rebuilt(trained, "fit=false", "epochs=9", "batch_size=64", "annealing=guidance")
     with pytest.raises(L2QError, match="the checkpoint has seed=0, this run has seed=7"):
         rebuilt(trained, "fit=false", "seed=7")
     with pytest.raises(L2QError, match=r"model\.combination=mean, this run has model\.combination=concat"):

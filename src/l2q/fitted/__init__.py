@@ -12,6 +12,7 @@ from l2q.representations import Representations
 if TYPE_CHECKING:
     from l2q.fitted.continuation import Earlier
     from l2q.fitted.new_users import FilterSide
+    from l2q.fitted.parts import Parts
     from l2q.fitted.teacher import Teacher, TeacherIndex
     from l2q.interactions import Interactions
 
@@ -34,12 +35,18 @@ class FittedModel(Protocol):
     def fit(self, train: Interactions, seed: int) -> Fitted: ...
 
 
-def fit(model: FittedModel, train: Interactions, seed: int, start: Earlier | None = None) -> Fitted:
+def fit(
+    model: FittedModel,
+    train: Interactions,
+    seed: int,
+    start: Earlier | None = None,
+    parts: Parts | None = None,
+) -> Fitted:
     """What ``model`` makes of ``train``; of a ``start``, an index of earlier events, it goes on. Raises L2QError for a
-    model that cannot."""
-    if start is None:
-        return model.fit(train, seed)
-    if "start" not in inspect.signature(model.fit).parameters:
+    model that cannot. ``parts``: where a model whose fit takes long keeps what it has, and finds what it had."""
+    takes = inspect.signature(model.fit).parameters
+    if start is not None and "start" not in takes:
         name = getattr(model, "name", type(model).__name__)
         raise L2QError(f"start: model={name} is fitted from nothing; leave start out, or take model=l2q_plus")
-    return model.fit(train, seed, start=start)  # type: ignore[call-arg]
+    given = {"start": start, "parts": parts}
+    return model.fit(train, seed, **{name: value for name, value in given.items() if name in takes})

@@ -48,7 +48,7 @@ class SpectralFilter:
         """``svd``: triplets of ``normalize(train, gamma_user, gamma_item)`` at hand, at least ``rank``. ``ended``: the
         tail has the directions of these triplets and no others, which the base has then too."""
         R_hat = normalize(train, self.gamma_user, self.gamma_item)
-        U, s, V = truncated_svd(R_hat, min(self.rank, *R_hat.shape), seed) if svd is None else svd
+        U, s, V = self.decompose(train, seed) if svd is None else svd
         h, factor = self.curve(s, min(R_hat.shape))
         rank = len(h)
         beyond = factor * s[rank:] ** 3 if ended else s[:0]
@@ -60,6 +60,11 @@ class SpectralFilter:
         degrees = power(train.item_degrees, self.popularity)
         inner, Y = h - factor * s[:columns] ** 3, V * degrees[:, None]
         return FilterScores(U, h, inner, Y, R_hat, R_hat.T.tocsr(), degrees, float(factor))
+
+    def decompose(self, train: Interactions, seed: int) -> SVD:
+        """As many triplets as the filter has."""
+        R_hat = normalize(train, self.gamma_user, self.gamma_item)
+        return truncated_svd(R_hat, min(self.rank, *R_hat.shape), seed)
 
     def curve(self, s: np.ndarray, most: int) -> tuple[np.ndarray, float]:
         """h of every direction that the filter has, (directions,), and c', 0 where it has all. ``s``: the singular
@@ -136,12 +141,28 @@ class FilterScores:
         add: Callable[[np.ndarray, np.ndarray, slice], np.ndarray] | None = None,
         measured: int = 0,
     ) -> tuple[tuple[np.ndarray, np.ndarray], sparse.csr_array]:
-        """What codes are fitted to: the base X = U diag(h) / norm, (M, rank), and Y = D_i^popularity V,
-        (N, rank), and the ``length`` best unseen items of each user with their scores S, times the factor
-        <x_u Y^T, t> / <t, t> that makes a user's targets t agree with the base. A base of too low a rank knows
-        nothing of some users, whose targets it would set to zero: the factor of scores of unit norm is at least
-        ``LEAST``. ``add(S, norms, users)`` may bring other scores to a block's S / norms before its best items
-        are taken. Lists are ``measured`` long where that is more; the factor is that of the first ``length``."""
+        """What codes are fitted to: ``ranking`` without the norms."""
+        _, base, top = self.ranking(exclude, length, progress, add, measured)
+        return base, top
+
+    def base(self, norms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """X = U diag(h) / norms, (M, rank), and Y = D_i^popularity V, (N, rank)."""
+        return self.U * self.h / norms[:, None], self.Y
+
+    def ranking(
+        self,
+        exclude: Interactions,
+        length: int,
+        progress: Progress | None = None,
+        add: Callable[[np.ndarray, np.ndarray, slice], np.ndarray] | None = None,
+        measured: int = 0,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], sparse.csr_array]:
+        """The norms of the users' scores, (M,), the ``base`` of these norms, and the ``length`` best unseen items of
+        each user with their scores S, times the factor <x_u Y^T, t> / <t, t> that makes a user's targets t agree with
+        the base. A base of too low a rank knows nothing of some users, whose targets it would set to zero: the factor
+        of scores of unit norm is at least ``LEAST``. ``add(S, norms, users)`` may bring other scores to a block's S /
+        norms before its best items are taken. Lists are ``measured`` long where that is more; the factor is that of
+        the first ``length``."""
         num_users, num_items = len(self.U), len(self.Y)
         norms = np.empty(num_users, np.float32)
 
@@ -152,11 +173,11 @@ class FilterScores:
 
         top = top_lists(score, num_users, num_items, max(length, measured), exclude, progress)
         targets = heads(top, length)
-        X = self.U * self.h / norms[:, None]
+        X, Y = self.base(norms)
         users = np.repeat(np.arange(num_users), np.diff(targets.indptr))
         base = pair_scores(
             torch.from_numpy(X),
-            torch.from_numpy(self.Y),
+            torch.from_numpy(Y),
             torch.from_numpy(users),
             torch.from_numpy(targets.indices),
         ).numpy()
@@ -165,7 +186,7 @@ class FilterScores:
         least = LEAST / norms if add is None else LEAST
         factors = np.maximum(along / np.maximum(square, 1e-30), least).astype(np.float32)
         top.data *= np.repeat(factors, np.diff(top.indptr))
-        return (X, self.Y), top
+        return norms, (X, Y), top
 
 
 @compiling.njit(parallel=True, cache=True, fastmath={"contract"})

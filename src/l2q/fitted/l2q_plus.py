@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
+import numpy as np
 from annotated_types import Ge, Le
+from scipy import sparse
 
 from l2q.fitted import Fitted
 from l2q.fitted.continuation import Earlier, Known
-from l2q.fitted.descent import CoordinateDescent, fit
+from l2q.fitted.descent import CoordinateDescent, State, descend, to_representations
 from l2q.fitted.filter import SpectralFilter
 from l2q.fitted.new_users import FilterSide
+from l2q.fitted.parts import (
+    NOWHERE,
+    Parts,
+    lists_of,
+    of_lists,
+    of_state,
+    of_teacher,
+    once,
+    state_of,
+    teacher_of,
+)
 from l2q.fitted.shortcuts import Choice, choose_quickly, tail_ends
-from l2q.fitted.teacher import CosineEmbeddings, TeacherIndex
+from l2q.fitted.teacher import CosineEmbeddings, Made, Teacher, TeacherIndex, TeacherScores
 from l2q.fitted.tuning import choose_teacher
 from l2q.interactions import Interactions
 from l2q.kernels.top_lists import MEASURED, heads
@@ -42,31 +56,50 @@ class L2QPlus:
     descent: CoordinateDescent
     length: Count
 
-    def fit(self, train: Interactions, seed: int, start: Earlier | None = None) -> Fitted:
-        """``start``: an index of nearly the same events, whose codes and choice of the teacher the fit goes on from."""
+    def fit(
+        self, train: Interactions, seed: int, start: Earlier | None = None, parts: Parts = NOWHERE
+    ) -> Fitted:
+        """``start``: an index of nearly the same events, whose codes and choice of the teacher the fit goes on from.
+        ``parts``: where it finds what an earlier call with the same arguments had when it was broken off."""
         known = None if start is None else Known.of(start, train, self.bits)
-        descent, state = self.descent, None
+        descent = self.descent
+        if known is not None:
+            descent = descent.again()
+        elif self.effort == "fast":
+            descent = descent.quick()
         with progress_bars() as progress:
-            if self.effort == "best" and known is None:
-                teacher = choose_teacher(
-                    train, filter=self.filter, embeddings=self.embeddings, how=self.split, seed=seed
-                )
-                scores = teacher(train, seed, progress)
-            else:
-                choice = self._choice(train, seed, known, progress)
-                teacher, scores = choice.teacher, choice.scores(train, seed, progress)
-                descent = descent.quick() if known is None else descent.again()
-            base, ranking = scores.lists(train, self.length, progress, MEASURED)
+            teacher, ended, (svd, learned) = self._teacher(train, seed, known, progress, parts)
+            scores = teacher.scores(teacher.filter(train, seed, svd, ended), learned)
+            base, ranking = self._ranking(scores, train, progress, parts)
             lists = heads(ranking, self.length)
-            if known is not None:
-                state = known.state(base, lists)
-            codes = fit(base, lists, self.bits, descent, seed, train, progress, state)
+            state = None if known is None else known.state(base, lists)
+            state = self._descend(base, lists, descent, seed, train, state, progress, parts)
         weight = descent.list_weight(lists)
         beside = teacher.embeddings.weight or 0.0
         side = FilterSide.of(teacher.filter, scores.filter, weight, self.length, beside)
-        return Fitted(codes, teacher, TeacherIndex(scores, ranking), side)
+        return Fitted(to_representations(state), teacher, TeacherIndex(scores, ranking), side)
 
-    def _choice(self, train: Interactions, seed: int, known: Known | None, progress: Progress) -> Choice:
+    def _teacher(
+        self, train: Interactions, seed: int, known: Known | None, progress: Progress, parts: Parts
+    ) -> tuple[Teacher, bool, Made]:
+        """The teacher, whether its tail ends, and what it is made of."""
+        kept = parts.get("teacher")
+        if kept is not None:
+            return teacher_of(kept["teacher"]), kept["ended"], kept["made"]
+        if self.effort == "best" and known is None:
+            teacher = teacher_of(once(parts, "choice", lambda: of_teacher(choose_teacher(
+                train, filter=self.filter, embeddings=self.embeddings, how=self.split, seed=seed, parts=parts,
+            ))))  # fmt: skip
+            ended, made = False, teacher.make(train, seed, progress)
+        else:
+            choice = self._choice(train, seed, known, progress, parts)
+            teacher, ended, made = choice.teacher, choice.ended, choice.make(train, seed, progress)
+        parts.put("teacher", lambda: {"teacher": of_teacher(teacher), "ended": ended, "made": made})
+        return teacher, ended, made
+
+    def _choice(
+        self, train: Interactions, seed: int, known: Known | None, progress: Progress, parts: Parts
+    ) -> Choice:
         if known is None:
             return choose_quickly(
                 train,
@@ -75,7 +108,40 @@ class L2QPlus:
                 how=self.split,
                 seed=seed,
                 progress=progress,
+                parts=parts,
             )
         teacher = known.teacher(self.filter, self.embeddings)
         learned = known.embeddings(self.embeddings.dim) if teacher.embeddings.weight else None
         return Choice(teacher, known.directions(train, teacher.filter), learned, tail_ends(train), AGAIN)
+
+    def _ranking(
+        self, scores: TeacherScores, train: Interactions, progress: Progress, parts: Parts
+    ) -> tuple[tuple[np.ndarray, np.ndarray], sparse.csr_array]:
+        """The base of the scores, and every user's best items by them."""
+        kept = parts.get("lists")
+        if kept is not None:
+            return scores.filter.base(kept["norms"]), lists_of(kept["lists"], scores.shape)
+        norms, base, ranking = scores.ranking(train, self.length, progress, MEASURED)
+        parts.put("lists", lambda: {"norms": norms, "lists": of_lists(ranking)})
+        return base, ranking
+
+    def _descend(
+        self,
+        base: tuple[np.ndarray, np.ndarray],
+        lists: sparse.csr_array,
+        descent: CoordinateDescent,
+        seed: int,
+        train: Interactions,
+        state: State | None,
+        progress: Progress,
+        parts: Parts,
+    ) -> State:
+        """Where the descent ends."""
+        if (kept := parts.get("rounds")) is not None:
+            state = state_of(kept)
+        reached, total = state, len(descent.plan)
+        for reached in descend(base, lists, self.bits, descent, seed, train, state):
+            progress(reached.step, total, "rounds")
+            parts.put("rounds", partial(of_state, reached), needed=reached.step == total)
+        assert reached is not None
+        return reached

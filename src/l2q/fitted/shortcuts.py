@@ -20,7 +20,8 @@ import numpy as np
 from l2q.data.splits import split
 from l2q.evaluation import deciding_cutoff
 from l2q.fitted.filter import FilterScores, SpectralFilter
-from l2q.fitted.teacher import CosineEmbeddings, Teacher, TeacherScores
+from l2q.fitted.parts import NOWHERE, Parts, once
+from l2q.fitted.teacher import CosineEmbeddings, Made, Teacher
 from l2q.fitted.tuning import FILTERS, GAIN, ROUNDS, _filters, _weights
 from l2q.interactions import Interactions, normalize, power
 from l2q.kernels.svd import SVD, truncated_svd
@@ -51,8 +52,8 @@ class Choice:
     ended: bool = False
     left: float = 0.25
 
-    def scores(self, train: Interactions, seed: int, progress: Progress | None = None) -> TeacherScores:
-        """The teacher's, of all of train."""
+    def make(self, train: Interactions, seed: int, progress: Progress | None = None) -> Made:
+        """As ``Teacher.make``, of all of train."""
         filter, embeddings = self.teacher.filter, self.teacher.embeddings
         rank = min(max(filter.rank, BROAD if self.ended else 0), train.num_users, train.num_items)
         R_hat = normalize(train, filter.gamma_user, filter.gamma_item)
@@ -63,7 +64,7 @@ class Choice:
             learned = embeddings.quick(1.0 if self.learned is None else self.left)(
                 train, seed, progress, self.learned
             )
-        return self.teacher.scores(filter(train, seed, svd, self.ended), learned)
+        return svd, learned
 
 
 def choose_quickly(
@@ -74,6 +75,7 @@ def choose_quickly(
     how: str = "random",
     seed: int = 0,
     progress: Progress | None = None,
+    parts: Parts = NOWHERE,
 ) -> Choice:
     """As ``tuning.choose_teacher``, in less time."""
     weight = embeddings.weight
@@ -92,7 +94,9 @@ def choose_quickly(
     rest, held = held.select(~chosen), held.select(chosen)
     kept = np.concatenate([part.users, rest.users]), np.concatenate([part.items, rest.items])
     part = Interactions.from_pairs(*kept, train.num_users, train.num_items)
-    learned = None if weight == 0 else embeddings.quick()(part, seed, progress)
+    learned = None
+    if weight != 0:
+        learned = once(parts, "embeddings", lambda: embeddings.quick()(part, seed, progress))
     trials = Trials(part, held, asked, learned, embeddings.temperature, seed)
     most = min(train.num_users, train.num_items)
     for number in range(ROUNDS):

@@ -24,12 +24,15 @@ from l2q.fitted.baselines import spectral
 from l2q.fitted.filter import FilterScores, SpectralFilter
 from l2q.interactions import Interactions
 from l2q.kernels.selection import top_items
+from l2q.kernels.svd import SVD
 from l2q.options import Count, NotNegative, Positive, Whole, options
 from l2q.progress import Progress
 from l2q.representations import Rows
 
 BATCH, BATCHES = 8192, 16  # a small set's batches are as many, and smaller
 QUICK = 0.25  # of the steps, in a quick training
+Made = tuple[SVD, tuple[np.ndarray, np.ndarray] | None]
+"""What a teacher is made of: its filter's decomposition, and the embeddings of users and items where they weigh."""
 
 
 @options("model.embeddings")
@@ -109,7 +112,7 @@ class CosineEmbeddings:
 
 
 class _Softmax(torch.autograd.Function):
-    """-mean log softmax of the scores <X_b, P_b> and X Q^T with its gradient at once, without a check against
+    """``losses.sampled_softmax`` of the scores <X_b, P_b> and X Q^T with its gradient at once, without a check against
     overflow: one exponential and five passes over (batch, negatives) less. ``rows``, ``columns``: negatives that are
     their row's own positive and do not count."""
 
@@ -147,8 +150,13 @@ class Teacher:
     embeddings: CosineEmbeddings
 
     def __call__(self, train: Interactions, seed: int, progress: Progress | None = None) -> TeacherScores:
+        svd, learned = self.make(train, seed, progress)
+        return self.scores(self.filter(train, seed, svd), learned)
+
+    def make(self, train: Interactions, seed: int, progress: Progress | None = None) -> Made:
+        """What takes long."""
         learned = self.embeddings(train, seed, progress) if self.embeddings.weight else None
-        return self.scores(self.filter(train, seed), learned)
+        return self.filter.decompose(train, seed), learned
 
     def scores(
         self, filter_scores: FilterScores, learned: tuple[np.ndarray, np.ndarray] | None
@@ -184,7 +192,14 @@ class TeacherScores:
         self, exclude: Interactions, length: int, progress: Progress | None = None, measured: int = 0
     ) -> tuple[tuple[np.ndarray, np.ndarray], sparse.csr_array]:
         """As ``FilterScores.lists``: the base is the filter's, the lists are S's."""
-        return self.filter.lists(exclude, length, progress, None if self.X is None else self._add, measured)
+        _, base, top = self.ranking(exclude, length, progress, measured)
+        return base, top
+
+    def ranking(
+        self, exclude: Interactions, length: int, progress: Progress | None = None, measured: int = 0
+    ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], sparse.csr_array]:
+        """As ``FilterScores.ranking``."""
+        return self.filter.ranking(exclude, length, progress, None if self.X is None else self._add, measured)
 
     def _add(self, S: np.ndarray, norms: np.ndarray, users: slice | np.ndarray) -> np.ndarray:
         """S / norms + weight E / |E|, in S."""

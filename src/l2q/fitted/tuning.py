@@ -12,6 +12,7 @@ import numpy as np
 from l2q.data.splits import split
 from l2q.evaluation import deciding_cutoff, evaluate
 from l2q.fitted.filter import SpectralFilter
+from l2q.fitted.parts import NOWHERE, Parts, once
 from l2q.fitted.teacher import CosineEmbeddings, Teacher, TeacherIndex
 from l2q.interactions import Interactions, normalize
 from l2q.kernels.svd import SVD, truncated_svd
@@ -45,11 +46,13 @@ def choose_teacher(
     how: str = "random",
     sample: int = 4000,
     seed: int = 0,
+    parts: Parts = NOWHERE,
 ) -> Teacher:
     """The teacher with the best Recall + NDCG at 20 (``deciding_cutoff``) on a tenth of train, one line of
     ``FILTERS`` and ``WEIGHTS`` after the other, twice over, for about ``sample`` users spread over all. A ``filter``
     that is given stays, and so does a weight of the ``embeddings``, which is 0 unless they bring 1 %. Test plays no
-    part. Every try is logged. Where no user has enough items for a validation part, the default filter alone."""
+    part. Every try is logged. Where no user has enough items for a validation part, the default filter alone. Tries and
+    embeddings are kept as ``parts``."""
     weight = embeddings.weight
     best = Teacher(filter or SpectralFilter(), replace(embeddings, weight=weight or 0.0))
     if filter is not None and weight is not None:
@@ -71,11 +74,16 @@ def choose_teacher(
     most = min(train.num_users, train.num_items)
     svds: dict[tuple[float, float], SVD] = {}
     tried: dict[Teacher, float] = {}
+    known: list[float] = parts.get("tries") or []  # in this order, which follows from what they found
 
     with progress_bars() as progress:
-        learned = None if weight == 0 else embeddings(fit, seed, progress)
+        learned = None
+        if weight != 0:
+            learned = once(parts, "embeddings", lambda: embeddings(fit, seed, progress))
 
         def quality(candidate: Teacher) -> float:
+            if candidate not in tried and len(tried) < len(known):
+                tried[candidate] = known[len(tried)]
             if candidate not in tried:
                 gammas = candidate.filter.gamma_user, candidate.filter.gamma_item
                 if gammas not in svds:
@@ -90,6 +98,7 @@ def choose_teacher(
                     f"teacher try {len(tried)}: Recall + NDCG {tried[candidate]:.4f} with {candidate.filter}, "
                     f"weight {candidate.embeddings.weight:g} of embeddings"
                 )
+                parts.put("tries", lambda: list(tried.values()), needed=False)
             return tried[candidate] if candidate.embeddings.weight else GAIN * tried[candidate]
 
         lines = FILTERS if filter is None else ()

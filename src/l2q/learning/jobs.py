@@ -2,7 +2,8 @@
 
 ``status.json`` in the folder says how far it is: waiting, running, done, pruned, failed or interrupted, and why. The
 same job again in the same folder is not run twice: what is done is taken as it is, what was broken off goes on from its
-last whole epoch, what failed is tried again. While it runs, a lock keeps a second process out.
+last whole epoch or the last part of its fit, what failed is tried again. While it runs, a lock keeps a second process
+out.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from l2q.errors import L2QError, lacking, printable
 from l2q.events.databases import database_of
-from l2q.files import read_json, read_sealed, replaced_file
+from l2q.files import read_json, replaced_file
 from l2q.learning.configuration import NO_FIGURES, flat
 from l2q.learning.signals import Interrupted, interruptible, piped
 
@@ -234,7 +235,7 @@ class Job:
 
 def _metrics(path: Path) -> dict[str, Any]:
     try:
-        found = read_sealed(path)
+        found = read_json(path)
     except (OSError, ValueError) as error:
         raise L2QError(f"{path} is damaged ({error}); remove it, and the run is done again") from error
     if not isinstance(found, dict):

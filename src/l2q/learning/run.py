@@ -24,6 +24,7 @@ from l2q.interactions import Dataset, Interactions
 from l2q.kernels import compiling
 from l2q.learning import memory, results, trainer
 from l2q.learning.configuration import check, check_against, hashed, settle
+from l2q.learning.fit_files import FitFiles, identity_of
 from l2q.learning.training import Trained, Training
 from l2q.retrieval.popular import Served
 from l2q.retrieval.storage import load_index
@@ -42,11 +43,15 @@ def closed_form(config: Mapping[str, Any]) -> FittedModel | None:
     if not isinstance(model, FittedModel):
         raise L2QError(f"model._target_={values['_target_']} has no fit(train, seed)")
     name = config["model"]["name"]
-    for option, given in (("epochs", config["epochs"]), ("ckpt_path", config["ckpt_path"])):
-        if given:
-            raise L2QError(
-                f"{option}={given}: model={name} is fitted at once, without epochs or checkpoints; leave {option} out"
-            )
+    if config["epochs"]:
+        raise L2QError(
+            f"epochs={config['epochs']}: model={name} is fitted at once, without epochs; leave epochs out"
+        )
+    if config["ckpt_path"]:
+        raise L2QError(
+            f"ckpt_path={config['ckpt_path']}: model={name} is fitted at once, and goes on by its folder: leave "
+            "ckpt_path out, and give hydra.run.dir=FOLDER of the run that was broken off"
+        )
     idle = trainer.without_effect(config["trainer"]) + ["callbacks"] * bool(config.get("callbacks"))
     if idle:
         has = "has" if len(idle) == 1 else "have"
@@ -153,7 +158,12 @@ class Run:
         found: Fitted | Trained
         if self.training is None:
             assert self.model is not None
-            found = fit(self.model, self.rest, self.config["seed"], self.start)
+            parts = FitFiles(
+                self.folder / "checkpoints",
+                identity_of(self.config, self.dataset.name, self.rest, self.start),
+            )
+            found = fit(self.model, self.rest, self.config["seed"], self.start, parts)
+            started -= parts.seconds  # before it was broken off
         else:
             found = self.training(logger)
         fitted = time.perf_counter()
@@ -166,8 +176,11 @@ class Run:
         results.show(metrics, self.ks, self.folder)
         step = 0 if self.training is None else self.training.recommender.global_step
         tracker.log_summary(metrics, plot, step)
+        # last: up to here a run that is stopped goes on from what it kept
         if self.training is not None:
-            self.training.tidy()  # last: up to here a run that is stopped goes on from its checkpoint
+            self.training.tidy()
+        else:
+            parts.tidy()
         return metrics
 
     def _report(self, found: Fitted | Trained, started: float, fitted: float) -> dict[str, Any]:
@@ -221,7 +234,7 @@ class Run:
             "config_hash": self.config_hash,
             **results.environment(),
         }
-        results.write_metrics(self.folder, metrics)
+        results.write_json(self.folder / "metrics.json", metrics)
         return metrics
 
     def _measure_teacher(self, found: Fitted) -> dict[str, float]:
