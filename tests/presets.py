@@ -17,7 +17,7 @@ from l2q.models.annealing import Annealing
 from l2q.models.encoder import Encoder, Initialization
 from l2q.models.graph import Graph, Propagation
 from l2q.models.initialization import Normal
-from l2q.models.losses import BPR, SampledSoftmax
+from l2q.models.losses import BPR, Softmax
 from l2q.models.quantizers import Quantizer
 
 
@@ -60,9 +60,9 @@ def bpr(**changes: Any) -> BPR:
     return _built("objective", _composed(model="lightgcn", objective="bpr")["objective"], changes)
 
 
-def sampled_softmax(**changes: Any) -> SampledSoftmax:
+def softmax(**changes: Any) -> Softmax:
     """Of a float model."""
-    return _built("objective", _composed(model="lightgcn", objective="sampled_softmax")["objective"], changes)
+    return _built("objective", _composed(model="lightgcn", objective="softmax")["objective"], changes)
 
 
 def wandb_logger(folder: Path, run_name: str, group: str | None, **changes: Any) -> Any:

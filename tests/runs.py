@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from hydra import compose, initialize_config_dir
 
+from l2q.files import read_sealed
 from l2q.learning.run import Run
 from l2q.sweeps.sweep import plain
 
@@ -123,7 +124,7 @@ def only(folder: Path, pattern: str) -> Path:
 
 
 def metrics_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "metrics.json").read_text())
+    return read_sealed(folder / "metrics.json")
 
 
 def history_of(folder: Path) -> list[dict[str, str]]:

@@ -1,6 +1,5 @@
 """The command line: names in, names out; one line for what cannot be used."""
 
-import importlib.util
 import io
 import json
 import re
@@ -206,24 +205,6 @@ def test_info(folder, capsys):
     assert facts["metrics"] == {"test/recall_20": 0.125}
     assert facts["user_bytes"] == (128 + 3) / 3
     assert facts["new_users_bytes"] == 0
-
-
-def test_export_to_faiss(folder, tmp_path, capsys):
-    if importlib.util.find_spec("faiss") is None:
-        pytest.skip("faiss absent")
-    out = tmp_path / "items.faiss"
-    # the test and faiss bring an OpenMP runtime each; a process of its own keeps them apart
-    command = [sys.executable, "-m", "l2q", "export", "--index", folder, "--out", str(out)]
-    assert (
-        "cannot express the scales"
-        in subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    )
-    code = (
-        "import faiss, numpy as np, sys; index = faiss.read_index_binary(sys.argv[1]);"
-        "print(*index.search(np.load(sys.argv[2]), 5)[0][0])"
-    )
-    command = [sys.executable, "-c", code, str(out), f"{folder}/users.codes.npy"]
-    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() == list("00123")
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import os
-import pwd
-import shutil
 import sqlite3
-import subprocess
-import tempfile
 import uuid
-from pathlib import Path
 from urllib.parse import quote
 
 import duckdb
 import pytest
+from clusters import postgres_cluster
 
 from l2q.errors import L2QError
 from l2q.events.containers import open_table
@@ -181,46 +176,8 @@ def test_what_is_no_address(source):
 @pytest.fixture(scope="module")
 def postgres():
     """The address, without user and password, of a cluster of its own that asks for the password."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    if not programs:
-        pytest.skip("PostgreSQL is not installed")
     psycopg = pytest.importorskip("psycopg")
-    folder = Path(tempfile.mkdtemp(prefix="pg"))  # a socket's path has at most 107 bytes
-    (folder / "password").write_text(PASSWORD)
-    plain = {}
-    if os.getuid() == 0:  # PostgreSQL refuses to run as root
-        nobody = pwd.getpwnam("nobody")
-        plain = {"user": nobody.pw_uid, "group": nobody.pw_gid}
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        os.chown(folder / "password", nobody.pw_uid, nobody.pw_gid)
-
-    def program(name: str, *arguments: str) -> None:
-        command = [str(programs[-1] / name), "-D", str(folder / "data"), *arguments]
-        environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
-        subprocess.run(command, check=True, cwd="/", env=environment, stdout=subprocess.DEVNULL, **plain)
-
-    program(
-        "initdb",
-        "-U",
-        "me",
-        "-A",
-        "scram-sha-256",
-        "--pwfile",
-        str(folder / "password"),
-        "-E",
-        "UTF8",
-        "--no-sync",
-    )
-    program(
-        "pg_ctl",
-        "-w",
-        "-l",
-        str(folder / "log"),
-        "-o",
-        f"-k {folder} -c listen_addresses='' -c fsync=off",
-        "start",
-    )
-    try:
+    with postgres_cluster(PASSWORD) as folder:
         with psycopg.connect(host=str(folder), user="me", password=PASSWORD, dbname="postgres") as connection:
             connection.execute('CREATE TABLE events ("user" TEXT, item TEXT, rating INTEGER)')
             connection.cursor().executemany("INSERT INTO events VALUES (%s, %s, %s)", EVENTS)
@@ -234,9 +191,6 @@ def postgres():
             )
             connection.execute('CREATE TABLE log."Odd name" (a INTEGER)')
         yield folder
-    finally:
-        program("pg_ctl", "-m", "immediate", "stop")
-        shutil.rmtree(folder)
 
 
 @pytest.fixture

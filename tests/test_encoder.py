@@ -292,3 +292,38 @@ def test_without_layers_the_gradient_is_that_of_the_embeddings(train, nodes):
     expected = torch.zeros(35, 8)
     expected[slice(None) if nodes is None else nodes] = 1
     assert torch.equal(gradient, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("weights", [None, [1.0, 0.5, 2.0]])
+def test_items_have_the_length_of_their_popularity(train, weights, dtype):
+    """Of float rows by their values, of codes by their scales; users and directions stay."""
+    degrees = np.bincount(train.items, minlength=15)
+    for quantizer in (Identity(), quantizer_of(scales="row", scale_dtype=dtype)):
+        usual, scaled = (
+            encoder_of(train, quantizer, layer_weights=weights, popularity=e).encode() for e in (None, 0.3)
+        )
+        tolerance = 1e-3 if dtype == "float16" else 1e-5
+        weighted = [(side.factors()[1] * np.sqrt(side.weights).repeat(8)) for side in (usual, scaled)]
+        lengths = [np.linalg.norm(rows, axis=1, keepdims=True) for rows in weighted]
+        np.testing.assert_allclose(lengths[1][:, 0], degrees**0.3, rtol=tolerance)
+        np.testing.assert_allclose(
+            weighted[1] / lengths[1], weighted[0] / lengths[0], rtol=0.0, atol=tolerance
+        )
+        np.testing.assert_array_equal(scaled.users.values, usual.users.values)
+        if scaled.binary:
+            np.testing.assert_array_equal(scaled.items.values, usual.items.values)
+            np.testing.assert_array_equal(scaled.items.scales, scaled.items.scales.astype(dtype))
+
+
+def test_an_item_nobody_has_counts_as_one_that_one_user_has():
+    train = Interactions.from_pairs([0, 1, 1], [0, 0, 1], num_users=2, num_items=3)
+    rows = encoder_of(train, popularity=0.5, num_layers=0).encode().items.values
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), [2**0.5, 1, 1], rtol=1e-5)
+
+
+def test_codes_without_scales_have_no_place_for_popularity(train):
+    with pytest.raises(
+        L2QError, match=r"^model\.popularity=0\.3 needs scales .* model\.quantizer\.scales=row$"
+    ):
+        encoder_of(train, quantizer_of(scales="none"), popularity=0.3)

@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import presets
 import pytest
 import torch
-from presets import bpr, normal, sampled_softmax
+from presets import bpr, normal, softmax
 from presets import quantizer as quantizer_of
 
 from l2q.interactions import Interactions
@@ -34,7 +35,7 @@ QUANTIZERS = {
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])
 @pytest.mark.parametrize("name", QUANTIZERS)
-@pytest.mark.parametrize("objective", [bpr, sampled_softmax])
+@pytest.mark.parametrize("objective", [bpr, softmax, partial(softmax, num_negatives=64)])
 @pytest.mark.parametrize("batch", [20, 400], ids=["rows", "all"])
 def test_a_step_has_the_loss_and_the_gradients_of_the_cpu(objective, name, strength, batch):
     rng = np.random.default_rng(3)

@@ -81,6 +81,21 @@ def test_runs_of_other_options_are_rows_of_their_own():
     ]
 
 
+def test_a_swept_option_is_named_where_the_bits_tell_it_too():
+    runs = [
+        metrics("l2q", 0.2, 0)
+        | {
+            "item_bytes": size,
+            "command": f"python train.py model=l2q dataset=toy epochs=3 model.quantizer.scales={scales}",
+        }
+        for scales, size in (("none", 96), ("row", 104))
+    ]
+    assert [line.split(" | ")[:2] for line in markdown(runs).splitlines()[4:]] == [
+        ["| `l2q` `scales=none`", "768"],
+        ["| `l2q` `scales=row`", "832"],
+    ]
+
+
 def test_ways_to_draw_the_validation_part_are_tables_of_their_own():
     files = [
         {"split": "cluster"},

@@ -232,9 +232,10 @@ def rebuilt(trained: Trained, *overrides: str) -> Run:
         ("protocol.patience=5", "protocol.patience=9", "protocol.patience=5"),
         ("annealing=guidance", "annealing.name=none", "annealing.name=guidance"),
         ("+annealing.hold=0.5", "annealing.hold=None", "annealing.hold=0.5"),
-        ("objective=sampled_softmax", "objective._target_=l2q.models.losses.BPR", "SampledSoftmax"),
+        ("objective=softmax", "objective._target_=l2q.models.losses.BPR", "Softmax"),
         ("objective.l2=0.5", "objective.l2=0.001", "objective.l2=0.5"),
         ("model=l2q", "model=lightgcn", "model=l2q"),
+        ("model.popularity=0.2", "popularity=None", "popularity=0.2"),
         ("model.initialization.std=0.1", "model.initialization.std=0.01", "model.initialization.std=0.1"),
     ],
 )
@@ -253,7 +254,7 @@ def test_a_resume_with_other_options_is_refused_before_anything_is_built(
 def test_what_does_not_train_may_differ_where_a_checkpoint_is_named(trained):
     rebuilt(trained, "trainer.max_epochs=9", "test=false", "new_users=false", "eval.ks=[3]")
     # what is only evaluated has the model's options alone
-    rebuilt(trained, "fit=false", "epochs=9", "batch_size=64", "annealing=guidance")
+    rebuilt(trained, "fit=false", "epochs=9", "batch_size=64", "annealing=guidance", "model.popularity=0.2")
     with pytest.raises(L2QError, match="the checkpoint has seed=0, this run has seed=7"):
         rebuilt(trained, "fit=false", "seed=7")
     with pytest.raises(L2QError, match=r"model\.combination=mean, this run has model\.combination=concat"):

@@ -200,7 +200,7 @@ def test_words_with_paths_and_choices_of_groups_come_into_the_command(search, tm
     found = search(
         f"dataset.dir='{tmp_path}/my events.csv'",
         "search.trials=1",
-        "+search.space.objective=[bpr,sampled_softmax]",
+        "+search.space.objective=[bpr,softmax]",
         "+search.space.model.layer_weights=[null,[1,1,0.5]]",
         "model=l2q_anl",
     )
@@ -270,9 +270,14 @@ def test_what_cannot_be_searched_is_refused_in_one_line(search, words, said):
 
 def test_another_search_in_the_folder_and_another_process_are_refused(search):
     search("search.trials=1")
-    for word in ("seed=1", "search.pruning=null"):  # another job, another search
-        with pytest.raises(Refused, match="holds a search of other options; give another sweep=NAME"):
+    for word, differs in (
+        ("seed=1", "seed=0 became seed=1"),  # another job
+        ("search.metric=val/ndcg_5", "search.metric=val/recall_5 became search.metric=val/ndcg_5"),
+    ):
+        with pytest.raises(Refused) as caught:
             search(word)
+        said = f"holds a search with other options: {differs}; give another sweep=NAME, or remove it"
+        assert str(caught.value).endswith(said)
     with (
         FileLock(f"outputs/sweeps/s/{LOCK}"),
         pytest.raises(Refused, match="another process is at the search"),

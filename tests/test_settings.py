@@ -39,7 +39,7 @@ CHOICES = [
     {
         "model": "l2q_anl",
         "annealing": "guidance",
-        "objective": "sampled_softmax",
+        "objective": "softmax",
         "protocol": "final",
         "initialization": "spectral",
     },
@@ -217,6 +217,7 @@ ABSENT = {
     (trainer.taken, "log_every_n_steps"): "None: Lightning's own",
     (trainer.taken, "deterministic"): "None: Lightning's own",
     (Encoder, "residual"): "models that take the mean of their layers have none",
+    (Encoder, "popularity"): "None: lengths as trained; codes without scales have no other ones",
     (Quantizer, "normalize"): "the straight-through derivative is the same everywhere",
     (Quantizer, "clip"): "the straight-through derivative is the same everywhere",
     (Quantizer, "scale_dtype"): "codes without scales have none",
@@ -227,7 +228,10 @@ ABSENT = {
     (l2q.evaluate, "memory_mb"): "None: as in conf/config.yaml",
     (l2q.fit, "start"): "None: from nothing, as conf says of folders; an index itself is no value of conf",
 }
-NOTHING = {(l2q.fit, "start")}  # null in conf and None in Python both say that there is none
+NOTHING = {
+    (l2q.fit, "start"),
+    (Encoder, "popularity"),
+}  # null in conf and None in Python both say that there is none
 
 
 def test_a_default_stands_in_conf_or_in_a_signature_not_in_both():

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from l2q.evaluation import Evaluation as Evaluation
     from l2q.evaluation import evaluate as evaluate
     from l2q.events.read import read_events as read_events
+    from l2q.exports import export as export
     from l2q.interactions import Dataset as Dataset
     from l2q.interactions import Interactions as Interactions
     from l2q.learning.fit import fit as fit
@@ -42,6 +43,7 @@ _HOMES = {
     "L2QError": "l2q.errors",
     "Ranking": "l2q.retrieval.named",
     "evaluate": "l2q.evaluation",
+    "export": "l2q.exports",
     "fit": "l2q.learning.fit",
     "load_dataset": "l2q.data.sources",
     "load_index": "l2q.retrieval.storage",

@@ -7,11 +7,12 @@ is still there and nothing is left beside it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ from l2q.errors import FULL, L2QError
 
 if TYPE_CHECKING:
     import numpy as np
+
+CHECKSUM, FILES = "sha256", "files"
+"""Keys of a sealed JSON file: its own checksum, and those of files beside it by name."""
 
 
 @contextmanager
@@ -150,6 +154,46 @@ def read_json(path: str | Path) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def checksum(said: Mapping[str, Any]) -> str:
+    """SHA-256 of all that a JSON file says, but for the checksum itself; layout and order of keys do not matter."""
+    rest = {key: value for key, value in said.items() if key != CHECKSUM}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def seal(path: str | Path, said: Mapping[str, Any], others: Iterable[str]) -> dict[str, Any]:
+    """``said`` with the SHA-256 of ``others``, files beside ``path``, as far as they are there, and its own, for
+    ``read_sealed`` and ``is_whole``."""
+    there = [other for name in others if (other := Path(path).with_name(name)).is_file()]
+    sealed = {**said, FILES: {other.name: _sha256(other) for other in there}}
+    return sealed | {CHECKSUM: checksum(sealed)}
+
+
+def read_sealed(path: str | Path) -> Any:
+    """What a JSON file with a checksum holds, without it. One of before there were checksums is read as it is. Raises
+    as ``read_json``, and ValueError where the checksum is of something else."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        return found
+    if (CHECKSUM in found or FILES in found) and found.get(CHECKSUM) != checksum(found):
+        raise ValueError("its checksum does not match")
+    return {key: value for key, value in found.items() if key not in (CHECKSUM, FILES)}
+
+
+def is_whole(path: str | Path, seal: str = "metrics.json") -> bool:
+    """Whether a file is as the sealed one beside it says; it is where that says nothing, or cannot be read."""
+    path = Path(path)
+    try:
+        expected = read_json(path.with_name(seal))[FILES].get(path.name)
+        return expected is None or expected == _sha256(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return True
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_array(path: str | Path, *, mapped: bool = False) -> np.ndarray:

@@ -9,7 +9,7 @@ same float32 score to the bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -64,6 +64,21 @@ class Representations:
     @property
     def binary(self) -> bool:
         return self.users.binary and self.items.binary
+
+    def with_item_lengths(self, lengths: np.ndarray) -> Representations:
+        """The same directions: item i, its values times its scales times the roots of the weights, gets the length
+        ``lengths[i]``, by its scales if it has some, else by its values. An item of zeros stays one."""
+        values, scales = self.items.values, self.items.scales
+        starts = self.offsets[:-1]
+        squares = np.add.reduceat(np.square(values, dtype=np.float32), starts, axis=1)
+        if scales is not None:
+            squares *= np.square(scales)
+        now = np.sqrt(squares @ self.weights)
+        factors = (lengths / np.maximum(now, np.finfo(np.float32).tiny)).astype(np.float32)[:, np.newaxis]
+        if scales is None:
+            return replace(self, items=Rows(values * factors))
+        rounded = (scales * factors).astype(self.scale_dtype).astype(np.float32)
+        return replace(self, items=Rows(values, rounded))
 
     def factors(self) -> tuple[np.ndarray, np.ndarray]:
         """The score as one inner product of float32 rows, (M, sum of dims) and (N, sum of dims): values times

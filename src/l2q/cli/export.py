@@ -1,43 +1,38 @@
-"""``python -m l2q export``: the codes for a search engine."""
+"""``python -m l2q export``: an index for an engine that people serve from."""
 
 from __future__ import annotations
 
 import argparse
 
 from l2q.cli.arguments import add_index
-from l2q.errors import L2QError
+from l2q.exports import ENGINES
 
 PLACE = 4
-HELP = "item codes as a FAISS IndexBinaryFlat"
+HELP = "an index for another engine: FAISS, usearch, DuckDB, PostgreSQL, ..."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_index(parser)
-    parser.add_argument("--out", required=True, metavar="FILE")
+    parser.add_argument("--to", required=True, choices=ENGINES, help="the engine, or files for any")
+    parser.add_argument("--out", metavar="DIR", help="folder of the export (export/ENGINE)")
+    parser.add_argument(
+        "--without-history",
+        action="store_false",
+        dest="history",
+        help="leave out what users have: no ranking excludes it then",
+    )
 
 
-def run(index: str, out: str) -> None:
-    """The item codes as a FAISS IndexBinaryFlat; a user's packed row in ``users.codes.npy`` is its query."""
-    import numpy as np
-
-    from l2q.files import replaced_file, writing
+def run(index: str, to: str, out: str | None, history: bool) -> None:
+    """Writes the export and says what it has."""
+    from l2q.exports import export
+    from l2q.files import amount
     from l2q.retrieval.storage import load_index
 
-    try:
-        import faiss
-    except ImportError as error:
-        raise L2QError("export writes a FAISS index; install it: pip install faiss-cpu") from error
     opened = load_index(index)
-    codes = opened.arrays.get("items.codes")
-    if codes is None or "users.codes" not in opened.arrays:
-        raise L2QError(
-            f"index {index} holds float values; give users.values.npy and items.values.npy to FAISS"
-        )
-    binary = faiss.IndexBinaryFlat(8 * codes.shape[1])
-    binary.add(np.ascontiguousarray(codes))
-    with writing(out, codes.nbytes, "--out"), replaced_file(out) as fresh:
-        fresh.write_bytes(faiss.serialize_index_binary(binary).tobytes())
-    print(f"{opened.num_items:,} items x {8 * codes.shape[1]} bits in {out}")
-    scaled = "items.scales" in opened.arrays or "users.scales" in opened.arrays
-    if scaled or len(set(opened.manifest["weights"])) > 1:
-        print("note: FAISS ranks by Hamming distance alone, which cannot express the scales and weights here")
+    folder = export(opened, to, out, history=history)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f"{opened.num_users:,} users and {opened.num_items:,} items for {to} in {folder}: {amount(size)}")
+    if not history:
+        print("note: what users have is not in it, and is not excluded from rankings")
+    print(f"how it ranks: {folder / 'README.md'}")

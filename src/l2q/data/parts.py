@@ -20,7 +20,7 @@ from l2q.data.tables import READING
 from l2q.errors import L2QError
 from l2q.events.databases import database_of
 from l2q.events.read import read_events
-from l2q.files import read_json
+from l2q.files import is_whole, read_json, read_sealed
 from l2q.interactions import Dataset, Interactions, Reading
 
 PARTS = ("all", "train", "given", "valid", "test")
@@ -116,13 +116,17 @@ def of_run(folder: Path) -> Parts:
     try:
         config = read_json(folder / "config.json")
         values, protocol = dict(config["dataset"]), config["protocol"]
+        if not is_whole(folder / "config.json"):
+            raise ValueError
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise L2QError(f"{folder / 'config.json'} is no configuration of a run") from error
     dataset = Source(**values).load()
     try:
-        trained_on = read_json(folder / "metrics.json").get("train")
-    except (OSError, ValueError, AttributeError):  # a run that is not done
+        trained_on = read_sealed(folder / "metrics.json").get("train")
+    except (FileNotFoundError, AttributeError):  # a run that is not done
         trained_on = None
+    except (OSError, ValueError) as error:
+        raise L2QError(f"{folder / 'metrics.json'} is damaged ({error})") from error
     if trained_on and not dataset.train.fingerprint.startswith(trained_on):
         raise L2QError(
             f"{folder}: {values.get('dir') or dataset.name} has other pairs now than when the run read it; its split "

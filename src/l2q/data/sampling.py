@@ -16,7 +16,7 @@ from l2q.kernels import compiling
 
 class Triplets(NamedTuple):
     """One batch, int64 arrays: ``users`` have ``pos_items``, (batch,) both, and do not have ``neg_items``,
-    (candidates * batch,): a negative for every pair, then for every pair another, ..."""
+    (candidates * batch,): a negative for every pair, then for every pair another, ...; none without candidates."""
 
     users: np.ndarray
     pos_items: np.ndarray
@@ -53,10 +53,12 @@ class TripletSampler:
 
     def _draw(self, epoch: int) -> Iterator[Triplets]:
         users, items = self.train.users, self.train.items
-        keys = np.random.SeedSequence((self.seed, epoch)).generate_state(self.candidates + 1, np.uint64)
+        keys = np.random.SeedSequence((self.seed, epoch)).generate_state(self.candidates + 2, np.uint64)
         order = _permutation(len(items), keys[1])
         indptr, num_items = self.train.indptr, self.train.num_items
-        negatives = np.stack([draw_negatives(indptr, items, num_items, key) for key in (keys[0], *keys[2:])])
+        negatives = np.empty((self.candidates, len(items)), np.int32)
+        for row, key in zip(negatives, (keys[0], *keys[2:]), strict=False):  # the second one orders the pairs
+            row[:] = draw_negatives(indptr, items, num_items, key)
         for start in range(0, len(order), self.batch_size):
             batch = _gather(order[start : start + self.batch_size], users, items, negatives)
             yield Triplets(batch[0], batch[1], batch[2:].reshape(-1))

@@ -14,6 +14,17 @@ from pathlib import Path
 
 import duckdb
 
+from l2q.errors import L2QError
+
+OUR_FAULT = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.InternalException,
+    duckdb.NotImplementedException,
+    duckdb.ParserException,
+    duckdb.SyntaxException,
+)
+"""What DuckDB says of a statement. The rest it says of the data, or of the machine."""
 MEMORY = 0.5  # share of the machine's memory that DuckDB may take; what is more goes to temporary files
 
 
@@ -90,8 +101,11 @@ class Table:
     def __enter__(self) -> Table:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close()
+        if isinstance(error, duckdb.Error) and not isinstance(error, OUR_FAULT):
+            said = re.sub(r"^[A-Z][A-Za-z ]*Error: ", "", " ".join(str(error).split()))
+            raise L2QError(f"cannot read {self.where}: {said[:300]}") from error
 
 
 def memory() -> int:

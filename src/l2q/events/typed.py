@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ def read_arrow(table: Table, parts: Parts, stream: bool) -> tuple[str, list[str]
         if stream:
             for number, (path, *_) in enumerate(parts):
                 with pa.memory_map(str(path)) as file, ipc.open_stream(file) as reader:
+                    _check(reader)
+                with pa.memory_map(str(path)) as file, ipc.open_stream(file) as reader:
                     schema = reader.schema
                     table.connection.register("stream", reader.cast(readable(schema)))
                     into = "INSERT INTO source.frame" if number else "CREATE TABLE source.frame AS"
@@ -62,6 +64,8 @@ def read_arrow(table: Table, parts: Parts, stream: bool) -> tuple[str, list[str]
                     table.connection.unregister("stream")
             return _without_positions("SELECT * FROM source.frame", schema)
         sets = [dataset.dataset(str(path), format="ipc") for path, *_ in parts]
+        for found in sets:
+            _check(found.to_batches())
     except (pa.ArrowException, OSError, duckdb.Error) as error:
         raise L2QError(f"cannot read {parts[0][1]}: {_first_line(error)}") from error
     _same([found.schema.names for found in sets], parts)
@@ -76,6 +80,12 @@ def read_arrow(table: Table, parts: Parts, stream: bool) -> tuple[str, list[str]
         table.connection.register(f"frame_{number}", found)
     sql = " UNION ALL BY NAME ".join(f"SELECT * FROM frame_{number}" for number in range(len(sets)))
     return _without_positions(sql, sets[0].schema)
+
+
+def _check(batches: Iterable[Any]) -> None:
+    """Raises what Arrow says of a broken batch: DuckDB would trust its offsets, and read where nothing is."""
+    for batch in batches:
+        batch.validate(full=True)
 
 
 def _without_positions(sql: str, schema: Any) -> tuple[str, list[str]]:
@@ -190,7 +200,7 @@ def _json_kind(path: Path, where: str) -> str:
     line = text.split(b"\n", 1)[0].strip()
     try:
         whole = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # of braces within braces
         if b"'" in line and b'"' not in line.replace(b"'", b"", 2)[:20]:
             raise L2QError(
                 f"{where}:1: a line is written in Python, not JSON; write it with json.dumps"
@@ -209,7 +219,7 @@ def _refuse_object(text: bytes, where: str) -> None:
     """An object that holds a table within is none by itself."""
     try:
         whole = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return
     if isinstance(whole, dict) and whole and all(isinstance(value, dict | list) for value in whole.values()):
         raise L2QError(

@@ -112,7 +112,7 @@ class CosineEmbeddings:
 
 
 class _Softmax(torch.autograd.Function):
-    """``losses.sampled_softmax`` of the scores <X_b, P_b> and X Q^T with its gradient at once, without a check against
+    """-mean log softmax of the scores <X_b, P_b> and X Q^T with its gradient at once, without a check against
     overflow: one exponential and five passes over (batch, negatives) less. ``rows``, ``columns``: negatives that are
     their row's own positive and do not count."""
 

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from l2q.errors import L2QError, lacking, printable
 from l2q.events.databases import database_of
-from l2q.files import read_json, replaced_file
+from l2q.files import read_json, read_sealed, replaced_file
 from l2q.learning.configuration import NO_FIGURES, flat
 from l2q.learning.signals import Interrupted, interruptible, piped
 
@@ -235,7 +235,7 @@ class Job:
 
 def _metrics(path: Path) -> dict[str, Any]:
     try:
-        found = read_json(path)
+        found = read_sealed(path)
     except (OSError, ValueError) as error:
         raise L2QError(f"{path} is damaged ({error}); remove it, and the run is done again") from error
     if not isinstance(found, dict):

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from l2q.errors import L2QError
 from l2q.learning import checkpoints
 from l2q.models.encoder import Encoder
+from l2q.models.losses import Batch
 
 
 class Recommender(pl.LightningModule):
@@ -41,6 +43,7 @@ class Recommender(pl.LightningModule):
         training: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.item_shares: Tensor
         if schedule not in ("constant", "cosine"):
             raise L2QError(f"schedule={schedule} is unknown; use constant or cosine")
         if not learning_rate > 0:
@@ -48,6 +51,9 @@ class Recommender(pl.LightningModule):
         self.encoder, self.objective = encoder, objective
         self.learning_rate, self.schedule, self.epochs = learning_rate, schedule, epochs
         self.seed, self.identity, self.training_options = seed, identity or {}, training or {}
+        degrees = np.diff(encoder.propagation.graph.indptr)[encoder.num_users :]
+        shares = torch.from_numpy((degrees / max(degrees.sum(), 1)).astype(np.float32))
+        self.register_buffer("item_shares", shares, persistent=False)
 
     def share_done(self) -> float:
         """The share of ``epochs`` that is done; may pass 1."""
@@ -77,8 +83,9 @@ class Recommender(pl.LightningModule):
             users = torch.searchsorted(nodes, users)
             items = torch.searchsorted(nodes, items + encoder.num_users) - split
         sizes = (split, len(values) - split)
-        sides = items.split([len(pos_items), len(neg_items)])
-        loss = self.objective(*values.split(sizes), (users, *sides), *start.split(sizes))
+        positives, negatives = items.split([len(pos_items), len(neg_items)])
+        scored = Batch(users, positives, negatives, self.item_shares[pos_items])
+        loss = self.objective(*values.split(sizes), scored, *start.split(sizes))
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(users))
         return loss
 

@@ -22,7 +22,7 @@ from rich.table import Table
 import l2q
 from l2q.errors import L2QError
 from l2q.evaluation import evaluate
-from l2q.files import replaced_file
+from l2q.files import replaced_file, seal
 from l2q.fitted.new_users import FilterSide
 from l2q.interactions import Dataset, Interactions
 from l2q.representations import Representations
@@ -160,6 +160,16 @@ def without_home(values: Any) -> Any:
     if isinstance(values, str) and home != "/" and values.startswith(home):
         return "~/" + values.removeprefix(home)
     return values
+
+
+SEALED = ("config.json", "history.csv", "per_user.npz")
+"""Files of a run whose checksums ``metrics.json`` has."""
+
+
+def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """``metrics.json``, with the checksums of what it was measured from and its own."""
+    path = folder / "metrics.json"
+    write_json(path, seal(path, metrics, SEALED))
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

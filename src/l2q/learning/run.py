@@ -234,7 +234,7 @@ class Run:
             "config_hash": self.config_hash,
             **results.environment(),
         }
-        results.write_json(self.folder / "metrics.json", metrics)
+        results.write_metrics(self.folder, metrics)
         return metrics
 
     def _measure_teacher(self, found: Fitted) -> dict[str, float]:

@@ -108,6 +108,8 @@ class Training:
         training = flat({key: config[key] for key in TRAINING})
         # soft codes are training's alone
         training["relaxation"] = identity.pop("model.quantizer.relaxation", None)
+        # nor does training see how long the rows are that it ends with: another length needs no new one
+        training["popularity"] = identity.pop("model.popularity", None)
         if config["ckpt_path"]:
             goes_on = training if config["fit"] else {}
             read_checkpoint(Path(config["ckpt_path"]), identity | goes_on)
@@ -139,7 +141,7 @@ class Training:
         self.data = InteractionsModule(
             train,
             batch_size=config["batch_size"],
-            candidates=config["objective"].get("candidates", 1),
+            candidates=getattr(objective, "candidates", 1),
             seed=config["seed"],
         )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -41,6 +42,10 @@ class Encoder(nn.Module):
     1 / (num_layers + 1) for ``mean`` and 1 for ``concat``; "learned" weights start there. ``residual`` None is 0.
     ``seed`` fixes initialization and rotations.
 
+    The length of an item's row is how much its popularity counts in a ranking. ``popularity`` None leaves it as it was
+    trained; a number e gives ``encode`` rows of length degree^e, with degree the item's number of train users: by the
+    scales of codes, by the values of a float model. Training never sees it.
+
     Source: He et al. 2020 (LightGCN); Chen et al. 2021, arXiv 2112.01944 (reconstruction).
     """
 
@@ -57,6 +62,7 @@ class Encoder(nn.Module):
         combination: Literal["mean", "concat"],
         layer_weights: list[float] | Literal["learned"] | None,
         residual: float | None = None,
+        popularity: Annotated[float, Ge(-1), Le(1)] | None = None,
         transform: Literal["identity", "rotation", "itq", "learned"],
         seed: Whole,
     ) -> None:
@@ -69,9 +75,14 @@ class Encoder(nn.Module):
             )
         if residual and combination == "mean":
             raise L2QError(f"model.residual={residual} needs model.combination=concat")
+        if popularity is not None and getattr(quantizer, "scales", "row") == "none":
+            raise L2QError(
+                f"model.popularity={popularity} needs scales to stand in; set model.quantizer.scales=row"
+            )
         users, items = initialization(train, embedding_dim, seed)
         self.num_users, self.num_items = train.num_users, train.num_items
         self.num_layers, self.combination, self.residual = num_layers, combination, residual
+        self.popularity, self.item_degrees = popularity, train.item_degrees
         self.embeddings = nn.Parameter(torch.from_numpy(np.concatenate([users, items]).astype(np.float32)))
         self.propagation = propagation
         self.quantizer = quantizer
@@ -143,7 +154,7 @@ class Encoder(nn.Module):
         if factors is not None and not np.isfinite(factors).all():
             raise L2QError("scales are beyond the range of model.quantizer.scale_dtype; take float32")
         m, alone = self.num_users, self.num_segments == 1
-        return Representations(
+        found = Representations(
             # a single segment's user scale is a positive factor of the row: its ranking stays
             users=Rows(values[:m], None if factors is None or alone else factors[:m]),
             items=Rows(values[m:], None if factors is None else factors[m:]),
@@ -151,3 +162,6 @@ class Encoder(nn.Module):
             weights=torch.as_tensor(self.segment_weights).square().cpu().numpy(),
             scale_dtype=getattr(self.quantizer, "scale_dtype", None) or "float32",
         )
+        if self.popularity is None:
+            return found
+        return found.with_item_lengths(np.maximum(self.item_degrees, 1.0) ** self.popularity)

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import softplus
+from torch.nn.functional import embedding, normalize, softplus
 
+from l2q.errors import L2QError
+from l2q.kernels.log_sums import log_sums
 from l2q.kernels.pairs import pair_scores
 from l2q.options import Count, NotNegative, Positive, checked
+
+
+class Batch(NamedTuple):
+    """What a loss scores, as row numbers: ``users`` have ``pos_items``, (batch,) both; ``neg_items`` is
+    (candidates * batch,), a negative for every pair, then for every pair another, ... ``pos_shares`` (batch,) is the
+    share of all train pairs that have the positive item."""
+
+    users: Tensor
+    pos_items: Tensor
+    neg_items: Tensor
+    pos_shares: Tensor
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
@@ -18,14 +32,9 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     return softplus(negative - positive).mean()
 
 
-def sampled_softmax(positive: Tensor, negatives: Tensor) -> Tensor:
-    """-mean_b log(exp(p_b) / (exp(p_b) + sum_k exp(n_bk))) of scores p (batch,), n (batch, negatives).
-
-    A negative of -inf does not count. There is no correction by log Q, the sampling probability (Yi et al.,
-    2019): negatives drawn uniformly all have the same Q, and it cancels when the positive is corrected alike.
-    """
-    # -log(e^p / (e^p + e^n)) = softplus(n - p), with n the log of the summed negatives
-    return bpr(positive, torch.logsumexp(negatives, dim=1))
+def softmax(positive: Tensor, negatives: Tensor) -> Tensor:
+    """-mean_b log(exp(p_b) / (exp(p_b) + exp(n_b))) of scores p and logarithms n of summed exponentials, (batch,)."""
+    return bpr(positive, negatives)  # -log(e^p / (e^p + e^n)) = softplus(n - p)
 
 
 @torch.no_grad()
@@ -106,14 +115,9 @@ class BPR(nn.Module):
         self.candidates = candidates
         self.temperature = Temperature(temperature, learn_temperature, scales)
 
-    def forward(
-        self, X: Tensor, Y: Tensor, batch: tuple[Tensor, Tensor, Tensor], E_users: Tensor, E_items: Tensor
-    ) -> Tensor:
-        """Loss of ``batch`` = (users, pos_items, neg_items): (batch,), (batch,) and (candidates * batch,) row numbers.
-
-        Inner products of X (users, D) and Y (items, D) are the scores. L2 is on layer 0, E_users and E_items.
-        """
-        users, pos_items, neg_items = batch
+    def forward(self, X: Tensor, Y: Tensor, batch: Batch, E_users: Tensor, E_items: Tensor) -> Tensor:
+        """Inner products of X (users, D) and Y (items, D) are the scores. L2 is on layer 0, E_users and E_items."""
+        users, pos_items, neg_items, _ = batch
         if self.candidates > 1:
             neg_items = hardest(X, Y, users, neg_items)
         factor = self.temperature(X.shape[1])
@@ -124,11 +128,25 @@ class BPR(nn.Module):
         return bpr(positive, negative) + self.l2 / len(users) * squares
 
 
-class SampledSoftmax(nn.Module):
+class Softmax(nn.Module):
     """Softmax of each positive against negatives that the whole batch shares, with L2 on layer 0.
 
-    The first ``num_negatives`` of the batch's negative items serve all its users, so that their scores are one dense
-    product. A smaller batch has fewer negatives. Where one of them is a user's own positive, it does not count.
+        p_b = s(u_b, i_b) / t,    n_b = log sum_j exp(s(u_b, j) / t)
+        softmax(p, n) + l2 / 2 (|e_u|^2 + |e_i|^2) / batch
+
+    over all items j of the batch, as often as they occur, but those that its pairs give to u_b. With ``num_negatives``
+    j are items drawn uniformly instead: as many of the batch's negatives, which then have L2, too.
+
+    s is the ``similarity``: the cosine of the rows, or their inner product. Rankings are by inner products, whatever a
+    model is trained with.
+
+    A batch has an item as often as it is popular, which lowers its s / t by log Q, with Q its share of the train pairs.
+    ``correct_popularity`` takes s / t - log Q in place of s / t, of positives and negatives (Yi et al., 2019). Items
+    that are drawn uniformly have one Q, which cancels.
+
+    ``bilateral`` = w turns softmax(p, n) into mean_b (w n_b - p_b) (Wu et al., "BSL", ICDE 2024, by its code).
+
+    Source: Wu et al., "On the effectiveness of sampled softmax loss for item recommendation", TOIS 2024.
     """
 
     @checked("objective")
@@ -136,25 +154,58 @@ class SampledSoftmax(nn.Module):
         self,
         *,
         l2: NotNegative,
+        similarity: Literal["cosine", "inner"],
         temperature: Positive,
         learn_temperature: bool,
-        num_negatives: Count,
+        num_negatives: Count | None,
+        correct_popularity: bool,
+        bilateral: Positive | None,
         scales: str | None,
     ):
         super().__init__()
-        self.l2 = l2
-        self.num_negatives = num_negatives
-        self.temperature = Temperature(temperature, learn_temperature, scales)
+        if correct_popularity and num_negatives is not None:
+            raise L2QError(
+                f"objective.correct_popularity=true needs objective.num_negatives=null, not {num_negatives}: items "
+                "that are drawn uniformly have nothing to correct"
+            )
+        self.l2, self.similarity, self.num_negatives = l2, similarity, num_negatives
+        self.correct_popularity, self.bilateral = correct_popularity, bilateral
+        self.candidates = 0 if num_negatives is None else 1
+        # a cosine does not grow with the width
+        self.temperature = Temperature(
+            1 / temperature, learn_temperature, scales if similarity == "inner" else None
+        )
 
-    def forward(
-        self, X: Tensor, Y: Tensor, batch: tuple[Tensor, Tensor, Tensor], E_users: Tensor, E_items: Tensor
-    ) -> Tensor:
+    def forward(self, X: Tensor, Y: Tensor, batch: Batch, E_users: Tensor, E_items: Tensor) -> Tensor:
         """As ``BPR.forward``."""
-        users, pos_items, neg_items = batch
-        neg_items = neg_items[: self.num_negatives]
+        users, pos_items, neg_items, pos_shares = batch
+        neg_items = neg_items[: self.num_negatives or 0]
         factor = self.temperature(X.shape[1])
+        if self.similarity == "cosine":
+            X, Y = normalize(X, dim=1), normalize(Y, dim=1)
         positive = factor * pair_scores(X, Y, users, pos_items)
-        negatives = (factor * X[users]) @ Y[neg_items].T  # (batch, num_negatives)
-        negatives.masked_fill_(pos_items.unsqueeze(1) == neg_items, -torch.inf)
+        own = self.num_negatives is None
+        items, counts = torch.unique(pos_items if own else neg_items, return_counts=True)
+        places = torch.searchsorted(items, pos_items).clamp_(max=len(items) - 1)
+        bias = counts.to(X.dtype).log_()
+        if self.correct_popularity:
+            log_q = pos_shares.to(X.dtype).log()
+            positive = positive - log_q
+            bias[places] -= log_q
+        distinct, rows = torch.unique(users, return_inverse=True)
+        present = items[places] == pos_items
+        left_out = rows[present], places[present]
+        negatives = log_sums(factor * _rows(X, distinct), _rows(Y, items), bias, *left_out)[rows]
         squares = l2(E_users, users) + l2(E_items, torch.cat([pos_items, neg_items]))
-        return sampled_softmax(positive, negatives) + self.l2 / len(users) * squares
+        return self._loss(positive, negatives) + self.l2 / len(users) * squares
+
+    def _loss(self, positive: Tensor, negatives: Tensor) -> Tensor:
+        if self.bilateral is None:
+            return softmax(positive, negatives)
+        costs = self.bilateral * negatives - positive
+        return torch.where(negatives.isinf(), 0, costs).mean()  # without negatives there is nothing to learn
+
+
+def _rows(X: Tensor, rows: Tensor) -> Tensor:
+    """X[rows] of distinct ascending rows, without a copy where these are all."""
+    return X if len(rows) == len(X) else embedding(rows, X)

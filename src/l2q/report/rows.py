@@ -198,18 +198,29 @@ def _split(run: Run) -> str:
 
 
 def _names(runs: Sequence[Run], part: str) -> list[str]:
-    """The model, and what its command says: on test, what not all commands of this model with as many bits say;
-    on validation, what most of the table's commands do not."""
-    common: dict[tuple[str, int], frozenset[str]] = {}
+    """The model, and what its command says: on test, what not all commands of this model with as many bits say, and
+    the options that all of its commands give, each with its own value; on validation, what most of the table's commands
+    do not."""
+    common: dict[tuple[str, int | None], frozenset[str]] = {}
+    swept: dict[str, frozenset[str]] = {}
     for run in runs:
-        alike = run["model"], bits_of(run)
-        common[alike] = common.get(alike, settings_of(run)) & settings_of(run)
+        model, given = run["model"], settings_of(run)
+        for alike in ((model, None), (model, bits_of(run))):
+            common[alike] = common.get(alike, given) & given
+        keys = frozenset(word.partition("=")[0] for word in given)
+        swept[model] = swept.get(model, keys) & keys
     counts = Counter(word for run in runs for word in set(words_of(run)))
     elsewhere = "seed=", "model=", "model.embedding_dim=", "model.bits="  # columns of their own
     names = []
     for run in runs:
         if part == "test":
-            own = settings_of(run) - common[run["model"], bits_of(run)]
+            model = run["model"]
+            own = settings_of(run) - common[model, bits_of(run)]
+            own |= {
+                word
+                for word in settings_of(run) - common[model, None]
+                if word.partition("=")[0] in swept[model] and not word.startswith(("experiment=", *elsewhere))
+            }
             words = [word for word in words_of(run) if word in own]
         else:
             words = [word for word in words_of(run) if 2 * counts[word] <= len(runs)]

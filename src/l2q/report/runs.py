@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import functools
 import itertools
-import json
 import os
 import platform
 import warnings
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from l2q.errors import L2QError
+from l2q.files import is_whole, read_json, read_sealed
 from l2q.report.measures import USUAL, Measure, known, part_of
 from l2q.report.rows import bits_of, settings_of
 
@@ -51,7 +51,7 @@ def read(
     for path in {path.resolve(): path for path in paths}.values():
         row: tuple[Any, ...] = ()
         try:
-            run = json.loads(path.read_text("utf-8"))
+            run = read_sealed(path)
             why = _lacks(run, measures)
             if not why:
                 row = *(run[key] for key in ("dataset", "protocol", "model", "seed")), part_of(run, measures)
@@ -196,10 +196,13 @@ def _is_gone(status: dict[str, Any]) -> bool:
 def _object(path: Path) -> dict[str, Any]:
     """What a JSON file of a run holds; nothing where it is absent, or damaged, which is said once."""
     try:
-        found = json.loads(path.read_text("utf-8"))
-        if isinstance(found, dict):
+        found = read_json(path)
+        if not isinstance(found, dict):
+            why = "it holds no object"
+        elif not _as_written(path):
+            why = "it is not as the run has written it"
+        else:
             return found
-        why = "it holds no object"
     except FileNotFoundError:
         return {}
     except NotADirectoryError:
@@ -208,6 +211,13 @@ def _object(path: Path) -> dict[str, Any]:
         why = str(error)
     _warn_once(path, f"cannot be read ({why}); it is left out")
     return {}
+
+
+def _as_written(path: Path) -> bool:
+    """Whether a file of a run that is done is as its ``metrics.json`` says."""
+    if path.name == STATUS or _state(path.parent).get("state", "done") != "done":
+        return True
+    return is_whole(path)
 
 
 def _warn_once(path: Path, what: str) -> None:
@@ -239,6 +249,8 @@ def history(path: Path) -> list[dict[str, float]]:
                 {key: float(value) for key, value in row.items() if key and value}
                 for row in csv.DictReader(file)
             ]
+        if not _as_written(path):
+            raise ValueError("it is not as the run has written it")
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, csv.Error) as error:
@@ -254,6 +266,8 @@ def per_user(run: dict[str, Any], key: str) -> tuple[np.ndarray, np.ndarray] | N
     if path is None or not path.exists():
         return None
     try:
+        if not _as_written(path):
+            raise ValueError("it is not as the run has written it")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             users, values = found["users"], found[key].astype(np.float64)
         if users.ndim != 1 or users.shape != values.shape or not np.isfinite(values).all():

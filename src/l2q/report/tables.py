@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from l2q.errors import L2QError
+from l2q.files import read_sealed
 from l2q.report.measures import USUAL, Measure
 from l2q.report.rows import FLOAT, Block, Row, Run, blocks, measured, models_of
 from l2q.report.runs import HISTORY, METRICS, Unfinished, config_of, folder_of, history
@@ -298,10 +299,12 @@ def difference(first: str | Path, second: str | Path, measures: Sequence[Measure
             raise L2QError(f"--diff {place}: it holds no config.json; name the folder of a run")
         configs.append(flat(config))
         try:
-            found = json.loads((folder / METRICS).read_text("utf-8"))
+            found = read_sealed(folder / METRICS)
             metrics.append(found if isinstance(found, dict) else {})
-        except (OSError, ValueError):
+        except FileNotFoundError:
             metrics.append({})
+        except (OSError, ValueError) as error:
+            raise L2QError(f"--diff {place}: {folder / METRICS} is damaged ({error})") from error
     ours, theirs = configs
     same = "config_hash", "ckpt_path"
     keys = [key for key in dict.fromkeys([*ours, *theirs]) if key not in same]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from l2q.errors import L2QError
-from l2q.files import aside, read_json, replaced_file
+from l2q.files import CHECKSUM, aside, checksum, read_json, replaced_file
 
 FORMAT, VERSION = "l2q-index", 1
-NAME, CHECKSUM = "manifest.json", "sha256"
+NAME = "manifest.json"
 OWN = re.compile(
     r"manifest\.json|(users|items)\.((codes|values|scales|filter|degrees)\.npy|txt)|filter\.values\.npy"
     r"|train\.(indptr|items)\.npy"
@@ -63,12 +62,6 @@ NEEDED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "files": ("bytes and SHA-256 by name", _mapping_of(_file)),
 }
 """What is read of a manifest: what it must be, and whether it is."""
-
-
-def checksum(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of all that a manifest says, but for the checksum itself; layout and order of keys do not matter."""
-    said = {key: value for key, value in manifest.items() if key != CHECKSUM}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ number and the trials before it alone: a search that was broken off draws what a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shlex
@@ -23,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from l2q.errors import L2QError
 from l2q.learning import jobs
+from l2q.learning.configuration import flat
 from l2q.learning.jobs import Job, Outcome
 from l2q.options import Count, Whole, options
 from l2q.sweeps import search_space
@@ -80,15 +80,15 @@ class Search:
         """What every option may be. Raises L2QError for what is no range and no list of choices."""
         return search_space.read(self.space)
 
-    def identity(self, base: Job) -> str:
+    def options(self, base: Job) -> dict[str, Any]:
         """What must be the same for trials to stand beside each other: all but their number and where they are kept,
-        and the job that they vary."""
+        and the options of the job that they vary."""
         parts = {
             key: value for key, value in asdict(self).items() if key not in ("trials", "at_once", "storage")
         }
         parts["space"] = {key: asdict(entry) for key, entry in self.ranges().items()}
-        said = json.dumps(parts | {"job": base.identity}, sort_keys=True)
-        return hashlib.sha256(said.encode()).hexdigest()[:16]
+        said = json.dumps(flat({"search": parts}) | base.options, default=str)
+        return json.loads(said)  # as it comes back from the data base
 
 
 @dataclass(frozen=True)
@@ -183,12 +183,15 @@ def _opened(search: Search, make: Callable[[Sequence[str]], Job], folder: Path) 
     except Exception as error:  # of SQLAlchemy and of the driver that the URL names
         said = str(error).splitlines()[0]
         raise L2QError(f"search.storage={url} cannot be opened: {said}") from None
-    wanted = search.identity(make([]))
+    wanted = search.options(make([]))
     found = study.user_attrs.get(SETTINGS)
     if found is None:
         study.set_user_attr(SETTINGS, wanted)
     elif found != wanted:
-        raise L2QError(f"{folder} holds a search of other options; give another sweep=NAME, or remove it")
+        raise L2QError(
+            f"{folder} holds a search with other options: {jobs.changed(found, wanted)}; "
+            "give another sweep=NAME, or remove it"
+        )
     return study, url
 
 

@@ -106,11 +106,18 @@ class Sweep:
             + (f", {pruned} pruned" if pruned else "")
         ]
         if self.failed:
-            lines += [
-                f"{len(self.failed)} failed:",
-                *(f"  {job.name}: {end.reason}" for job, end in self.failed),
-            ]
+            reasons: dict[str, list[str]] = {}
+            for job, end in self.failed:
+                reasons.setdefault(end.reason, []).append(job.name)
+            lines.append(f"{len(self.failed)} failed:")
+            lines += [f"  {_listed(names)}: {reason}" for reason, names in reasons.items()]
         return "\n".join(lines)
+
+
+def _listed(names: Sequence[str], shown: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - shown
+    return "; ".join(names[:shown]) + (f"; and {more} more" if more > 0 else "")
 
 
 SWEEP = Sweep()

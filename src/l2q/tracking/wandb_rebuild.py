@@ -10,7 +10,7 @@ from typing import Any
 from l2q import settings
 from l2q.errors import L2QError
 from l2q.evaluation import deciding_cutoff
-from l2q.files import read_json
+from l2q.files import is_whole, read_json, read_sealed
 from l2q.tracking import lineage
 from l2q.tracking.wandb_run import RunLogger, wandb_logger
 
@@ -101,6 +101,8 @@ def _rows(path: Path) -> list[dict[str, float]]:
             read = [
                 {key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)
             ]
+        if not is_whole(path):
+            raise ValueError("it is not as the run has written it")
         return [row | {"epoch": int(row["epoch"]), "step": int(row["step"])} for row in read]
     except (OSError, KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
         raise L2QError(f"{path} is damaged ({type(error).__name__}: {error})") from error
@@ -112,7 +114,9 @@ def _json(path: Path, *, needed: bool = True) -> dict[str, Any]:
             raise L2QError(f"{path.parent} is not the folder of a run: it has no {path.name}")
         return {}
     try:
-        found = read_json(path)
+        found = read_sealed(path) if path.name == "metrics.json" else read_json(path)
+        if not is_whole(path):
+            raise ValueError("it is not as the run has written it")
     except (OSError, ValueError) as error:
         raise L2QError(f"{path} is damaged ({error})") from error
     if not isinstance(found, dict):
