@@ -99,9 +99,13 @@ def test_columns_are_chosen_by_name_or_number(tmp_path, kind):
 
 @pytest.mark.parametrize("form", ["coo", "csr", "csc", "dok", "lil"])
 def test_a_matrix_has_rows_and_columns_for_names(form):
-    """Its explicit zeros are no events, and a negative entry is one."""
+    """Its explicit zeros are no events, and a negative entry is one where it is said."""
     coo = sparse.coo_array(([1.0, 0.0, 2.0, -1.0], ([0, 0, 1, 1], [2, 1, 0, 3])), shape=(3, 5))
-    events = read_events(coo.asformat(form))
+    with pytest.raises(
+        L2QError, match="1 of 3 entries of the matrix are below 0: dislikes or returns; min_value=1"
+    ):
+        read_events(coo.asformat(form))
+    events = read_events(coo.asformat(form), value="none")
     assert pairs(events) == {(0, 2), (1, 0), (1, 3)}
     assert (events.num_users, events.num_items) == (3, 5)
     assert (events.user_names, events.item_names) == (None, None)
@@ -122,9 +126,9 @@ def table_of(names):
     [
         (lambda: sparse.csr_array((3, 4)), {}, "the matrix has no interactions"),
         (lambda: sparse.csr_array(([0.0], ([1], [1])), shape=(3, 4)), {}, "the matrix has no interactions"),
-        (lambda: sparse.coo_array([0, 1, 1]), {}, "a sparse matrix has users for rows"),
+        (lambda: sparse.coo_array([0, 1, 1]), {}, "a matrix of users x items has two dimensions, not 1"),
         (lambda: sparse.eye_array(3), {"user": "u", "item": "i"}, "a sparse matrix has users for rows"),
-        (lambda: sparse.eye_array(3), {"min_value": 2}, "a sparse matrix has users for rows"),
+        (lambda: sparse.eye_array(3), {"min_value": 2}, "the matrix has no interactions"),
         (lambda: pa.table({"u": pa.array([], pa.string()), "i": []}), {}, "the table has no interactions"),
         (lambda: pa.table({"user": ["a"]}), {}, "the table has one column, 'user'"),
         (lambda: pa.table({"u": ["a", None], "i": [1, 2]}), {}, r"1 of 2 rows have no user in 'u' \(1 empty\)"),

@@ -20,6 +20,7 @@ KINDS = (  # first bytes, kind
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"BZh", "bzip2"),
     (b"\xfd7zXZ\x00", "xz"),
+    (b"]\x00\x00", "xz"),  # LZMA without the container of xz
     (b"PAR1", "parquet"),
     (b"ARROW1", "arrow"),
     (b"\xff\xff\xff\xff", "arrow stream"),
@@ -41,6 +42,9 @@ REFUSED = (
     (b"MATLAB", "a file of MATLAB; write its pairs as a table"),
     (b"%PDF", "a PDF"),
     (b"\x04\x22\x4d\x18", "an LZ4 file; unpack it first"),
+    (b"\xff\x06\x00\x00sNaPpY", "a Snappy file; unpack it first"),
+    (b"\x1f\x9d", "a file of compress; unpack it first"),
+    (b"PARE", "an encrypted Parquet file; write it without encryption"),
     (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
     (b"Rar!", "a RAR archive; unpack it first"),
     (b"\x89PNG", "a picture"),
@@ -85,7 +89,9 @@ def kind_of(path: Path, where: str) -> str:
     wide = head[:2] in (b"\xff\xfe", b"\xfe\xff") or abs(
         head[::2].count(0) - head[1::2].count(0)
     ) > 0.2 * len(head)
-    controls = sum(head.count(byte) for byte in range(32) if byte not in (0, 1, 9, 10, 12, 13, 26))
+    controls = sum(
+        head.count(byte) for byte in range(32) if byte not in (0, 1, 9, 10, 12, 13, *range(26, 32))
+    )
     if (
         path.suffix.lower() in (".pkl", ".pickle", ".joblib", ".pt", ".pth")
         and not wide

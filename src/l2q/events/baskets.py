@@ -8,12 +8,15 @@ from l2q.events.profiles import Profile
 from l2q.events.table import Column, Table, named, quoted
 from l2q.events.vocabulary import meaning
 
+_DICTIONARY = re.compile(r"\{[^,]*[\"'\w]\s*:\s")  # names and their values, such as {'a': 1}
+
 
 def unfold(table: Table, looks: list[Profile], item: str | None) -> bool:
     """Makes ``events`` a row for every element of the one column of ``looks`` that lists items, where there is one:
     that which is named ``item``, or called by a word for items while no other is, or the second of two columns beside
     users that come once each. A list of records becomes their fields. False: nothing is unfolded."""
     lists = [one for one in looks if one.lists or one.column.type.endswith("[]")]
+    lists = [one for one in lists if not all(map(_DICTIONARY.match, one.texts))]
     chosen = [one for one in lists if one.name == item] if item is not None else _items(looks, lists)
     if len(chosen) != 1:
         return False
@@ -24,10 +27,10 @@ def unfold(table: Table, looks: list[Profile], item: str | None) -> bool:
     )
     if kind.endswith("[]"):
         elements = column
-    elif all(re.fullmatch(r"\[.*\]", text, re.DOTALL) for text in found.texts):
+    elif all(re.fullmatch(r"\[.*\]|\{.*\}|\(.*\)", text, re.DOTALL) for text in found.texts):
         elements = (
             f"coalesce(TRY_CAST({column} AS JSON)::VARCHAR[], "
-            f"list_transform(string_split(trim({column}, '[] '), ','), lambda x: trim(x, ' ''\"')))"
+            f"list_transform(string_split(trim({column}, '[](){{}}, '), ','), lambda x: trim(x, ' ''\"')))"
         )
     else:
         counts = {mark: sum(mark in text for text in found.texts) for mark in ";|,"}

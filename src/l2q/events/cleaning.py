@@ -17,6 +17,7 @@ from l2q.events.table import Table
 from l2q.events.vocabulary import meaning
 from l2q.interactions import Interactions, Reading
 
+EARLY, LATE = 315_532_800, 4_133_980_800  # seconds from 1970 to 1980 and to 2101
 MISSING = ("error", "drop", "keep")
 DEDUPE = ("first", "last")
 
@@ -206,6 +207,8 @@ def _interactions(
             work.notes.append(
                 f"{unread:,} of {events:,} rows have no time that can be read in {roles.time.name!r}"
             )
+        if times is not None and rows.clock and rows.clock.form != "numbers as they are":
+            work.notes += _far(times, roles.time.name)
         if rows.clock and rows.clock.order == "?":
             work.notes.append(
                 f"{roles.time.name!r} may have the day or the month first; no row tells, and months are taken as first"
@@ -237,6 +240,19 @@ def _interactions(
         tuple(dict.fromkeys(work.notes)),
     )
     return replace(result, reading=reading)
+
+
+def _far(times: np.ndarray, column: str) -> list[str]:
+    """Notes of some times that lie where others do not: sentinels, or numbers in another unit."""
+    found = []
+    for far, what in ((times < EARLY, "before 1980"), (times >= LATE, "after 2100")):
+        count = int(far.sum())
+        if 0 < count < len(times):
+            found.append(
+                f"{count:,} of {len(times):,} rows have a time {what} in {column!r}, in another unit or in place of "
+                "none; where= leaves rows out"
+            )
+    return found
 
 
 def _unique(keys: np.ndarray, times: np.ndarray | None, dedupe: str) -> tuple[np.ndarray, np.ndarray]:

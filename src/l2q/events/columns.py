@@ -154,7 +154,7 @@ def _contradiction(profile: Profile) -> str | None:
     if profile.dates or profile.moments:
         return f"dates or times ({profile.example!r})"
     if profile.measured:
-        example = next(text for text in profile.texts if float(text) % 1)
+        example = next(text for text in profile.texts if float(text.replace(",", "")) % 1)
         return f"numbers with fractions ({example!r})"
     return None
 
@@ -342,7 +342,9 @@ def _time(profile: Profile) -> float:
     if profile.dates or profile.moments:
         return strength or (0.5 if not said.roles and not said.never else 0.0)
     if not profile.numeric:
-        return 0.0
+        # moments, but for some words such as "soon"
+        rest = Profile(profile.column, [text for text in profile.texts if re.fullmatch(r"\d+(\.\d+)?", text)])
+        return strength if 2 * len(rest.values) > len(profile.texts) and rest.moments else 0.0
     # Numbers alone: hours of a day or months are no order in time.
     return strength - 1.5 if strength >= 2.3 and not profile.constant else 0.0
 

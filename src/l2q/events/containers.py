@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import glob
 import re
 from pathlib import Path
@@ -95,6 +96,7 @@ def _files(
             len(kinds) > 1 or kinds & {"sqlite", "duckdb"} or _differ(parts, kinds, header, delimiter)
         ):
             raise L2QError(_list_of(table.where, parts))
+        table.notes += _copies(parts)
         kind = kinds.pop()
         if kind in ("sqlite", "duckdb"):
             address = database_of(f"{kind}:{parts[0][0]}")
@@ -118,6 +120,8 @@ def _files(
 def _parts(source: str) -> list[tuple[Path, str]]:
     """The files of a path, a pattern or a folder in the order of their names, each with its folder below it."""
     path = Path(source).expanduser()
+    if not source.strip():
+        raise L2QError("the path of the table is empty; give a file, a folder, or the address of a database")
     try:
         if path.is_file():
             return [(path, "")]
@@ -136,7 +140,11 @@ def _parts(source: str) -> list[tuple[Path, str]]:
             if not parts:
                 raise L2QError(f"no file fits the pattern {source}")
         elif re.match(r"\w+://", source):
-            raise L2QError(f"{source} is an address of the web or of a store; download it and give the file")
+            shown = re.sub(r"//[^/]*@", "//", source)  # without a password
+            raise L2QError(
+                f"{shown} is an address that is not read; export the table as CSV or Parquet, or download it, and give "
+                "the file"
+            )
         else:
             raise L2QError(f"cannot read {source}: there is no such file or folder")
     except OSError as error:
@@ -186,6 +194,20 @@ def _differ(parts: list, kinds: set[str], header: bool | None, delimiter: str | 
     sizes = {len(names) for names in found}
     named_alike = {tuple(sorted(names)) for names in found if names[:1] != ["column1"]}
     return 0 in sizes or len(sizes) > 1 or len(named_alike) > 1
+
+
+def _copies(parts: list) -> list[str]:
+    """A note for every file that holds the same as one before."""
+    first: dict[int, list] = {}
+    notes = []
+    for path, where, _ in parts:
+        alike = first.setdefault(path.stat().st_size, [])
+        same = next((name for other, name in alike if filecmp.cmp(path, other, shallow=False)), None)
+        if same is None:
+            alike.append((path, where))
+        else:
+            notes.append(f"{Path(where).name} holds the same as {Path(same).name}: its events count twice")
+    return notes
 
 
 def _list_of(where: str, parts: list) -> str:
@@ -239,6 +261,7 @@ def _select(table: Table, query: str) -> None:
             raise L2QError(f"query= must be one SELECT over the table events of {table.where}")
         table.connection.execute(f"CREATE TABLE result AS SELECT * FROM ({query}\n)")
     except duckdb.Error as error:
-        raise L2QError(f"query= of {table.where}: {str(error).splitlines()[0]}") from error
+        texts = "; columns of a text are texts: CAST(column AS DOUBLE)" if "VARCHAR" in str(error) else ""
+        raise L2QError(f"query= of {table.where}: {str(error).splitlines()[0]}{texts}") from error
     table.connection.execute("DROP VIEW events")
     table.connection.execute("ALTER TABLE result RENAME TO events")

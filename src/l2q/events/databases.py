@@ -19,7 +19,7 @@ SHOWN = 20  # tables that a message lists
 # types of PostgreSQL by their number; every other is text
 POSTGRES = {
     16: "BOOLEAN", 20: "BIGINT", 21: "BIGINT", 23: "BIGINT", 26: "BIGINT", 700: "DOUBLE", 701: "DOUBLE",
-    1700: "DOUBLE", 1082: "DATE", 1114: "TIMESTAMP", 1184: "TIMESTAMPTZ",
+    1082: "DATE", 1114: "TIMESTAMP", 1184: "TIMESTAMPTZ",
 }  # fmt: skip
 
 

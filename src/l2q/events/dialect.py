@@ -101,6 +101,11 @@ def dialect(
             f"{where}: its lines have {min(sizes)} to {max(sizes)} numbers, so a line is a user with all items, as in "
             "train.txt of LightGCN; give the folder of train.txt and test.txt as dataset.dir"
         )
+    if _is_uneven(sizes):
+        raise L2QError(
+            f"{where}: its lines have {min(sizes)} to {max(sizes)} fields between {SAID.get(given, repr(given))}, as "
+            "lists of items have: write a line for each item, with its user; delimiter= names another mark"
+        )
     titles = _titles(body, given, fields)
     if titles and header is not False:
         notes.append(
@@ -126,6 +131,8 @@ def dialect(
         if drop and header and (second := _second_header(first, rows, body)):
             notes.append(f"the second line, {second[:60]}, says more of the columns and is left out")
             drop = 2
+        if drop and header and (named := _names_of_index(first, rows[drop:])):
+            first, drop = named, drop + 1
     names = tuple(f"column{number + 1}" for number in range(fields))
     roles: dict[str, str] = {}
     if header:
@@ -157,6 +164,16 @@ def dialect(
     )
     if commas:
         notes.append(f"decimal commas are read as points: {', '.join(map(repr, commas))}")
+    for column, name in enumerate(names):
+        values = [row[column].strip() for row in below if len(row) == fields and "," in row[column]]
+        if (
+            given != ","
+            and values
+            and all(re.fullmatch(r"[-+]?[1-9]\d{0,2}(,\d{3})+", value) for value in values)
+        ):
+            notes.append(
+                f"commas in {name!r} stand between thousands: {values[0]!r} is {values[0].replace(',', '')}"
+            )
     of = [
         [row[column] for row in below if len(row) == fields and row[column].strip()]
         for column in range(fields)
@@ -210,6 +227,20 @@ def _second_header(first: list[str], rows: list[list[str]], body: list[str]) -> 
     )
     new = not any(cell in values for cell, values in zip(second, below, strict=True) if cell)
     return ", ".join(second) if words and new and not any(map(_is_value, second)) else ""
+
+
+def _names_of_index(first: list[str], below: list[list[str]]) -> list[str]:
+    """The header with the names that pandas writes a line below it, of the columns that have none above."""
+    second = [cell.strip() for cell in below[0]] if below else []
+    blank = [not name for name in first]
+    if (
+        not any(blank)
+        or all(blank)
+        or [bool(cell) for cell in second] != blank
+        or any(map(_is_value, second))
+    ):
+        return []
+    return [name or cell for name, cell in zip(first, second, strict=True)]
 
 
 def apart(names: list[str]) -> tuple[tuple[str, ...], list[str]]:
@@ -290,7 +321,7 @@ def _known(cells: list[str]) -> bool:
         if said and said.id and said.roles.keys() & {"user", "item"}:
             return True
         known += bool(said and (said.roles or said.id or said.name or said.never))
-    return 2 * known > len(cells)
+    return 2 * known > sum(map(bool, cells))
 
 
 def _is_value(cell: str) -> bool:
@@ -344,8 +375,11 @@ def _delimiter(where: str, lines: list[str]) -> str:
         raise L2QError(f"{where}: a line is one field; delimiter= names what stands between fields")
     good = [d for d, share in even.items() if share >= 0.95 * max(even.values())]
     for delimiter in ("\t", "::"):
-        if delimiter in good:
-            return delimiter
+        cells = [cell for row in _cells(lines, delimiter) for cell in row[:-1]] if delimiter in good else []
+        # a comma and a tab between fields are one delimiter
+        marked = [d for d in good if d in ",;|" and delimiter == "\t" and all(c.endswith(d) for c in cells)]
+        if cells:
+            return marked[0] if marked else delimiter
     marks = [d for d in good if d in ",;|"]
     if marks:
         first = Counter(min(marks, key=lambda d: line.find(d) % 2**31) for line in lines if line.strip())
@@ -353,11 +387,28 @@ def _delimiter(where: str, lines: list[str]) -> str:
     return good[0]
 
 
+def _is_uneven(sizes: Counter[int]) -> bool:
+    return len(sizes) > 2 and sizes.most_common(1)[0][1] < 0.5 * sum(sizes.values())
+
+
+def returns_end_lines(lines: list[str]) -> bool:
+    """Whether carriage returns within lines are ends of lines too, as where files of several systems were joined: the
+    number of fields is more even so."""
+    if not any("\r" in line.strip("\r") for line in lines):
+        return False
+    apart = [piece for line in lines for piece in line.split("\r")]
+
+    def even(some: list[str]) -> float:
+        return max(
+            (_evenness(_cells(some, d)) for d in DELIMITERS if any(d in line for line in some)), default=0.0
+        )
+
+    return even(apart) > even(lines)
+
+
 def _is_lightgcn(lines: list[str], delimiter: str, sizes: Counter[int]) -> bool:
-    uneven = sizes.most_common(1)[0][1] < 0.5 * sum(sizes.values())
     return (
         delimiter == " "
-        and uneven
-        and len(sizes) > 2
+        and _is_uneven(sizes)
         and all(re.fullmatch(r"[\d ]+", x.strip()) for x in lines if x.strip())
     )

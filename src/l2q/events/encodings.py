@@ -30,8 +30,10 @@ def encoding_of(path: Path, where: str, given: str | None = None) -> tuple[str, 
         if given is not None:
             try:
                 name = codecs.lookup(given).name
-                codecs.getincrementaldecoder(name)().decode(b"")
-            except (LookupError, TypeError) as error:
+                if "a".encode(name).decode(name, "replace") != "a":  # rot13, base64: no letters of texts
+                    raise LookupError
+                codecs.getincrementaldecoder(name)("replace").decode(b"a")
+            except (LookupError, TypeError, ValueError) as error:
                 raise L2QError(
                     f"encoding={given!r} is none that Python knows, such as utf-8 or cp1252"
                 ) from error

@@ -6,6 +6,8 @@ import re
 
 RULE = re.compile(r"[ \t]*[-+=|: ]*(--|==)[-+=|: ]*")
 """A line between head and body of a table that is drawn for people."""
+FOOT = re.compile(rb"(?m)^[ \t]*\(?\d+ rows?\b[^\n]*$")
+"""The line below it."""
 
 
 def no_table(lines: list[str]) -> str:
@@ -27,6 +29,12 @@ def no_table(lines: list[str]) -> str:
         r"\W?\d{4}-\d\d-\d\d\W?.*\b(DEBUG|INFO|WARN|WARNING|ERROR)\b"
     ):
         return "a log for people; write its events as CSV, with a column for the user and one for the item"
+    if most(r"\S+( \d+:[-+.\deE]+)+( #.*)?$"):
+        return "a file of LIBSVM or LibFM, with names and values in one field; write a line for each event"
+    if most(r"\w+=[^\s,;|&=]*([\s,;|&]+\w+=[^\s,;|&=]*)+$"):
+        return "a log of names and values such as user=1; write the values as CSV, with their names as its header"
+    if most(r'"[^"]+"$'):
+        return "a table with quotes around whole lines; take them away, or the fields cannot be told"
     if most(r"[(\[].*[)\]],?$"):
         return "a list of tuples; write it as CSV, without the brackets around each line"
     return ""

@@ -21,7 +21,11 @@ CODES = words("columns", "code")
 SHELL = frozenset('"$`\\!')
 """Signs that a shell does not leave alone between double quotes."""
 
-YES = {"true": 1, "t": 1, "yes": 1, "y": 1, "false": 0, "f": 0, "no": 0, "n": 0}
+_SAID = (
+    "true t yes y ja oui si sí sim da да tak evet 是 はい",
+    "false f no n nein non não nu нет nie hayır 否 いいえ",
+)
+YES = {word: number for number, said in zip((1, 0), _SAID, strict=True) for word in said.split()}
 """Truth values as numbers."""
 
 
@@ -77,6 +81,8 @@ def of_numbers(
     less = int((known < cut).sum())
     if not less:
         return None, None
+    if less == len(known):  # on another scale
+        return None, f"{column!r} goes from {low:g} to {high:g}; every event counts as a like, whatever it is"
     return None, (
         f"{column!r} goes from {low:g} to {high:g}: {less:,} of {len(known):,} events have less than {cut:g} and count "
         f"as likes all the same; min_value={cut:g} leaves them out"
@@ -92,6 +98,8 @@ def of_kinds(
     total = sum(kinds.values())
     name = plain_name(column)
     no = [kind for kind, _ in ordered if is_no(kind) and (len(kind) > 1 or len(kinds) < 3)]
+    if {kind.lower() for kind in kinds} == {"f", "m"}:  # women and men
+        no = []
     if no:
         count = sum(kinds[kind] for kind in no)
         yes = [kind for kind, _ in ordered if kind not in no]

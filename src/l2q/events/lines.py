@@ -69,7 +69,7 @@ def write(path: Path, to: Path, where: str, layout: Layout, skip: int, encoding:
     fresh = Found()
     with to.open("wb") as out:
         movie = b""
-        blocks = _blocks(path, where, encoding, fresh)
+        blocks = _blocks(path, where, encoding, fresh, layout.returns)
         for block, last in _with_last(blocks):
             left = skip
             block, skip = _without_head(block, skip)
@@ -107,7 +107,7 @@ def first_lines(path: Path, encoding: str, size: int = 1 << 20) -> list[str]:
     return lines[:2000]
 
 
-def _blocks(path: Path, where: str, encoding: str, found: Found) -> Iterator[bytes]:
+def _blocks(path: Path, where: str, encoding: str, found: Found, returns: bool) -> Iterator[bytes]:
     """The file as UTF-8 in whole lines that end in ``\\n``, without bytes 0."""
     decoder = codecs.getincrementaldecoder(encoding)()
     plain = encoding in ("utf-8", "utf-8-sig")
@@ -140,7 +140,7 @@ def _blocks(path: Path, where: str, encoding: str, found: Found) -> Iterator[byt
             block = block[:-1] if held else block
             if b"\r" in block:
                 block = block.replace(b"\r\n", b"\n")
-                if ends == b"\r":
+                if returns or ends == b"\r":
                     block = block.replace(b"\r", b"\n")
                 elif b"\r" in block:
                     found.returns += block.count(b"\r")

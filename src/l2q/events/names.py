@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SPACES = r"[\s\pZ\x{FEFF}\x{200B}\x{0}]+"
+_QUOTED = r"""^(?:=?"(.*)"|b?'(.*)'|[“„«](.*)[”“»]|‘(.*)’|`(.*)`)$"""
 KEPT = "(missing)"  # the name of those without one, where they are kept
 MUCH = 0.02  # share of names that another way of comparing must merge to be worth a note
 
@@ -32,7 +34,8 @@ class Names:
 def names(role: str, values: pa.Array, present: np.ndarray, header: int | None = None) -> Names:
     """The names behind the distinct ``values`` of a column.
 
-    Spaces around a name, no-break ones too, do not count; line breaks within are spaces. Whole numbers written as
+    Spaces around a name, no-break ones too, do not count, nor quotes around every one; line breaks within are spaces.
+    Whole numbers written as
     ``17.0``, or as ``1.7e4`` among numbers alone, are ``17`` and ``17000``. Letter case and leading zeros count.
     ``present``: which values have rows, the others are in no count. ``header``: the code of a header line that is
     repeated within; it is no name.
@@ -80,11 +83,24 @@ def names(role: str, values: pa.Array, present: np.ndarray, header: int | None =
     note(texts, trimmed, "without the spaces around them", "lose the spaces around them")
     whole = _lines(trimmed) if pc.any(pc.match_substring_regex(trimmed, r"[\r\n]")).as_py() else trimmed
     note(trimmed, whole, "with spaces for line breaks", "hold line breaks, which become spaces")
+    bare = _unquoted(whole, counted)
+    note(whole, bare, "without the quotes around them", "lose the quotes around them")
+    whole = bare
     plain = _whole_numbers(whole, counted, floats) if pc.any(odd).as_py() else whole
     if not floats or distinct(plain) < distinct(whole):
         note(
             whole, plain, "with whole numbers written as such", "are whole numbers, written without the point"
         )
+    if pa.types.is_floating(values.type):
+        exact = 2.0 ** (24 if values.type.bit_width < 64 else 53)
+        if (pc.max(pc.abs(values.filter(counted))).as_py() or 0) >= exact:
+            notes.append(
+                f"the {role}s are floats, which leave out numbers from {exact:,.0f} on: ids may have run together; "
+                "write them as whole numbers or texts"
+            )
+    cut = pc.match_substring_regex(whole, r"^[0-9]\.[0-9]{2,8}[eE]\+[0-9]{2}$")
+    if not floats and pc.any(cut.filter(counted)).as_py():
+        notes.append(f"some {role} names look like numbers cut short by a spreadsheet, such as 1.23E+12")
     _similar(role, plain.filter(counted), notes)
     final = pc.if_else(missing, pc.if_else(pc.equal(plain, ""), KEPT, plain), plain)
     encoded = final.dictionary_encode()
@@ -101,6 +117,18 @@ def _lines(texts: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(texts, r"[ \t]*[\r\n]+[ \t]*", " ")
 
 
+def _unquoted(texts: pa.Array, counted: pa.Array) -> pa.Array:
+    """``name`` for ``'name'``, ``="name"``, ``b'name'`` and the like, where every name is written so."""
+    import pyarrow.compute as pc
+
+    real = texts.filter(counted)
+    if not len(real) or not re.match(_QUOTED, real[0].as_py()):
+        return texts
+    if not pc.all(pc.match_substring_regex(real, _QUOTED)).as_py():
+        return texts
+    return pc.if_else(counted, pc.replace_substring_regex(texts, _QUOTED, r"\1\2\3\4\5"), texts)
+
+
 def _whole_numbers(texts: pa.Array, counted: pa.Array, floats: bool) -> pa.Array:
     """``17.0`` as ``17``, unless other names have points too, as versions do; ``1.7e4`` where all are numbers."""
     import pyarrow as pa
@@ -108,7 +136,8 @@ def _whole_numbers(texts: pa.Array, counted: pa.Array, floats: bool) -> pa.Array
 
     zeros = pc.match_substring_regex(texts, r"^[+-]?[0-9]+\.0*$")
     points = pc.match_substring_regex(texts, r"\.")
-    powers = pc.match_substring_regex(texts, r"^[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+$")
+    # programs write 1.7E4 or 1e+20; 12e4 is a code
+    powers = pc.match_substring_regex(texts, r"^[+-]?[0-9]+(\.[0-9]*[eE][+-]?|[eE][+-])[0-9]+$")
     numbers = pc.match_substring_regex(texts, r"^[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$")
     all_numbers = pc.all(numbers.filter(counted)).as_py()
     others = pc.any(pc.and_not(pc.and_not(points, zeros), powers).filter(counted)).as_py()
@@ -118,18 +147,22 @@ def _whole_numbers(texts: pa.Array, counted: pa.Array, floats: bool) -> pa.Array
         mended = texts.to_pylist()
         for place in np.flatnonzero(powers.to_numpy(zero_copy_only=False)):
             number = float(mended[place])
-            if number % 1 == 0 and abs(number) < 2**53:
+            if number % 1 == 0 and abs(number) < (1e22 if floats else 2**53):
                 mended[place] = str(int(number))
         texts = pa.array(mended, pa.string())
     return texts
 
 
 def _similar(role: str, texts: pa.Array, notes: list[str]) -> None:
-    """Notes where letter case or Unicode forms alone tell many names apart, which is left as it is."""
+    """Notes where letter case, spaces within or the like alone tell many names apart, which is left as it is."""
     import pyarrow.compute as pc
 
     count = len(pc.unique(texts))
     ways = [("letter case", lambda: pc.utf8_lower(texts))]
+    if pc.any(pc.match_substring_regex(texts, r"^0\d")).as_py():
+        ways.append(("leading zeros", lambda: pc.replace_substring_regex(texts, r"^0+(\d)", r"\1")))
+    if pc.any(pc.match_substring_regex(texts, r"\s\s")).as_py():
+        ways.append(("the spaces within", lambda: pc.replace_substring_regex(texts, r"\s+", " ")))
     if pc.any(pc.match_substring_regex(texts, r"[^\x00-\x7F]")).as_py():
         ways.append(("Unicode form", lambda: pc.utf8_normalize(texts, "NFC")))
     for what, way in ways:
@@ -138,5 +171,5 @@ def _similar(role: str, texts: pa.Array, notes: list[str]) -> None:
             notes.append(
                 f"{count - fewer:,} of {count:,} {role} names differ from another by {what} alone; they are kept apart"
             )
-    if pc.any(pc.match_substring_regex(texts, r"^[0-9]\.[0-9]{2,8}[eE]\+[0-9]{2}$")).as_py():
-        notes.append(f"some {role} names look like numbers cut short by a spreadsheet, such as 1.23E+12")
+    if lost := pc.sum(pc.match_substring(texts, "\ufffd")).as_py():
+        notes.append(f"{lost:,} {role} names hold '\ufffd': letters were lost before this file was written")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from l2q.errors import L2QError
 from l2q.events.columns import Roles
-from l2q.events.table import Table
+from l2q.events.likes import quote
+from l2q.events.table import Table, plain_name, quoted
 from l2q.interactions import Interactions
 
 ENOUGH = 20  # events below which nothing is odd
@@ -23,6 +26,19 @@ def judge(table: Table, roles: Roles, events: Interactions, count: int, notes: l
         )
     if count < ENOUGH:
         return
+    bare = not table.header and not {"user", "item"} & roles.named
+    odd = []
+    if items > 0.95 * count:
+        odd = [f"nearly every row has an item of its own ({items:,} in {count:,} rows)"]
+    elif min(users, items) <= FEW and count - pairs > 0.3 * count:
+        odd = [f"there are {users:,} users and {items:,} items in all"]
+    elif events.times is None and roles.value is None and count - pairs > 0.5 * count:
+        odd = [f"{count - pairs:,} of {count:,} rows repeat a pair of user and item"]
+    if bare and odd:
+        raise L2QError(
+            f"{table.where} has no names of columns, and with {user!r} as users and {item!r} as items {odd[0]}: name "
+            "the columns by number, such as user=1 and item=2"
+        )
     if users > 0.99 * count:
         what = f"nearly every event has a user of its own: {users:,} in {count:,} events, column {user!r}"
         if "user" not in roles.named:
@@ -36,12 +52,26 @@ def judge(table: Table, roles: Roles, events: Interactions, count: int, notes: l
         notes.append(
             f"nearly every event has an item of its own: {items:,} in {count:,} events, column {item!r}"
         )
+    if 1 < users <= FEW:
+        notes.append(f"there are {users:,} users in all, column {user!r}; are these the users?")
     if items <= FEW:
         notes.append(f"there are {items:,} items in all, column {item!r}; are these the items?")
     density = pairs / (users * items)
+    events_of = np.bincount(events.users, events.counts, users)
+    most = int(events_of.argmax())
+    if users > FEW and events_of[most] > max(0.1 * count, 10 * np.median(events_of)):
+        name = events.user_names[most]  # type: ignore[index]
+        notes.append(
+            f"one user, {name!r}, has {events_of[most]:,.0f} of {count:,} events; where={_without(user, name)} leaves "
+            "out a name that stands for many"
+        )
     if density > 0.5 and users > 1 and items > 1:
         notes.append(f"users have {density:.0%} of all items on average; are all of these likes?")
     if count - pairs > 0.01 * count:
         notes.append(
             f"{count - pairs:,} of {count:,} events repeat a pair of user and item ({(count - pairs) / count:.0%})"
         )
+
+
+def _without(column: str, name: str) -> str:
+    return quote(f"{plain_name(column)} <> {quoted(name)}")

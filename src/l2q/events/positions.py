@@ -92,15 +92,19 @@ def by_position(
 
 def wide(columns: list[Profile]) -> str:
     """A sentence if the columns are a matrix of users x items, with a column for each item; "" if not."""
-    few = [one for one in columns if one.few and (one.numeric or not one.texts)]
-    values = {kind for one in few for kind in one.kinds}
-    if len(few) < max(8, 0.7 * len(columns)) or sum(len(one.kinds) for one in few) < 0.4 * len(few) * len(
+    grades = [one for one in columns if one.numeric or not one.texts]
+    values = {kind for one in grades for kind in one.kinds}
+    shared = sum(len(one.kinds) for one in grades) >= (0.25 if len(values) < 12 else 0.4) * len(grades) * len(
         values
-    ):
-        return ""
-    return (
-        f"{len(few)} of its {len(columns)} columns hold the same few numbers, as in a matrix of users x items; a row "
-        "must be one event: pandas.melt makes it such, or give scipy.sparse.csr_array of it to l2q.read_events"
+    )
+    what = ""
+    if len(grades) >= max(8, 0.7 * len(columns)) and len(values) <= 25 and shared:
+        what = f"{len(grades)} of its {len(columns)} columns hold the same few numbers"
+    elif columns and len(columns) > max(25, rows := len(columns[0].values)):
+        what = f"it has {len(columns)} columns and {rows} rows"
+    return what and (
+        f"{what}, as in a matrix of users x items; a row must be one event: pandas.melt makes it such, or give "
+        "scipy.sparse.csr_array of it to l2q.read_events"
     )
 
 

@@ -9,7 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import duckdb
+
+from l2q.errors import L2QError
 from l2q.events import times
+from l2q.events.conditions import first_line
 from l2q.events.table import Column, Table, named
 from l2q.events.vocabulary import role_of_word
 
@@ -18,11 +22,12 @@ LONG = 200  # characters of a text that are looked at
 
 MISSING = frozenset(
     ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "nan", "NaN", "NAN", "null", "NULL", "Null", "(null)", "<null>", "none",
-     "None", "NONE", "\\N", "NaT", "-", "?", "undefined", "unknown", "Unknown", "UNKNOWN"]
+     "None", "NONE", "\\N", "NaT", "-", "?", "undefined", "unknown", "Unknown", "UNKNOWN", "(not set)",
+     "00000000-0000-0000-0000-000000000000"]
 )  # fmt: skip
 """Spellings of a value that is missing."""
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _ASIN = re.compile(r"B0[0-9A-Z]{6,8}|\d{9}[\dX]")
 _AMAZON_USER = re.compile(r"A(?=.*\d)[0-9A-Z]{8,27}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.\w+")
@@ -67,7 +72,7 @@ class Profile:
 
     @cached_property
     def numbers(self) -> list[float]:
-        return [float(text) for text in self.texts if _NUMBER.fullmatch(text)]
+        return [float(text.replace(",", "")) for text in self.texts if _NUMBER.fullmatch(text)]
 
     @cached_property
     def numeric(self) -> bool:
@@ -81,10 +86,14 @@ class Profile:
             return 0.0
         return sum(number % 1 != 0 for number in self.numbers) / len(self.numbers)
 
-    @property
+    @cached_property
     def measured(self) -> bool:
-        """Numbers with fractions: no names of anything."""
-        return self.fractions > 0.01
+        """Numbers with fractions: no names of anything. Two long numbers with a point between them are a name, such as
+        Google Analytics gives to a browser."""
+        return self.fractions > 0.01 and not (
+            self.column.type.upper() == "VARCHAR"
+            and all(re.fullmatch(r"\d{5,}\.\d{5,}", text) for text in self.texts)
+        )
 
     @cached_property
     def decimals(self) -> int:
@@ -218,7 +227,10 @@ def profiles(table: Table) -> list[Profile]:
     """A profile of every column, from the first ``ROWS`` rows; where those are of one user or one item, as in a table
     that is sorted by it, from as many others too."""
     columns = ", ".join(f"left(CAST({named(column.name)} AS VARCHAR), {LONG})" for column in table.columns)
-    rows = table.connection.execute(f"SELECT {columns} FROM events LIMIT {ROWS}").fetchall()
+    try:
+        rows = table.connection.execute(f"SELECT {columns} FROM events LIMIT {ROWS}").fetchall()
+    except duckdb.Error as error:  # such as texts that are no Unicode
+        raise L2QError(f"cannot read {table.where}: {first_line(error)}") from error
     if len(rows) == ROWS and any(len(set(column)) == 1 for column in zip(*rows, strict=True)):
         some = f"SELECT {columns} FROM events USING SAMPLE reservoir({ROWS} ROWS) REPEATABLE (0)"
         rows += table.connection.execute(some).fetchall()

@@ -10,6 +10,7 @@ from l2q.errors import L2QError
 from l2q.events.cleaning import clean
 from l2q.events.columns import recognize
 from l2q.events.containers import open_table
+from l2q.events.matrices import of_matrix
 from l2q.interactions import Interactions
 
 
@@ -31,7 +32,7 @@ def read_events(
 ) -> Interactions:
     """Which user has which items, by name, from a table of events: a file or a folder of parts (CSV, JSON lines,
     Parquet, packed or not), a pandas, polars or Arrow table, a database, or a SciPy sparse matrix of users x items
-    (rows and columns are the names, entries that are not zero the events).
+    (rows and columns are the names, entries that are not zero the events, and their values).
 
     Columns are found by their names and values. ``user``, ``item``, ``time`` and ``value`` name them, or give their
     numbers from 1; "none" as ``time`` or ``value``: there is none to read. ``where`` keeps the rows for which an SQL
@@ -46,15 +47,23 @@ def read_events(
         events = l2q.read_events("ratings.csv", min_value=4)
         print(*events.reading.lines(), sep="\\n")
     """
+    if min_value is not None and not isinstance(min_value, int | float):
+        raise L2QError(f"min_value={min_value!r} is no number")
+    for option, given in (
+        ("where", where),
+        ("delimiter", delimiter),
+        ("encoding", encoding),
+        ("query", query),
+    ):
+        if given is not None and not isinstance(given, str):
+            raise L2QError(f"{option}={given!r} is no text")
+    if header not in (None, True, False):
+        raise L2QError(f"header={header!r} is neither True nor False")
     if sparse.issparse(source):
-        given = (user, item, time, value, where, min_value, header, delimiter, encoding, query)
-        if source.ndim != 2 or any(option is not None for option in given):
+        others = (user, item, time, where, header, delimiter, encoding, query)
+        if any(option is not None for option in others):
             raise L2QError("a sparse matrix has users for rows and items for columns, and no other names")
-        pairs = source.tocoo()
-        kept = pairs.data != 0
-        if not kept.any():
-            raise L2QError("the matrix has no interactions")
-        return Interactions.from_pairs(pairs.row[kept], pairs.col[kept], *source.shape)
+        return of_matrix(source, value, min_value)
     with open_table(source, header=header, delimiter=delimiter, encoding=encoding, query=query) as table:
         roles = recognize(table, user=user, item=item, time=time, value=value)
         return clean(table, roles, where=where, min_value=min_value, missing=missing, dedupe=dedupe)

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from l2q.errors import L2QError
+from l2q.events.foreign import FOOT
 
 TEXT_LINES = 1000  # lines that a quoted text may have, and
 TEXT_BYTES = 1 << 24
+_SPACES = re.compile(rb'" +(.?)', re.DOTALL)
 STAND_IN = b"\x1f"  # for a delimiter of several characters
 
 
@@ -45,6 +47,7 @@ class Layout:
     netflix: bool = False
     numbers: tuple[int, ...] = ()  # columns of numbers and dates
     ruled: bool = False  # it has lines such as +---+---+
+    returns: bool = False  # carriage returns within lines end them
 
     @property
     def byte(self) -> bytes:
@@ -57,7 +60,7 @@ class Layout:
 def alike(block: bytes, layout: Layout, movie: bytes) -> tuple[bytes, bytes]:
     """The block with one byte between fields, without lines that are drawn for people."""
     if layout.ruled:
-        block = re.sub(rb"(?m)^[ \t]*[-+=|: ]*(--|==)[-+=|: ]*$", b"", block)
+        block = FOOT.sub(b"", re.sub(rb"(?m)^[ \t]*[-+=|: ]*(--|==)[-+=|: ]*$", b"", block))
     if layout.netflix:
         pieces = re.split(rb"(?m)^(\d+):[ \t]*\n", block)
         out = [_with_movie(pieces[0], movie)]
@@ -264,6 +267,8 @@ def split(text: bytes, separator: bytes, backslash: bool, open_is_text: bool = F
             if end < 0:
                 break
             behind = text[end + 1 : end + 2]
+            if behind == b" " and (spaces := _SPACES.match(text, end)) and spaces[1] in (b"", separator):
+                behind = spaces[1]
             if backslash and text[end - 1 : end] == b"\\":
                 end += 1
             elif behind == b'"':
@@ -285,7 +290,7 @@ def split(text: bytes, separator: bytes, backslash: bool, open_is_text: bool = F
         cells.append(cell.replace(b'\\"', b'"') if backslash else cell)
         if not behind:
             return cells
-        at = end + 2
+        at = text.find(separator, end) + 1
 
 
 def _ragged(text: bytes, cells: list[bytes], place: str, layout: Layout, found: Found) -> list[bytes]:

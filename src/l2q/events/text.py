@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from l2q.errors import L2QError
-from l2q.events.dialect import Dialect, dialect
+from l2q.events.dialect import Dialect, dialect, returns_end_lines
 from l2q.events.encodings import encoding_of
 from l2q.events.lines import Unclean, check, first_lines, write
 from l2q.events.records import Found, Layout
@@ -29,18 +29,22 @@ def read_text(
     """
     found = Found()
     first: Dialect | None = None
-    runs: list[tuple[int, str, list[Path]]] = []  # lines before the events, delimiter, files
+    # lines before the events, delimiter, names of the columns, files
+    runs: list[tuple[int, str, tuple[str, ...], list[Path]]] = []
     said: dict[str, None] = {}
     for number, (path, where, folder) in enumerate(files):
         name, note = encoding_of(path, where, encoding)
         lines = first_lines(path, name)
+        if returns := returns_end_lines(lines):
+            lines = [piece for line in lines for piece in line.split("\r")]
+            said["carriage returns within lines end them too"] = None
         if not lines and len(files) > 1:
             continue  # Spark writes empty parts
         if first is None:
             layout = first = dialect(where, lines, header, delimiter)
         else:
             layout = _as_first(
-                dialect(where, lines, _header(first, lines, header), first.delimiter), first, where
+                dialect(where, lines, _header(where, first, lines, header), first.delimiter), first, where
             )
         said.update(dict.fromkeys([note, *layout.notes] if note else layout.notes))
         shape = Layout(
@@ -50,6 +54,7 @@ def read_text(
             layout.netflix,
             layout.numbers,
             layout.ruled,
+            returns,
         )
         try:
             if name != "utf-8":
@@ -65,9 +70,10 @@ def read_text(
                 raise L2QError(
                     f"cannot write a copy of {where} to {table.folder}: {error.strerror}; TMPDIR names another folder"
                 ) from error
-        if not runs or runs[-1][:2] != (skip, separator):
-            runs.append((skip, separator, []))
-        runs[-1][2].append(clean)
+        names = layout.names if layout.header and set(layout.names) == set(first.names) else first.names
+        if not runs or runs[-1][:3] != (skip, separator, names):
+            runs.append((skip, separator, names, []))
+        runs[-1][3].append(clean)
     if first is None:
         raise L2QError(f"{table.where} has no events: all parts are empty")
     table.header = first.header
@@ -76,12 +82,20 @@ def read_text(
         if count:
             table.dropped[reason] = count
     parts = any(folder for _, _, folder in files)
-    sql = " UNION ALL ".join(_sql(first, *run, parts, found.longest) for run in runs)
-    return sql, [file for run in runs for file in run[2]], first.roles
+    sql = " UNION ALL BY NAME ".join(_sql(first, *run, parts, found.longest) for run in runs)
+    return sql, [file for run in runs for file in run[3]], first.roles
 
 
-def _sql(layout: Dialect, skip: int, delimiter: str, files: list[Path], parts: bool, longest: int) -> str:
-    columns = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in layout.names)
+def _sql(
+    layout: Dialect,
+    skip: int,
+    delimiter: str,
+    names: tuple[str, ...],
+    files: list[Path],
+    parts: bool,
+    longest: int,
+) -> str:
+    columns = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in names)
     paths = ", ".join(quoted(str(file)) for file in files)
     chosen = (
         f"CASE WHEN regexp_full_match({named(name)}, '[-+]?\\d+,\\d+') THEN replace({named(name)}, ',', '.') "
@@ -92,6 +106,7 @@ def _sql(layout: Dialect, skip: int, delimiter: str, files: list[Path], parts: b
     order = '"user", item, rating, date' if layout.netflix else "*"
     return (
         f"SELECT {order}{f' REPLACE ({replaced})' if replaced else ''} FROM read_csv([{paths}], auto_detect=false, "
+        f"compression='none', "  # whatever the name says
         f"header=false, skip={skip}, delim={quoted(delimiter)}, quote='\"', escape='\"', new_line='\\n', "
         f"columns={{{columns}}}, hive_partitioning={str(parts).lower()}, hive_types_autocast=false"
         + (f", max_line_size={longest + LINE}" if longest > LINE // 2 else "")
@@ -99,17 +114,23 @@ def _sql(layout: Dialect, skip: int, delimiter: str, files: list[Path], parts: b
     )
 
 
-def _header(first: Dialect, lines: list[str], given: bool | None) -> bool | None:
-    """Whether a further part begins with the header of the first."""
+def _header(where: str, first: Dialect, lines: list[str], given: bool | None) -> bool | None:
+    """Whether a further part begins with the header of the first; None where its own lines tell, such as that the
+    columns stand in another order."""
     if given is not None or not first.header:
         return given if given is not None else False
     if not first.head:
         return None
-    return first.head in lines[: first.skip + 1]
+    if first.head in lines[: first.skip + 1]:
+        return True
+    own = dialect(where, lines, None, first.delimiter)
+    return None if own.header and set(own.names) == set(first.names) else False
 
 
 def _as_first(layout: Dialect, first: Dialect, where: str) -> Dialect:
-    if layout.fields != first.fields or (layout.header and first.header and layout.names != first.names):
+    if layout.fields != first.fields or (
+        layout.header and first.header and set(layout.names) != set(first.names)
+    ):
         raise L2QError(
             f"{where} has other columns than the first part: {', '.join(layout.names)} instead of "
             f"{', '.join(first.names)}; give the parts of one table"

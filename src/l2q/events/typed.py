@@ -19,6 +19,7 @@ from l2q.events.table import Table, named, quoted
 Parts = Sequence[tuple[Path, str, str]]  # path of each, its name in messages, its folder below the source
 NUMBERS = ("BOOLEAN", "BIGINT", "UBIGINT", "HUGEINT", "DOUBLE")
 LARGEST = 1 << 28  # bytes of an object of JSON
+EXACT = 1 << 53  # from here on floats leave out whole numbers
 
 
 def read_parquet(table: Table, parts: Parts) -> tuple[str, list[str]]:
@@ -133,7 +134,7 @@ def read_json(table: Table, parts: Parts, encoding: str | None) -> tuple[str, li
     hive = any(folder for *_, folder in parts)
     options = (
         f"format='{kinds.pop()}', records=true, hive_partitioning={str(hive).lower()}, hive_types_autocast=false, "
-        f"maximum_object_size={LARGEST}"
+        f"maximum_object_size={LARGEST}, compression='none'"
     )
     scan = f"read_json([{paths}], {options}, sample_size=-1, map_inference_threshold=-1, field_appearance_threshold=0"
     try:
@@ -147,13 +148,23 @@ def read_json(table: Table, parts: Parts, encoding: str | None) -> tuple[str, li
         for name, kind, *_ in found
         if name not in folders
     }
-    columns = ", ".join(f"{quoted(name)}: {quoted(_plain(kind))}" for name, kind in types.items())
-    sql = f"SELECT * FROM read_json([{paths}], {options}, columns={{{columns}}})"
+
+    def reading() -> str:
+        columns = ", ".join(f"{quoted(name)}: {quoted(_plain(kind))}" for name, kind in types.items())
+        return f"SELECT * FROM read_json([{paths}], {options}, columns={{{columns}}})"
+
+    most = ", ".join(
+        f"max(abs({named(name)}))" if kind == "DOUBLE" else f"count({named(name)})"
+        for name, kind in types.items()
+    )
     try:
-        table.connection.execute(f"SELECT count(COLUMNS(*)) FROM ({sql})").fetchall()
+        counted = table.connection.execute(f"SELECT {most} FROM ({reading()})").fetchall()[0]
     except duckdb.Error as error:
         raise L2QError(f"cannot read {table.where}: {_reason(error, files, parts)}") from error
-    return sql, files
+    for (name, kind), number in zip(list(types.items()), counted, strict=True):
+        if kind == "DOUBLE" and (number or 0) >= EXACT:
+            types[name] = "VARCHAR"  # ids of so many digits keep them as texts alone
+    return reading(), files
 
 
 def _nested(kind: str) -> bool:
@@ -162,7 +173,7 @@ def _nested(kind: str) -> bool:
 
 def _plain(kind: str) -> str:
     """A type with texts instead of dates within."""
-    for guessed in ("TIMESTAMP", "DATE", "TIME", "UUID", "JSON"):
+    for guessed in ("TIMESTAMP WITH TIME ZONE", "TIMESTAMP", "DATE", "TIME", "UUID", "JSON"):
         kind = kind.replace(guessed, "VARCHAR")
     return kind
 
@@ -196,6 +207,8 @@ def _json_kind(path: Path, where: str) -> str:
     if text[:1] == b"[":
         if text[1:].lstrip()[:1] == b"[":
             raise L2QError(f"{where} is an array of arrays, without names; write an object for each event")
+        if text[1:].strip() == b"]":
+            raise L2QError(f"{where} has no events: the array is empty")
         return "array"
     line = text.split(b"\n", 1)[0].strip()
     try:
@@ -210,6 +223,8 @@ def _json_kind(path: Path, where: str) -> str:
         if b"\n" in text:
             return "unstructured"
         raise L2QError(f"{where}:1 is no JSON: {line[:40].decode(errors='replace')!r}") from None
+    if whole == {} and text.strip() == line:
+        raise L2QError(f"{where} has no events: the object is empty")
     if isinstance(whole, dict) and text.strip() == line:
         _refuse_object(line, where)
     return "newline_delimited"

@@ -1,0 +1,312 @@
+"""Tables as they come out of shops, spreadsheets, databases and notebooks: read rightly, or refused in one line."""
+
+import gzip
+import lzma
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from layouts import made
+from scipy import sparse
+
+from l2q.errors import L2QError
+from l2q.events.read import read_events
+
+EVENTS = made()
+USERS = [f"user{n:02}" for n in range(20)]
+ITEMS = [f"item{n:02}" for n in range(30)]
+
+
+def lines(form, *above, of=EVENTS):
+    """A text with a line of ``form`` for every event."""
+    return "\n".join([*above, *(form.format(u=u, i=i, v=v, t=t) for u, i, v, t in of), ""])
+
+
+def put(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def grouped(form):
+    """A line a user, with its items as ``form`` writes them."""
+    of = {user: [f"item{i:02}" for u, i, *_ in EVENTS if u == user] for user in range(20)}
+    return "\n".join(["user,items", *(f'user{user:02},"{form(items)}"' for user, items in of.items()), ""])
+
+
+PLAIN = lines("user{u:02},item{i:02},{v}", "user,item,rating")
+
+# name of the file: its content, and what is said of it
+READ = {
+    "named_gz.csv.gz": (PLAIN, ""),
+    "named_zst.csv.zst": (PLAIN, ""),
+    "named_json.json.gz": (lines('{{"user": "user{u:02}", "item": "item{i:02}"}}'), ""),
+    "lzma.csv": (lzma.compress(PLAIN.encode(), format=lzma.FORMAT_ALONE), ""),
+    "single_quotes.csv": (lines("'user{u:02}','item{i:02}',{v}", "'user','item','rating'"), "lose the quotes around"),
+    "excel_texts.csv": (lines('="user{u:02}",="item{i:02}",{v}', "user,item,rating"), "lose the quotes around"),
+    "python_bytes.csv": (lines("b'user{u:02}',b'item{i:02}'", "user,item"), "lose the quotes around"),
+    "typographic.csv": (lines("“user{u:02}”,“item{i:02}”", "“user”,“item”"), "lose the quotes around"),
+    "spaces_behind_quotes.csv": (lines('"user{u:02}" , "item{i:02}"', '"user" , "item"'), ""),
+    "comma_and_tab.csv": (lines("user{u:02},\titem{i:02},\t{v}", "user,\titem,\trating"), ""),
+    "sets.csv": (grouped(lambda items: repr(set(items))), "list 230 events"),
+    "tuples.csv": (grouped(lambda items: repr(tuple(items))), "list 230 events"),
+    "pandas_two_headers.csv": (
+        lines("user{u:02},item{i:02},{v},1", ",,rating,rating", ",,mean,count", "user,item,,"),
+        "the second line, , , mean, count, says more",
+    ),
+    "sqlcmd.txt": (
+        lines("user{u:02}      item{i:02}", "user        item", "----------- -----------") + "\n(230 rows affected)\n",
+        "",
+    ),
+    "sqlplus.txt": (
+        lines("user{u:02}   item{i:02}", "USER_ID  ITEM_ID", "-------- --------") + "\n230 rows selected.\n", ""
+    ),
+    "psql.txt": (
+        lines(" user{u:02}  | item{i:02}", " user_id | item_id", "---------+---------") + "(230 rows)\n\n", ""
+    ),
+    "oid.json": (
+        lines('{{"user": "user{u:02}", "item": "item{i:02}", "at": {{"$date": "2020-01-01T00:00:00Z"}}}}'), ""
+    ),
+    "some_times_bad.csv": (
+        lines("user{u:02},item{i:02},{t}", "user,item,ts").replace(",13", ",soon13", 12), "12 of 230 rows have no time"
+    ),
+    "thousands.csv": (lines('user{u:02},item{i:02},"{v},000"', "user,item,plays"), "goes from 2000 to 5000"),
+    "thousands_semicolon.csv": (
+        lines("user{u:02};item{i:02};{v},000", "user;item;Menge"), "commas in 'Menge' stand between thousands"
+    ),
+    "separators.csv": (lines("user{u:02}\x1fitem{i:02}", "user\x1fitem"), ""),
+    "mixed_line_ends.csv": (PLAIN.replace("\n", "\r", 100), "carriage returns within lines end them"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ)
+def test_is_read_as_it_is_meant(tmp_path, name):
+    content, said = READ[name]
+    options = {"delimiter": "\x1f"} if name.startswith("separators") else {}
+    read = read_events(put(tmp_path / name, content), **options)
+    assert read.user_names.tolist() == USERS
+    assert read.item_names.tolist() == ITEMS
+    assert (len(read), read.reading.rows) == (230, 230)
+    assert said in "\n".join(read.reading.notes)
+
+
+GRADES = np.zeros((20, 30), int)
+for user, item, value, _ in EVENTS:
+    GRADES[user, item] = value
+
+# name of the file: its content, and what the line holds
+REFUSED = {
+    "matrix.csv": ("\n".join(",".join(map(str, row)) for row in GRADES), ["as in a matrix of users x items"]),
+    "named_matrix.csv": (
+        "\n".join(
+            [",".join(["user", *ITEMS])]
+            + [",".join([f"user{u:02}", *(str(v or "") for v in row)]) for u, row in enumerate(GRADES)]
+        ),
+        ["as in a matrix of users x items"],
+    ),
+    "transposed.csv": (
+        "\n".join(",".join(row) for row in zip(*(line.split(",") for line in PLAIN.split()), strict=True)),
+        ["231 columns and 3 rows"],
+    ),
+    "libsvm.txt": (lines("1 {u}:1 {i}:1"), ["LIBSVM"]),
+    "pairs_of_names_and_values.log": (lines("user=user{u:02} item=item{i:02} rating={v}"), ["names and values"]),
+    "quotes_around_lines.csv": (lines('"user{u:02},item{i:02}"', '"user,item"'), ["quotes around whole lines"]),
+    "not_set.csv": (
+        lines("user{u:02},item{i:02}", "user,item").replace("user03", "(not set)"), ["(not set)", "missing=drop"]
+    ),
+    "census.csv": (
+        "\n".join(f"{20 + n % 50}, Private, {n * 997}, Bachelors, 13, {n % 9 * 1000}" for n in range(150)),
+        ["an item of its own", "user=1 and item=2"],
+    ),
+    "wine.csv": (
+        "\n".join(f"{n % 3 + 1},{14.2 - n % 9 / 10},{1.7 + n % 7 / 10},{100 + n % 30}" for n in range(150)),
+        ["3 users and 30 items in all", "user=1 and item=2"],
+    ),
+    "ragged_baskets.csv": (
+        "\n".join(",".join([f"user{u:02}", *(f"item{i:02}" for i in range(u % 7 + 1))]) for u in range(60)),
+        ["lists of items", "a line for each item"],
+    ),
+    "ja_nein.csv": (
+        lines("user{u:02},item{i:02},{v}", "user,item,liked").replace(",2\n", ",nein\n").replace(",3\n", ",nein\n")
+        .replace(",4\n", ",ja\n").replace(",5\n", ",ja\n"),
+        ["'liked' 0", "liked = 'ja'"],
+    ),
+    "snappy": (b"\xff\x06\x00\x00sNaPpY" + bytes(300), ["Snappy"]),
+    "compress.Z": (b"\x1f\x9d\x90" + bytes(300), ["compress"]),
+    "encrypted.parquet": (b"PARE" + bytes(300) + b"PARE", ["encrypted"]),
+    "empty.json": ("[]", ["no events"]),
+    "no_record.json": ("{}", ["no events"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_is_refused_in_one_line(tmp_path, name):
+    content, said = REFUSED[name]
+    with pytest.raises(L2QError) as caught:
+        read_events(put(tmp_path / name, content))
+    assert "\n" not in str(caught.value)
+    for text in said:
+        assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"encoding": "idna"}, "encoding='idna' is none"),
+        ({"encoding": "base64"}, "encoding='base64' is none"),
+        ({"min_value": "4"}, "min_value='4' is no number"),
+        ({"where": 3}, "where=3 is no text"),
+        ({"query": 3}, "query=3 is no text"),
+        ({"delimiter": 3}, "delimiter=3 is no text"),
+        ({"header": "yes"}, "header='yes' is neither True nor False"),
+    ],
+)
+def test_options_of_another_kind_are_named(tmp_path, options, said):
+    with pytest.raises(L2QError, match=said):
+        read_events(put(tmp_path / "events.csv", PLAIN), **options)
+
+
+def test_an_empty_path_is_no_folder():
+    with pytest.raises(L2QError, match="the path of the table is empty"):
+        read_events("")
+
+
+@pytest.mark.parametrize("form", ["{u}e{v}", "{u:03}E{v}"])
+def test_codes_with_an_e_are_no_numbers(tmp_path, form):
+    names = sorted({form.format(u=u, v=v) for u, _, v, _ in EVENTS})
+    read = read_events(put(tmp_path / "events.csv", lines(form + ",{i}", "user,item")), user=1, item=2)
+    assert read.user_names.tolist() == names
+
+
+def test_long_numbers_of_json_keep_their_digits(tmp_path):
+    text = lines(
+        '{{"user": {u}, "item": {i}}}', of=[(2**63 + u * 2, 2**64 + i, v, t) for u, i, v, t in EVENTS]
+    )
+    read = read_events(put(tmp_path / "events.json", text))
+    assert read.user_names.tolist() == sorted(str(2**63 + 2 * u) for u in range(20))
+    assert read.item_names.tolist() == sorted(str(2**64 + i) for i in range(30))
+
+
+@pytest.mark.parametrize(("kind", "first"), [("float64", 2**60), ("float32", 2**24)])
+def test_floats_that_leave_out_numbers_are_told(kind, first):
+    frame = pd.DataFrame(
+        {"user": np.array([first + u for u, *_ in EVENTS], kind), "item": [i for _, i, *_ in EVENTS]}
+    )
+    read = read_events(frame)
+    assert any("are floats, which leave out numbers" in note for note in read.reading.notes)
+    assert read.user_names[0] == str(first)
+    assert not any(
+        "floats" in note for note in read_events(frame.assign(user=frame.user % 2**20)).reading.notes
+    )
+
+
+def test_names_of_two_numbers_and_a_point_are_users(tmp_path):
+    text = lines("1000{u:05}.16100000{u:02},sku{i}", "user_pseudo_id,item_id")
+    read = read_events(put(tmp_path / "events.csv", text))
+    assert read.user_names[0] == "100000000.1610000000"
+    assert len(read) == 230
+
+
+def test_parts_may_have_their_columns_in_another_order(tmp_path):
+    put(
+        tmp_path / "shop" / "part-0.csv",
+        lines("user{u:02},item{i:02},{v}", "user,item,rating", of=EVENTS[:100]),
+    )
+    put(
+        tmp_path / "shop" / "part-1.csv",
+        lines("item{i:02},{v},user{u:02}", "item,rating,user", of=EVENTS[100:]),
+    )
+    read = read_events(tmp_path / "shop")
+    assert read.user_names.tolist() == USERS
+    assert read.item_names.tolist() == ITEMS
+    assert np.array_equal(read.to_csr().toarray() > 0, GRADES > 0)
+
+
+def test_a_copy_among_parts_is_told(tmp_path):
+    put(tmp_path / "shop" / "ratings.csv", PLAIN)
+    put(tmp_path / "shop" / "ratings (1).csv.gz", gzip.compress(PLAIN.encode()))
+    assert any("holds the same as" in note for note in read_events(tmp_path / "shop").reading.notes)
+
+
+# names of one side as they are written, and the note
+ALIKE = {
+    "leading zeros": ("{u:03}", "{u}"),
+    "the spaces within": ("user  {u}", "user {u}"),
+    "letter case": ("User{u}", "user{u}"),
+}
+
+
+@pytest.mark.parametrize("what", ALIKE)
+def test_names_that_hardly_differ_are_kept_and_told(tmp_path, what):
+    one, other = ALIKE[what]
+    text = lines(one + ",item{i}", "user,item", of=EVENTS[::2]) + lines(other + ",item{i}", of=EVENTS[1::2])
+    read = read_events(put(tmp_path / "events.csv", text))
+    assert any(f"differ from another by {what} alone" in note for note in read.reading.notes)
+
+
+def test_letters_that_were_lost_before_are_told(tmp_path):
+    read = read_events(put(tmp_path / "events.csv", PLAIN.replace("item0", "caf\ufffd0")))
+    assert any("letters were lost" in note for note in read.reading.notes)
+
+
+@pytest.mark.parametrize("name", ["-1", "guest"])
+def test_a_user_that_stands_for_many_is_told_with_a_condition_that_leaves_it_out(tmp_path, name):
+    text = "user,item\n" + "".join(f"{name if t % 3 else f'u{u}'},{i}\n" for u, i, _, t in EVENTS)
+    read = read_events(put(tmp_path / "events.csv", text))
+    (note,) = (note for note in read.reading.notes if note.startswith("one user"))
+    where = note.split('where="')[1].split('"')[0]
+    assert name not in read_events(tmp_path / "events.csv", where=where).user_names
+
+
+@pytest.mark.parametrize(
+    ("plain", "odd", "said"),
+    [
+        ("{t}000", "{t}", "before 1980"),
+        ("{t}", "0.5", "before 1980"),
+        ("2020-01-02", "9999-12-31", "after 2100"),
+    ],
+)
+def test_times_far_off_are_told(tmp_path, plain, odd, said):
+    rows = lines("{u},{i}," + plain, "user,item,ts", of=EVENTS[:200]) + lines(
+        "{u},{i}," + odd, of=EVENTS[200:]
+    )
+    notes = read_events(put(tmp_path / "events.csv", rows)).reading.notes
+    assert any(f"30 of 230 rows have a time {said} in 'ts'" in note for note in notes)
+
+
+def test_a_matrix_tells_what_its_entries_are():
+    matrix = sparse.csr_array(GRADES.astype(float))
+    read = read_events(matrix)
+    assert read.values.tolist() == matrix.data.tolist()
+    assert "min_value=4" in "\n".join(read.reading.notes)
+    assert len(read_events(matrix, min_value=4)) == (GRADES >= 4).sum()
+    for value, said in (
+        (-1, "50 of 230 entries of the matrix are below 0"),
+        (np.nan, "50 of 230 .* are NaN"),
+    ):
+        odd = matrix.copy()
+        odd.data[:50] = value
+        with pytest.raises(L2QError, match=said):
+            read_events(odd)
+        assert len(read_events(odd, min_value=1)) == 180
+        assert len(read_events(odd, value="none")) == 230
+    with pytest.raises(L2QError, match="complex"):
+        read_events(matrix.astype(complex))
+    twice = sparse.coo_array(([1, -1, 1], ([0, 0, 1], [1, 1, 0])), shape=(2, 3))
+    assert len(read_events(twice)) == 1  # SciPy's entries of one place are a sum
+
+
+def test_bytes_that_are_no_text_are_refused():
+    wrong = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.array([0, 2, 4], pa.int32()).buffers()[1], pa.py_buffer(b"a\xffb\xfe")]
+    )
+    with pytest.raises(L2QError, match="cannot read the table"):
+        read_events(pa.table({"user": wrong, "item": ["i1", "i2"]}))
+
+
+def test_no_password_of_any_address_is_shown():
+    with pytest.raises(L2QError) as caught:
+        read_events("mysql://me:secret@host/shop::orders")
+    assert "secret" not in str(caught.value)
+    assert "CSV or Parquet" in str(caught.value)
