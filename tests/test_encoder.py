@@ -6,13 +6,14 @@ import numpy as np
 import presets
 import pytest
 import torch
-from presets import bpr, normal
+from presets import bpr, normal, softmax
 from presets import quantizer as quantizer_of
 from presets import recommender as recommender_of
 
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
 from l2q.models.encoder import Encoder
+from l2q.models.losses import Batch
 from l2q.models.quantizers import Identity
 from l2q.retrieval.index import DenseIndex
 
@@ -149,7 +150,8 @@ def test_a_single_segment_needs_no_user_scale(train):
     np.testing.assert_array_equal(rows.items.scales, rows.items.scales.astype(np.float16).astype(np.float32))
 
 
-def test_the_checkerboard_is_learned_perfectly():
+@pytest.mark.parametrize("objective", [bpr(l2=0), softmax(l2=0), softmax(l2=0, num_negatives=64)])
+def test_the_checkerboard_is_learned_perfectly(objective):
     """User u likes the items of its own color; one of them is held out and must be ranked first."""
     users, items = np.divmod(np.arange(20 * 20), 20)
     same = users % 2 == items % 2
@@ -158,7 +160,6 @@ def test_the_checkerboard_is_learned_perfectly():
     encoder = encoder_of(
         train, quantizer_of(estimator="clipped", normalize=True, clip=2.5, scales="row"), embedding_dim=32
     )
-    objective = bpr(l2=0)
     adam = torch.optim.Adam(encoder.parameters(), lr=0.02)
     rng = np.random.default_rng(0)
     for step in range(60):
@@ -167,9 +168,8 @@ def test_the_checkerboard_is_learned_perfectly():
         owners = torch.from_numpy(train.users.astype(np.int64))
         negatives = (owners + 1 + 2 * torch.from_numpy(rng.integers(0, 10, len(owners)))) % 20
         values = encoder()
-        loss = objective(
-            values[:20], values[20:], (owners, positives, negatives), *encoder.embeddings.split(20)
-        )
+        batch = Batch(owners, positives, negatives, torch.full((len(owners),), 1 / 20))
+        loss = objective(values[:20], values[20:], batch, *encoder.embeddings.split(20))
         adam.zero_grad()
         loss.backward()
         adam.step()
