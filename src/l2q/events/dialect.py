@@ -15,18 +15,12 @@ from dataclasses import dataclass, field
 
 from l2q.errors import L2QError
 from l2q.events.foreign import RULE, is_prose, no_table, without_rules
-from l2q.events.vocabulary import meaning
+from l2q.events.headers import RECBOLE, header_by, is_value, known_names, names_of_index, second_header
 
 DELIMITERS = ("\t", "::", ",", ";", "|", "\x01", " ")
 WORDS = {"tab": "\t", "\\t": "\t", "space": " ", "spaces": " ", "comma": ",", "semicolon": ";", "pipe": "|"}
 SAID = {"\t": "a tab", " ": "spaces", "\x01": "the byte 1"}
-NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
-DATE = re.compile(
-    r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?|\d{4}-\d\d|\d{1,2}:\d\d(:\d\d.*)?|\d{1,2}[- ]\w{3}[- ]\d{2,4}"
-)
 SPACES = re.compile(r'("[^"]*")|[ \t]+')
-MISSING = {"", "na", "n/a", "nan", "null", "none", "\\n", "-", "?"}
-RECBOLE = re.compile(r"([^:]+):(token|float|token_seq|float_seq)")
 RECBOLE_ROLES = {"user_id": "user", "item_id": "item", "timestamp": "time", "rating": "value"}
 
 
@@ -114,7 +108,7 @@ def dialect(
         skip, body = skip + titles, body[titles:]
         rows = _cells(body, given)
     commented = [cell.strip() for cell in _cells([comment.lstrip("#% ")], given)[0]] if comment else []
-    if header is None and len(commented) == fields and not any(map(_is_value, commented)):
+    if header is None and len(commented) == fields and not any(map(is_value, commented)):
         header, first, why, drop = True, commented, "", 0  # "# user item" above the events
     else:
         first = [cell.strip() for cell in rows[0]]
@@ -124,14 +118,14 @@ def dialect(
             if why:
                 notes.append(why)
         drop = 1 if header or why.startswith("the first line numbers") else 0
-        if not _known(first) and delimiter is None and given != "\t" and is_prose(rows):
+        if not known_names(first) and delimiter is None and given != "\t" and is_prose(rows):
             raise L2QError(
                 f"{where} looks like text for people ({body[0][:40]!r}); delimiter= says that it is a table"
             )
-        if drop and header and (second := _second_header(first, rows, body)):
+        if drop and header and (second := second_header(first, rows, body)):
             notes.append(f"the second line, {second[:60]}, says more of the columns and is left out")
             drop = 2
-        if drop and header and (named := _names_of_index(first, rows[drop:])):
+        if drop and header and (named := names_of_index(first, rows[drop:])):
             first, drop = named, drop + 1
     names = tuple(f"column{number + 1}" for number in range(fields))
     roles: dict[str, str] = {}
@@ -179,7 +173,7 @@ def dialect(
         for column in range(fields)
     ]
     numbers = tuple(
-        n for n, values in enumerate(of) if values and sum(map(_is_value, values)) > 0.9 * len(values)
+        n for n, values in enumerate(of) if values and sum(map(is_value, values)) > 0.9 * len(values)
     )
     return Dialect(
         given,
@@ -209,40 +203,6 @@ def _titles(body: list[str], delimiter: str, fields: int) -> int:
     return 0
 
 
-def _second_header(first: list[str], rows: list[list[str]], body: list[str]) -> str:
-    """The line below the header where it says units or types: words above numbers, of which none comes again."""
-    if len(rows) < 12 or len(first) != len(rows[1]) or not body[1].strip():
-        return ""
-    second = [cell.strip() for cell in rows[1]]
-    below = [
-        [row[column].strip() for row in rows[2:] if len(row) == len(first)] for column in range(len(first))
-    ]
-    numbers = [sum(map(_is_value, values)) > 0.9 * len(values) for values in below]
-    words = any(
-        number
-        and cell.lower() not in MISSING
-        and re.search(r"[^\W\d]", cell)
-        and (" " in cell or not re.search(r"\d", cell))
-        for cell, number in zip(second, numbers, strict=True)
-    )
-    new = not any(cell in values for cell, values in zip(second, below, strict=True) if cell)
-    return ", ".join(second) if words and new and not any(map(_is_value, second)) else ""
-
-
-def _names_of_index(first: list[str], below: list[list[str]]) -> list[str]:
-    """The header with the names that pandas writes a line below it, of the columns that have none above."""
-    second = [cell.strip() for cell in below[0]] if below else []
-    blank = [not name for name in first]
-    if (
-        not any(blank)
-        or all(blank)
-        or [bool(cell) for cell in second] != blank
-        or any(map(_is_value, second))
-    ):
-        return []
-    return [name or cell for name, cell in zip(first, second, strict=True)]
-
-
 def apart(names: list[str]) -> tuple[tuple[str, ...], list[str]]:
     """Names that differ by more than their case, as SQL wants them, and a note for each that had to change; a column
     without a name is called by its number: ``column1``."""
@@ -260,78 +220,6 @@ def apart(names: list[str]) -> tuple[tuple[str, ...], list[str]]:
         taken.add(fresh.lower())
         kept.append(fresh)
     return tuple(kept), notes
-
-
-def header_by(first: list[str], below: list[list[str]], fields: int) -> tuple[bool, str]:
-    """Whether the first line holds names, and a sentence where that is worth one.
-
-    No header: a cell that is a number or date above such values, or a number above anything, or two equal cells, or a
-    cell that comes again below. Header: a word above numbers or dates, words that columns of events are called by, a
-    cell without digits or a mark that all values below have (``what`` above ``item07``), or cells that never come
-    again above values that do. Where nothing tells, the line is an event.
-    """
-    if _known(first) and any([cell.strip() for cell in row] == first for row in below):
-        return True, ""  # it comes again within, as in joined files
-    columns = [[row[column].strip() for row in below if len(row) == fields] for column in range(len(first))] if (
-        len(first) == fields
-    ) else []  # fmt: skip
-    columns = [[value for value in column if value.lower() not in MISSING] for column in columns]
-    if first in ([str(n) for n in range(fields)], [str(n + 1) for n in range(fields)]) and any(
-        column and not any(map(_is_value, column)) for column in columns
-    ):
-        return False, "the first line numbers the columns and is no event"
-    if all(RECBOLE.fullmatch(cell) for cell in first):
-        return True, ""
-    if any(map(_is_value, first)):
-        return False, ""
-    filled = [cell.lower() for cell in first if cell]
-    if len(set(filled)) < len(filled) and not _known(first):
-        return False, ""
-    if any(cell and cell in column for cell, column in zip(first, columns, strict=bool(columns))):
-        return False, ""
-    for cell, column in zip(first, columns, strict=bool(columns)):
-        if column and sum(map(_is_value, column)) > 0.9 * len(column) and cell.lower() not in MISSING:
-            return True, ""
-    if _known(first):
-        return True, ""
-    named = f"the first line, {', '.join(first)[:60]}, is taken for names; header=false takes it for an event"
-    for cell, column in zip(first, columns, strict=bool(columns)):
-        if (
-            cell
-            and column
-            and (set.intersection(*map(_kinds, column)) if len(column) > 1 else set()) - _kinds(cell)
-        ):
-            return True, named
-    counts = [Counter(column) for column in columns]
-    if any(len(count) and 2 * sum(n > 1 for n in count.values()) > len(count) for count in counts):
-        return True, named  # values come again and again, the cells of the first line do not
-    if not columns and len(first) == fields - 1:
-        return True, ""
-    return (
-        False,
-        f"the first line, {', '.join(first)[:60]}, is taken for an event; header=true takes it for names",
-    )
-
-
-def _known(cells: list[str]) -> bool:
-    """Whether cells are what columns of events are called: one says "user" or "item" of an id, or most say anything."""
-    known = 0
-    for cell in cells:
-        said = meaning(cell) if cell and not re.search(r"\d", cell) and len(cell) < 40 else None
-        if said and said.id and said.roles.keys() & {"user", "item"}:
-            return True
-        known += bool(said and (said.roles or said.id or said.name or said.never))
-    return 2 * known > sum(map(bool, cells))
-
-
-def _is_value(cell: str) -> bool:
-    cell = cell.strip()
-    return bool(NUMBER.fullmatch(cell) or DATE.fullmatch(cell))
-
-
-def _kinds(cell: str) -> set[str]:
-    """The kinds of characters in a value that names of columns seldom have: digits, and each mark."""
-    return set(re.sub(r"[^\W\d]|[\s_]", "", re.sub(r"\d", "9", cell)))
 
 
 def _decimal_commas(values: list[str]) -> bool:
