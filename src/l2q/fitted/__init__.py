@@ -49,4 +49,6 @@ def fit(
         name = getattr(model, "name", type(model).__name__)
         raise L2QError(f"start: model={name} is fitted from nothing; leave start out, or take model=l2q_plus")
     given = {"start": start, "parts": parts}
-    return model.fit(train, seed, **{name: value for name, value in given.items() if name in takes})
+    return model.fit(
+        train, seed, **{name: value for name, value in given.items() if name in takes and value is not None}
+    )
