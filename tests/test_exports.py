@@ -281,6 +281,7 @@ def test_the_command_says_what_it_wrote(tmp_path, monkeypatch, capsys):
     assert main(["export", "--index", "index", "--to", "parquet", "--out", "less", "--without-history"]) == 0
     assert "what users have is not in it" in capsys.readouterr().out
     assert not Path("less/train.parquet").exists()
+    Path("less/mine.txt").write_text("mine")
     assert (
         main(["export", "--index", "index", "--to", "duckdb", "--out", "less"]) == 0
     )  # another takes its place

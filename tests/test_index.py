@@ -248,19 +248,42 @@ def test_no_users(build):
     assert scores.shape == items.shape == (0, 3)
 
 
-def test_similar_items_of_codes(build):
-    # item 0 (+++ +, scales 1 1) with the others: 1 - .5, -4 + .5, 1 + 0, 0 - 1.5
-    scores, items = similar_items(build(literal()), 0, 5)
-    np.testing.assert_array_equal(items, [3, 1, 4, 2, -1])
-    np.testing.assert_array_equal(scores, np.array([1, 0.5, -1.5, -3.5, -INF], np.float32))
+def test_similar_items_of_codes_go_by_their_angle(build):
+    """Scales have no part in it; segments have their weights."""
+    # item 0 (+++ +) with the others: 1 - .5, -1 + .5, 1 + .5, -3 - .5, of 3 + .5; item 4 (--- -) the opposite
+    scores, items = similar_items(build(literal()), np.array([0, 4]), 5)
+    np.testing.assert_array_equal(items, [[3, 1, 2, 4, -1], [2, 1, 3, 0, -1]])
+    expected = np.array([[1.5, 0.5, -0.5, -3.5], [0.5, -0.5, -1.5, -3.5]]) / 3.5
+    np.testing.assert_allclose(scores[:, :4], expected, rtol=1e-6)
+    assert (scores[:, 4] == -INF).all()
+
+
+def test_similar_items_are_those_of_a_naive_loop(build):
+    rng = np.random.default_rng(0)
+    dims, weights = (13, 8, 20), np.float32([0.25, 1, 0.5])
+    rows = Rows(rng.choice(np.int8([-1, 1]), (50, 41)), rng.random((50, 3)).astype(np.float32))
+    rows.values[1::5] = rows.values[::5]  # equal codes: the lower row first
+    index = build(Representations(rows, rows, dims, weights))
+    recommended = index.search(np.arange(50), 7)[1]
+    scores, items = similar_items(index, np.arange(50), 7)
+    parts = np.split(rows.values.astype(int), np.cumsum(dims)[:-1], axis=1)
+    for i in range(50):
+        near = {
+            j: float(sum(w * (p[i] @ p[j]) for w, p in zip(weights, parts, strict=True))) for j in range(50)
+        }
+        del near[i]
+        nearest = sorted(near, key=lambda j: (-near[j], j))[:7]
+        np.testing.assert_array_equal(items[i], nearest)
+        np.testing.assert_allclose(scores[i], [near[j] / (weights @ dims) for j in nearest], rtol=1e-6)
+    np.testing.assert_array_equal(index.search(np.arange(50), 7)[1], recommended)  # by scales, as before
 
 
 def test_similar_items_of_float_values_is_cosine():
     items = Rows(np.array([[2, 0], [3, 3], [0, 5], [0, 0], [1, 0.1]], np.float32))
     representations = Representations(items, items, (2,), np.ones(1, np.float32))
-    scores, found = similar_items(DenseIndex(representations), 0, 4)
-    np.testing.assert_array_equal(found, [4, 1, 2, 3])
-    np.testing.assert_allclose(scores, [1 / np.sqrt(1.01), np.sqrt(0.5), 0, 0], rtol=1e-6)
+    scores, found = similar_items(DenseIndex(representations), np.array([0]), 4)
+    np.testing.assert_array_equal(found[0], [4, 1, 2, 3])
+    np.testing.assert_allclose(scores[0], [1 / np.sqrt(1.01), np.sqrt(0.5), 0, 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

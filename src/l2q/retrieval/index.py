@@ -9,6 +9,9 @@ one can be held to the other.
 from __future__ import annotations
 
 import sys
+from copy import copy
+from dataclasses import replace
+from functools import cached_property
 from typing import Protocol
 
 import numba
@@ -42,6 +45,12 @@ class Backend(Protocol):
         """Items as query rows."""
         ...
 
+    @property
+    def by_angle(self) -> tuple[Backend, float]:
+        """The items alone, whose rows as queries score other items by the cosine of their angle, times what an item
+        scores with itself: the second value."""
+        ...
+
 
 class DenseIndex:
     """Float values, or codes as float32 matrix products of -1 and +1, which are exact integers.
@@ -71,6 +80,22 @@ class DenseIndex:
 
     def item_rows(self, items: np.ndarray) -> Rows:
         return _take(self.representations.items, items)
+
+    @cached_property
+    def by_angle(self) -> tuple[DenseIndex, float]:
+        rows, dims, weights = (
+            self.representations.items,
+            self.representations.dims,
+            self.representations.weights,
+        )
+        if rows.binary:
+            items = Rows(rows.values)
+            return DenseIndex(Representations(items, items, dims, weights)), float(np.dot(weights, dims))
+        factors = np.sqrt(weights) * _scales(rows, len(dims))
+        values = rows.values * np.repeat(factors, dims, axis=1)
+        norms = np.linalg.norm(values, axis=1, keepdims=True)
+        unit = np.divide(values, norms, out=np.zeros_like(values), where=norms > 0)
+        return DenseIndex(Representations.floats(unit, unit)), 1.0
 
     def search(
         self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
@@ -181,6 +206,13 @@ class PackedIndex:
         packed = _take(self._items, items)
         return Rows(packing.unpack(packed.values, self._dims), packed.scales)
 
+    @cached_property
+    def by_angle(self) -> tuple[PackedIndex, float]:
+        index = copy(self)  # its words are these
+        index._items = index._users = Rows(self._items.values)
+        index.num_users, index._packed = self.num_items, replace(self._packed, scales=None)
+        return index, float(np.dot(self._weights, self._dims))
+
     def search(
         self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -198,26 +230,21 @@ def _packed(side: Rows, dims: tuple[int, ...]) -> Rows:
     return Rows(values, side.scales)
 
 
-def similar_items(index: Backend, item: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k items nearest to ``item``, which is left out itself: scores (k,) and items (k,).
+def similar_items(index: Backend, items: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest to each of ``items`` (n,), which is left out itself: scores and items, both (n, k).
 
-    With codes, the item takes the place of a user and is scored with its own scales. With float values, the score is
-    the cosine s(i, j) / sqrt(s(i, i) s(j, j)).
+    Near is whose rows have a small angle between them: the score is its cosine, from -1 to 1. Of codes it is the mean
+    of the segments' by their weights,
+
+        cos(i, j) = sum_s w_s <q_is, q_js> / sum_s w_s dim_s
+
+    Scales say how high an item ranks for everybody, and have no part in it: with them lists fill up with what is
+    popular (docs/results/similar.md). Of float rows it is s(i, j) / sqrt(s(i, i) s(j, j)).
     """
-    if isinstance(index, DenseIndex) and not index.representations.items.binary:
-        index = _cosine_index(index.representations)
-    itself = Interactions.from_pairs([0], [item], 1, index.num_items)
-    scores, items = index.search(index.item_rows(np.array([item])), k, itself)
-    return scores[0], items[0]
-
-
-def _cosine_index(representations: Representations) -> DenseIndex:
-    segments = len(representations.dims)
-    factors = np.sqrt(representations.weights) * _scales(representations.items, segments)
-    values = representations.items.values * np.repeat(factors, representations.dims, axis=1)
-    norms = np.linalg.norm(values, axis=1, keepdims=True)
-    unit = Rows(np.divide(values, norms, out=np.zeros_like(values), where=norms > 0))
-    return DenseIndex(Representations(unit, unit, (values.shape[1],), np.ones(1, np.float32)))
+    itself = Interactions.from_pairs(np.arange(len(items)), items, len(items), index.num_items)
+    near, highest = index.by_angle
+    scores, found = near.search(near.item_rows(items), k, itself)
+    return scores / np.float32(highest), found
 
 
 def _queries(

@@ -173,16 +173,15 @@ class Index:
     def similar(self, items: Sequence[Name], k: int = 10) -> list[Ranking]: ...
     def similar(self, items: Any, k: int = 10) -> Ranking | list[Ranking]:
         """The ``k`` items nearest to an item, by name, itself left out. A list of items gives a list of rankings.
-        An item's codes are scored as if they were a user's; float rows are scored by their cosine. Raises L2QError for
-        an unknown name.
+        Near is whose codes, or float rows, have a small angle between them, whatever their scales: scores are cosines.
+        Raises L2QError for an unknown name.
 
             index.similar("libavcodec59", k=5)
         """
         one = _is_name(items)
-        rankings = [
-            self._ranking(*similar_items(self.index, row, self._most(k)))
-            for row in self._row_numbers("items", [items] if one else items)
-        ]
+        rows = np.array(self._row_numbers("items", [items] if one else items), np.int64)
+        found = similar_items(self.index, rows, self._most(k))
+        rankings = [self._ranking(*pair) for pair in zip(*found, strict=True)]
         return rankings[0] if one else rankings
 
     def save(self, folder: str | Path) -> Path:
