@@ -1,7 +1,9 @@
 """Exports rank as the index does, in the real engines."""
 
 import importlib.util
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +205,109 @@ def plain_scores(index: Index) -> np.ndarray:
     rows = index.representations
     dots = rows.users.values.astype(np.float32) @ rows.items.values.T.astype(np.float32)
     return dots if rows.items.scales is None else dots * rows.items.scales[:, 0]
+
+
+def first_user(index: Index) -> tuple[np.ndarray, np.ndarray]:
+    scores, items = expected(index)
+    return scores[0], items[0]
+
+
+def hamming(a: list[int], b: list[int]) -> int:
+    """Of vectors of signed bytes, as Elasticsearch and Vespa document it."""
+    assert len(a) == len(b)
+    assert all(-128 <= byte < 128 for byte in (*a, *b))
+    return sum(((x ^ y) & 255).bit_count() for x, y in zip(a, b, strict=True))
+
+
+def documents(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("kind", OF_ONE_SCALE)
+def test_documents_and_query_of_elasticsearch(kind, tmp_path):
+    """By its documentation, not in it: the script is evaluated here, and the documents fit their mappings."""
+    index = random_index(kind)
+    folder = l2q.export(index, "elasticsearch", tmp_path / "out")
+    fields = json.loads((folder / "items.json").read_text())["mappings"]["properties"]
+    lines = documents(folder / "items.ndjson")
+    items = lines[1::2]
+    assert lines[::2] == [{"index": {"_id": str(row)}} for row in range(NUM_ITEMS)]
+    assert [item["name"] for item in items] == index.item_names
+    assert all(
+        item.keys() == fields.keys() and 8 * len(item["code"]) == fields["code"]["dims"] for item in items
+    )
+    query = json.loads((folder / "rank.json").read_text())
+    script = query["query"]["script_score"]["script"]
+    given, score = re.fullmatch(r"double s = (.*); return (.*)", script["source"]).groups()
+    given = given.replace("hamming(params.code, 'code')", "differing").replace("doc['scale'].value", "scale")
+    score = re.sub(r"(.*) \? (.*) : (.*) \? (.*) : (.*)", r"\2 if \1 else \4 if \3 else \5", score)
+    users = documents(folder / "users.ndjson")[1::2]
+    owned = query["query"]["script_score"]["query"]["bool"]["must_not"]["terms"]["id"]
+    assert owned == {"index": "l2q-users", "id": "0", "path": "items"}
+    ranking = []
+    for item in items:
+        differing = hamming(script["params"]["code"], item["code"])
+        s = eval(given, {"differing": differing, "scale": item.get("scale")})
+        shown = np.float32(eval(score, {"s": s}))
+        assert shown > 0
+        if item["id"] not in users[0]["items"]:
+            ranking.append((-shown, item["id"], s))
+    assert query["sort"] == [{"_score": "desc"}, {"id": "asc"}]
+    best = sorted(ranking)[: query["size"]]
+    factors = index.representations.users.scales
+    factor = index.weights[0] * (1 if factors is None else factors[0, 0])
+    same = slice(None) if factor == 1 else 0
+    np.testing.assert_allclose(
+        np.float32([s for _, _, s in best]) * factor, first_user(index)[0], rtol=2.0**-22
+    )
+    np.testing.assert_array_equal([item for _, item, _ in best][same], first_user(index)[1][same])
+
+
+def test_what_elasticsearch_has_no_room_for(tmp_path):
+    with pytest.raises(L2QError, match=r"Elasticsearch ranks codes of one scale an item, .*l2q quantize"):
+        l2q.export(random_index("layers"), "elasticsearch", tmp_path / "out")
+    codes = Rows(np.ones((2, 4104), np.int8))
+    wide = Index.of(
+        Representations(codes, codes, (4104,), np.ones(1, np.float32)), Interactions.from_pairs((), (), 2, 2)
+    )
+    with pytest.raises(L2QError, match="takes codes of 4,096 bits at most, these have 4,104"):
+        l2q.export(wide, "elasticsearch", tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_documents_and_query_of_vespa(kind, tmp_path):
+    """By its documentation, not in it: the rank profile is evaluated here, and documents fit the schema."""
+    index = random_index(kind)
+    folder = l2q.export(index, "vespa", tmp_path / "out")
+    schema = (folder / "item.sd").read_text()
+    assert schema.count("{") == schema.count("}")
+    fields = dict(re.findall(r"field (\w+) type (\S+)", schema))
+    inputs = dict(re.findall(r"(query\(\w+\)) (tensor\S+|double)", schema))
+    query = json.loads((folder / "rank.json").read_text())
+    asked = {name: query[f"input.{name}"] for name in inputs}
+    expression = re.search(r"expression: (.*)", schema)[1]
+    expression = re.sub(r"sum\(hamming\((\S+), (\S+)\), x\)", r"hamming(\1, \2)", expression)
+    expression = re.sub(r"(query|attribute)\((\w+)\)", r"\1['\2']", expression)
+    given = {name[len("query(") : -1]: value for name, value in asked.items()}
+    owned = json.loads(f"[{re.search(r'row in [(](.*)[)][)]', query['yql'])[1]}]")
+    assert owned == index.exclude[0].tolist()
+    ranking = []
+    for row, put in enumerate(documents(folder / "items.jsonl")):
+        item = put["fields"]
+        assert (put["put"], item["row"], item["name"]) == (f"id:l2q:item::{row}", row, index.item_names[row])
+        assert item.keys() == fields.keys()
+        item = {name: value["values"] if name.startswith("code") else value for name, value in item.items()}
+        sizes = {fields[name] for name in item if name.startswith("code")}
+        assert sizes == {f"tensor<int8>(x[{len(item[name])}])" for name in item if name.startswith("code")}
+        score = eval(expression, {"hamming": hamming, "query": given, "attribute": item})
+        if row not in owned:
+            ranking.append((-score, row))
+    best = sorted(ranking)[: query["hits"]]
+    scores, items = first_user(index)
+    np.testing.assert_allclose([-score for score, _ in best], scores, rtol=2.0**-21)
+    if index.representations.users.scales is None and index.weights[0] == 1:  # nothing is rounded
+        np.testing.assert_array_equal([item for _, item in best], items)
+    assert query["ranking.sorting"] == "-[relevance] +row"
 
 
 @pytest.mark.parametrize("kind", ["one segment", "layers"])

@@ -22,10 +22,11 @@ FIRST_WORDS = "# Codes for "
 """Of README.md: by these an export is known."""
 OWN = re.compile(
     r"README\.md|rank\.(py|sql)|load\.sql|index\.duckdb|items\.(faiss|usearch)|query\.npy|dims\.json"
+    r"|(items|users|rank)\.json|(items|users)\.(ndjson|jsonl)|item\.sd"
     r"|(users|items|train)\.parquet|(users|items)\.(txt|degrees\.npy)|users\.npy|train\.(indptr|items)\.npy"
 )
 """Names of an export's files. Others in its folder are not its own, and are left alone."""
-ENGINES = ("faiss", "usearch", "duckdb", "postgres", "parquet")
+ENGINES = ("faiss", "usearch", "duckdb", "postgres", "parquet", "elasticsearch", "vespa")
 
 
 class Engine(Protocol):
