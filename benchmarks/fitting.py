@@ -1,32 +1,46 @@
 """Seconds and quality of a fit: `l2q_plus` with either effort and from yesterday's index, beside float models.
 
-    python benchmarks/fitting.py [--sets debian lastfm_music ...] [--fits fast best start als bpr ease ...]
-        [--data ../shared/data] [--json FILE]
+    python benchmarks/fitting.py [--sets debian lastfm_music made_1m ...] [--fits fast best start als sansa ...]
+        [--data ../shared/data] [--made outputs/benchmarks] [--json FILE]
     python benchmarks/fitting.py --plot docs/fitting.png --json outputs/benchmarks/fitting.jsonl   # of stored lines
 
 Every fit sees nine tenths of a set's train part and is measured on the last tenth, drawn at random: full ranking, items
 of the nine tenths left out; test is not read. Seconds are those of the fit alone, from interactions to an index, with
-kernels compiled before. `start` goes on from an index of 99 % of the pairs: a day with 1 % new events. `als` and `bpr`
-are `implicit`'s with its defaults, `ease` is Steck's closed form (WWW 2019) with l = 500, where the catalog is small
-enough for its inverse.
+kernels compiled before. `start` goes on from an index of 99 % of the pairs: a day with 1 % new events.
+
+The sets `made_100k`, `made_1m` and `made_25m` are drawn (`benchmarks/events.py`) and written to a file. A fit of one is
+all of it, in a process of its own: seconds of the reading and of the fit, and the most memory that the process held.
+
+`als` and `bpr` are `implicit`'s with its defaults, `rectools` is RecTools' PureSVD with its default of ten factors,
+`ease` is Steck's closed form (WWW 2019) with l = 500, and `sansa` its sparse approximation with the same l, exact
+Cholesky factors and a density of 1 %; the last two where the catalog is small enough for its inverse. Peers that no
+test needs are installed by hand:
+
+    apt install libsuitesparse-dev    # for scikit-sparse
+    pip install --no-deps rectools sansa scikit-sparse typeguard
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import multiprocessing
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import l2q  # before numpy, whose threads would spin where they wait
+
+# isort: split
 import numpy as np
+from events import SHAPES, written
 from rich.console import Console
 from rich.table import Table
 from scipy import sparse
 
-import l2q
 from l2q.interactions import Interactions
 from l2q.representations import Representations, Rows
 from l2q.retrieval.index import DenseIndex
@@ -90,13 +104,46 @@ def ease(train: Interactions) -> Scores:
     return Scores(train, B.astype(np.float32))
 
 
+def sansa(train: Interactions) -> Scores:
+    from sansa import SANSA, CHOLMODGramianFactorizerConfig, SANSAConfig, UMRUnitLowerTriangleInverterConfig
+
+    factors, inverse = CHOLMODGramianFactorizerConfig(), UMRUnitLowerTriangleInverterConfig(1, 5)
+    model = SANSA(SANSAConfig(500.0, 0.01, factors, inverse))
+    model.fit(sparse.csr_matrix(train.to_csr()))
+    left, right = model.weights
+    return Scores(train, (left @ right).toarray())
+
+
+def rectools(train: Interactions) -> DenseIndex:
+    import pandas as pd
+    from rectools import Columns
+    from rectools.dataset import Dataset
+    from rectools.models import PureSVDModel
+
+    pairs = {Columns.User: train.users, Columns.Item: train.items, Columns.Weight: 1.0}
+    table = pd.DataFrame(pairs | {Columns.Datetime: pd.Timestamp(0)})
+    data, model = Dataset.construct(table), PureSVDModel()
+    model.fit(data)
+    rows = []
+    maps = (data.user_id_map, train.num_users), (data.item_id_map, train.num_items)
+    for found, (numbers, size) in zip(model.get_vectors(), maps, strict=True):
+        side = np.zeros((size, found.shape[1]), np.float32)
+        side[numbers.external_ids] = found
+        rows.append(Rows(side))
+    return DenseIndex(Representations(*rows, (rows[0].values.shape[1],), np.ones(1, np.float32)))
+
+
 def fit_of(name: str, train: Interactions) -> Callable[[Interactions], Any] | None:
     if name in ("fast", "best"):
         return l2q_plus(name)
     if name == "start":
         return going_on(train)
-    if name == "ease":
-        return ease if train.num_items <= MOST_ITEMS else None
+    if name in ("ease", "sansa") and train.num_items > MOST_ITEMS:
+        return None
+    if name in ("sansa", "rectools") and importlib.util.find_spec(name) is None:
+        return None
+    if name in ("ease", "sansa", "rectools"):
+        return {"ease": ease, "sansa": sansa, "rectools": rectools}[name]
     if name == "als":
         from implicit.als import AlternatingLeastSquares
 
@@ -106,24 +153,59 @@ def fit_of(name: str, train: Interactions) -> Callable[[Interactions], Any] | No
     return factors(BayesianPersonalizedRanking(random_state=0))
 
 
+def measured(set_name: str, name: str, train: Interactions, held: Interactions) -> dict[str, Any] | None:
+    fit = fit_of(name, train)
+    if fit is None:
+        return None
+    began, used = time.perf_counter(), time.process_time()
+    index = fit(train)
+    record = {
+        "set": set_name,
+        "pairs": len(train),
+        "fit": name,
+        "seconds": time.perf_counter() - began,
+        "cpu_seconds": time.process_time() - used,
+        "memory_mib": peak(),
+    }
+    found = l2q.evaluate(getattr(index, "index", index), held, ks=[20], exclude=train).metrics
+    return record | {key: found[key] for key in ("recall_20", "ndcg_20")}
+
+
 def measure(set_name: str, fits: list[str], data: Path, tell: Callable[[dict[str, Any]], None]) -> None:
     directory = {} if set_name == "debian" else {"dir": data / set_name}
     train, held = l2q.split(l2q.load_dataset(set_name, **directory).train, "random", fraction=0.1, seed=0)
     for name in fits:
-        fit = fit_of(name, train)
-        if fit is None:
-            continue
-        began, used = time.perf_counter(), time.process_time()
-        index = fit(train)
-        record = {
-            "set": set_name,
-            "pairs": len(train),
-            "fit": name,
-            "seconds": time.perf_counter() - began,
-            "cpu_seconds": time.process_time() - used,
-        }
-        found = l2q.evaluate(getattr(index, "index", index), held, ks=[20], exclude=train).metrics
-        tell(record | {key: found[key] for key in ("recall_20", "ndcg_20")})
+        if (record := measured(set_name, name, train, held)) is not None:
+            tell({key: value for key, value in record.items() if key != "memory_mib"})  # of all fits so far
+
+
+def from_file(path: Path, name: str) -> dict[str, Any] | None:
+    """In a process that does nothing else."""
+    warm()
+    began, used = time.perf_counter(), time.process_time()
+    events = l2q.read_events(path)
+    reading = {
+        "read_seconds": time.perf_counter() - began,
+        "read_cpu_seconds": time.process_time() - used,
+        "read_memory_mib": peak(),
+    }
+    train, held = l2q.split(events, "random", fraction=0.1, seed=0)
+    record = measured(path.stem, name, train, held)
+    return None if record is None else reading | record
+
+
+def peak() -> int:
+    """MiB, the most that this process has held."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
+
+
+def warm() -> None:
+    """Compiles kernels, or reads them."""
+    pairs = np.random.default_rng(0).integers(60, size=(2, 1500))
+    events = Interactions.from_pairs(pairs[0], pairs[1], 60, 60)
+    for fit in (l2q_plus("fast"), l2q_plus("best"), going_on(events)):
+        fit(events)
 
 
 def plot(records: list[dict[str, Any]], path: Path) -> None:
@@ -160,20 +242,18 @@ def main() -> None:
     parser.add_argument(
         "--sets", nargs="+", default=["lastfm_music", "debian", "online_retail", "movielens_1m"]
     )
-    parser.add_argument("--fits", nargs="+", default=["fast", "best", "start", "als", "bpr", "ease"])
+    fits = ["fast", "best", "start", "als", "bpr", "ease", "sansa", "rectools"]
+    parser.add_argument("--fits", nargs="+", default=fits, choices=fits)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--made", type=Path, default=Path("outputs/benchmarks"), help="where drawn sets lie")
     parser.add_argument("--json", type=Path, help="adds a line for every fit")
     parser.add_argument("--plot", type=Path, help="draws the lines of --json instead")
     arguments = parser.parse_args()
     if arguments.plot:
         plot([json.loads(line) for line in arguments.json.read_text().splitlines()], arguments.plot)
         return
-    warm = np.random.default_rng(0).integers(60, size=(2, 1500))
-    events = Interactions.from_pairs(warm[0], warm[1], 60, 60)
-    for fit in (l2q_plus("fast"), l2q_plus("best"), going_on(events)):
-        fit(events)  # compiles
     table = Table(title=f"{os.cpu_count()} cores; measured on a random tenth of train")
-    for column in ("set", "pairs", "fit", "seconds", "CPU seconds", "Recall@20", "NDCG@20"):
+    for column in ("set", "pairs", "fit", "seconds", "CPU seconds", "MiB", "Recall@20", "NDCG@20"):
         table.add_column(column, justify="left" if column in ("set", "fit") else "right")
 
     def tell(record: dict[str, Any]) -> None:
@@ -182,14 +262,25 @@ def main() -> None:
             f"{record['pairs']:,}",
             record["fit"],
             *(f"{record[key]:.1f}" for key in ("seconds", "cpu_seconds")),
+            f"{record['memory_mib']:,}" if "memory_mib" in record else "",
             *(f"{record[key]:.4f}" for key in ("recall_20", "ndcg_20")),
         )
         if arguments.json:
             with arguments.json.open("a") as file:
                 file.write(json.dumps(record) + "\n")
 
+    if not set(arguments.sets) <= set(SHAPES):
+        warm()
     for name in arguments.sets:
-        measure(name, arguments.fits, arguments.data, tell)
+        if name not in SHAPES:
+            measure(name, arguments.fits, arguments.data, tell)
+            continue
+        path = written(name, arguments.made)
+        for fit in arguments.fits:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                record = pool.apply(from_file, (path, fit))
+            if record is not None:
+                tell(record)
     Console().print(table)
 
 

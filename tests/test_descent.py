@@ -129,6 +129,18 @@ def test_the_start_sees_only_the_scores():
         np.testing.assert_allclose(b.scales, np.sqrt(2) * a.scales, rtol=1e-6)
 
 
+@pytest.mark.parametrize("bits", [5, 7, 48])
+def test_a_quick_start_is_as_near_the_scores_as_the_plain_one(bits):
+    base, lists = problem(listed=True, shape=(90, 120))
+    errors = []
+    for quick in (False, True):
+        state = initial_state(base, lists, bits, 3, 0, quick)
+        assert state.users.codes.shape == (90, bits)
+        users = half_round(state.users, *base, lists, state.items, WEIGHT)
+        errors.append(naive(users, state.items, base, lists))
+    assert errors[1] < 1.1 * errors[0]
+
+
 def test_more_bits_than_ranks_recover_the_scores():
     base, _ = problem(listed=False)
     errors = []

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from l2q.kernels.rotations import itq, random_rotation
+from l2q.kernels.rotations import itq, itq_rows, random_rotation
 
 
 def test_rotation_leaves_float_scores_unchanged():
@@ -32,3 +32,24 @@ def test_itq_samples_many_rows():
     assert R.dtype == np.float32
     np.testing.assert_array_equal(R, itq(X, rng=np.random.default_rng(1), samples=100))
     np.testing.assert_allclose(R.T @ R, np.eye(8), atol=1e-5)
+
+
+def test_rows_of_itq_are_those_of_the_singular_vectors():
+    """Steps by hand, with zeros beside X and an SVD for the polar factor."""
+    X = np.random.default_rng(0).standard_normal((300, 8)) * np.linspace(3, 0.3, 8)
+    R = itq_rows(X, 20, 0, rng=np.random.default_rng(1))
+    np.testing.assert_allclose(R @ R.T, np.eye(8), atol=1e-6)
+    padded = np.hstack([X, np.zeros((300, 12))])
+    whole = np.vstack([R, np.zeros((12, 20))])
+    for iterations in (1, 2, 3):
+        left, _, right = np.linalg.svd(padded.T @ np.where(padded @ whole >= 0, 1, -1))
+        whole = left @ right
+        found = itq_rows(X, 20, iterations, rng=np.random.default_rng(1))
+        np.testing.assert_allclose(found, whole[:8], atol=1e-6)
+
+
+def test_rows_of_itq_see_a_sample():
+    X = np.random.default_rng(0).standard_normal((400, 8)).astype(np.float32)
+    R = itq_rows(X, 12, rng=np.random.default_rng(1), samples=100)
+    assert R.dtype == np.float32
+    np.testing.assert_allclose(R @ R.T, np.eye(8), atol=1e-5)

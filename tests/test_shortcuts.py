@@ -10,7 +10,7 @@ from l2q.data.splits import split
 from l2q.evaluation import evaluate
 from l2q.fitted import shortcuts
 from l2q.fitted.filter import SpectralFilter
-from l2q.fitted.shortcuts import Choice, Trials, choose_quickly, tail_ends
+from l2q.fitted.shortcuts import Choice, Trials, choose_quickly, strongest, tail_ends
 from l2q.fitted.teacher import Teacher, TeacherIndex
 from l2q.fitted.tuning import GAIN, choose_teacher
 from l2q.interactions import Interactions
@@ -81,6 +81,34 @@ def test_the_quick_choice_is_about_as_good_as_the_whole_grids(train):
     assert quality(quick) > quality(Teacher(SpectralFilter(rank=90, popularity=1.0, tail=0.0), ALONE))
 
 
+def test_the_choice_is_the_best_of_all_that_were_tried(train, caplog):
+    """Also of those that a line has left behind; in the second round ranks are tried without embeddings too."""
+    part, _ = split(train, fraction=0.2, seed=3)
+    caplog.set_level("INFO", "l2q.file")
+    found = choose_quickly(part, embeddings=embeddings(steps=60)).teacher
+    tries = [record.getMessage() for record in caplog.records if "teacher try" in record.getMessage()]
+    values = [
+        float(line.split("NDCG ")[1].split()[0]) * (GAIN if "weight 0 " in line else 1) for line in tries
+    ]
+    best = tries[int(np.argmax(values))]
+    assert f"{found.filter}, weight {found.embeddings.weight:g} of" in best
+    assert len(set(values)) > 20
+
+
+def test_the_base_keeps_its_strongest_directions(monkeypatch):
+    rng = np.random.default_rng(0)
+    X, Y = (
+        rng.standard_normal((30, 9)),
+        rng.standard_normal((20, 9)) * np.float64([9, 1, 8, 2, 7, 3, 6, 4, 5]),
+    )
+    assert strongest((X, Y)) == (X, Y)
+    monkeypatch.setattr(shortcuts, "NARROW", 4)
+    kept = [0, 2, 4, 6]
+    for found, whole in zip(strongest((X, Y)), (X, Y), strict=True):
+        np.testing.assert_array_equal(found, whole[:, kept])
+        assert found.flags.c_contiguous
+
+
 def test_a_decomposition_goes_on_from_that_of_nearly_the_same_matrix(train):
     """One iteration from a neighbor comes nearer to the exact values than one from chance."""
     part = train.select(np.random.default_rng(0).random(len(train)) < 0.95)
@@ -120,7 +148,7 @@ def test_a_tail_that_ends_is_that_of_the_directions_at_hand(train):
 
 
 def test_fast_and_best_rank_alike(train):
-    """Codes of both are near their teachers; a quick fit has half the intruder rounds."""
+    """Codes of both are near their teachers; a quick fit has a fifth of the intruder rounds."""
     part, held = split(train, fraction=0.2, seed=1)
     quality = {}
     for effort in ("fast", "best"):
@@ -130,5 +158,5 @@ def test_fast_and_best_rank_alike(train):
         metrics = evaluate(DenseIndex(model.fit(part, 0).representations), held, [20], part).metrics
         quality[effort] = metrics["recall_20"] + metrics["ndcg_20"]
     assert quality["fast"] == pytest.approx(quality["best"], rel=0.1)
-    assert descent(rounds=3, intruder_rounds=20).quick().plan.count("intruders") == 10
+    assert descent(rounds=3, intruder_rounds=20).quick().plan == ["round"] * 2 + ["intruders", "round"] * 4
     assert descent(rounds=3, intruder_rounds=20).again().plan == ["round", *["intruders", "round"] * 3]

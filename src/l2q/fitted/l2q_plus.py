@@ -11,7 +11,7 @@ from scipy import sparse
 
 from l2q.fitted import Fitted
 from l2q.fitted.continuation import Earlier, Known
-from l2q.fitted.descent import CoordinateDescent, State, descend, to_representations
+from l2q.fitted.descent import CoordinateDescent, State, descend, initial_state, to_representations
 from l2q.fitted.filter import SpectralFilter
 from l2q.fitted.new_users import FilterSide
 from l2q.fitted.parts import (
@@ -25,7 +25,7 @@ from l2q.fitted.parts import (
     state_of,
     teacher_of,
 )
-from l2q.fitted.shortcuts import Choice, choose_quickly, tail_ends
+from l2q.fitted.shortcuts import Choice, choose_quickly, strongest, tail_ends
 from l2q.fitted.teacher import CosineEmbeddings, Made, Teacher, TeacherIndex, TeacherScores
 from l2q.fitted.tuning import choose_teacher
 from l2q.interactions import Interactions
@@ -72,8 +72,9 @@ class L2QPlus:
             scores = teacher.scores(teacher.filter(train, seed, svd, ended), learned)
             base, ranking = self._ranking(scores, train, progress, parts)
             lists = heads(ranking, self.length)
-            state = None if known is None else known.state(base, lists)
-            state = self._descend(base, lists, descent, seed, train, state, progress, parts)
+            if self.effort == "fast":
+                base = strongest(base)
+            state = self._descend(base, lists, descent, seed, train, known, progress, parts)
         weight = descent.list_weight(lists)
         beside = teacher.embeddings.weight or 0.0
         side = FilterSide.of(teacher.filter, scores.filter, weight, self.length, beside)
@@ -132,16 +133,20 @@ class L2QPlus:
         descent: CoordinateDescent,
         seed: int,
         train: Interactions,
-        state: State | None,
+        known: Known | None,
         progress: Progress,
         parts: Parts,
     ) -> State:
         """Where the descent ends."""
         if (kept := parts.get("rounds")) is not None:
             state = state_of(kept)
+        elif known is not None:
+            state = known.state(base, lists)
+        else:
+            quick = self.effort == "fast"
+            state = initial_state(base, lists, self.bits, descent.itq_iterations, seed, quick)
         reached, total = state, len(descent.plan)
         for reached in descend(base, lists, self.bits, descent, seed, train, state):
             progress(reached.step, total, "rounds")
             parts.put("rounds", partial(of_state, reached), needed=reached.step == total)
-        assert reached is not None
         return reached

@@ -37,6 +37,7 @@ PASSES = (
     1e12  # pairs that the tails of all users may pass; MovieLens-1M has 10^10, 25 million dense events 10^13
 )
 BROAD = SpectralFilter.rank
+NARROW = 256  # directions of the base at most
 FIRST, NEXT = 3, 1  # power iterations of the first decomposition, and of those that start from another
 
 
@@ -101,12 +102,19 @@ def choose_quickly(
     most = min(train.num_users, train.num_items)
     for number in range(ROUNDS):
         for line in FILTERS if filter is None else ():
-            if number and line is FILTERS[0]:  # the rank is about right by now
+            candidates = _filters(line, most, best)
+            if number and line is FILTERS[0]:  # lower ranks come with the decomposition of this one
                 place = min(range(len(RANKS)), key=lambda at: abs(RANKS[at] - best.filter.rank))
-                line = line[max(place - 1, 0) : place + 2]
-            best = max(_filters(line, most, best), key=trials(_filters(line, most, best)).__getitem__)
+                candidates = candidates[: place + 2]
+                if weight is None:  # without embeddings another rank may be right
+                    candidates += [
+                        replace(one, embeddings=replace(one.embeddings, weight=0.0)) for one in candidates
+                    ]
+            trials(candidates)
+            best = trials.best
         if weight is None:
-            best = max(_weights(best), key=trials(_weights(best)).__getitem__)
+            trials(_weights(best))
+            best = trials.best
         if progress is not None:
             progress(number + 1, ROUNDS, "choosing the teacher")
     log.info(
@@ -115,6 +123,21 @@ def choose_quickly(
     )
     U, _, V = trials.decomposed(best.filter)
     return Choice(best, (U, V), learned if best.embeddings.weight else None, trials.ended)
+
+
+def strongest(base: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The ``NARROW`` directions of X (M, r) and Y (N, r) that say most, by |X_k| |Y_k|, in their order. The lists
+    decide the rankings; the base says what all other items have, for which these are enough.
+
+    >>> X, Y = np.ones((1, 300)), np.arange(300.0)[None]
+    >>> strongest((X, Y))[1][0, [0, -1]]
+    array([ 44., 299.])
+    """
+    X, Y = base
+    if X.shape[1] <= NARROW:
+        return base
+    kept = np.sort(np.argsort(-np.linalg.norm(X, axis=0) * np.linalg.norm(Y, axis=0))[:NARROW])
+    return np.ascontiguousarray(X[:, kept]), np.ascontiguousarray(Y[:, kept])
 
 
 class Trials:
@@ -160,7 +183,15 @@ class Trials:
                     f"teacher try {len(self.tried)}: Recall + NDCG {quality:.4f} with {teacher.filter}, "
                     f"weight {teacher.embeddings.weight:g} of embeddings"
                 )
-        return {teacher: self.tried[teacher] * (1 if teacher.embeddings.weight else GAIN) for teacher in line}
+        return {teacher: self._weighed(teacher) for teacher in line}
+
+    @property
+    def best(self) -> Teacher:
+        """Of all that were tried; the first of equals. A line may have left a better one behind."""
+        return max(self.tried, key=self._weighed)
+
+    def _weighed(self, teacher: Teacher) -> float:
+        return self.tried[teacher] * (1 if teacher.embeddings.weight else GAIN)
 
     def decomposed(self, filter: SpectralFilter) -> SVD:
         """As many directions of the part's interactions as the filter has, or more."""

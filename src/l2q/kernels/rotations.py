@@ -40,3 +40,25 @@ def itq(
         left, _, right = np.linalg.svd(X.T @ B)
         R = left @ right
     return R
+
+
+def itq_rows(
+    X: np.ndarray, width: int, iterations: int = 10, *, rng: np.random.Generator, samples: int = 4096
+) -> np.ndarray:
+    """``itq`` of X (n, dim) with zeros for the columns dim .. ``width`` - 1, the rows of R that X meets: (dim, width).
+
+    The polar factor of A = X^T B is (A A^T)^-1/2 A, whose eigenvectors take a third of the time of A's singular
+    vectors, and far less where dim is below ``width``. Small eigenvalues are raised to 1e-6 of the largest.
+
+    >>> R = itq_rows(np.eye(4, 2, dtype=np.float32), 6, rng=np.random.default_rng(0))
+    >>> R.shape, bool(np.allclose(R @ R.T, np.eye(2), atol=1e-5))
+    ((2, 6), True)
+    """
+    if len(X) > samples:
+        X = X[np.sort(rng.choice(len(X), samples, replace=False))]
+    R = np.linalg.qr(rng.standard_normal((width, X.shape[1]), dtype=np.float32))[0].T.astype(X.dtype)
+    for _ in range(iterations):
+        A = X.T @ np.where(X @ R >= 0, 1, -1).astype(X.dtype)
+        values, E = np.linalg.eigh(A @ A.T)
+        R = (E / np.sqrt(np.maximum(values, 1e-6 * values[-1]))) @ (E.T @ A)
+    return R

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from l2q import settings
+from l2q.files import amount
+from l2q.progress import span
 
 
 class Cost(NamedTuple):
@@ -18,24 +23,27 @@ class Cost(NamedTuple):
 
 
 class Model(NamedTuple):
-    """Seconds of a fit, or of an epoch of a trained model, MiB of memory at most where they were measured,
-    and what they come from."""
+    """Seconds of one core for a fit, or of two for an epoch of a trained model, MiB of memory at most where they were
+    measured, and what they come from."""
 
     seconds: Cost
     memory: Cost | None
     how: str
 
 
-# To be filled again when a model gets faster: l2q.fit with its default settings on three sets, in a process of its own,
-# compiled code warm, gives the three numbers of each Cost. Processor seconds stay what they are on a busy machine.
-#   2026-11-29, l2q_plus: debian 66 s, 1,465 MiB; movielens_1m 52 s, 1,400 MiB; gowalla 164 s, 3,812 MiB.
+# To be filled again when a model gets faster: benchmarks/fitting.py on several sets, drawn ones for the memory, and
+# least squares give the three numbers of each Cost. Processor seconds are about the same on a busy machine.
 #   l2q_anl, an epoch, from outputs/results: debian 3.2 s, gowalla 16.9 s, yelp2018 39.5 s, amazon_book 84.8 s.
 MODELS = {
     "l2q_plus": Model(Cost(24, 1.84, 11.5), Cost(524, 39.6, 601), "three sets, in seconds of one core"),
+    "l2q_plus effort=best": Model(
+        Cost(50, 4.5, 40), Cost(524, 39.6, 601), "four sets, in seconds of one core"
+    ),
     "l2q_anl": Model(
         Cost(0, 0, 30), None, "four sets and two cores, 21 to 36 seconds an epoch and million pairs"
     ),
 }
+GOES_ON = 0.3  # of the seconds of a fit: one that starts from an index
 
 
 def expected(model: str, rows: int, pairs: int) -> tuple[float, float | None, str]:
@@ -47,3 +55,21 @@ def expected(model: str, rows: int, pairs: int) -> tuple[float, float | None, st
     found = MODELS[model]
     memory = None if found.memory is None else found.memory.of(rows, pairs)
     return found.seconds.of(rows, pairs), memory, found.how
+
+
+def of_a_fit(model: Mapping[str, Any], rows: int, pairs: int, goes_on: bool, threads: int) -> str | None:
+    """What a fit of a model with these options will take, as a line; None where nobody measured them. Fewer bits than
+    usual take less than is said."""
+    name = f"{model['name']} effort=best" if model.get("effort") == "best" and not goes_on else model["name"]
+    if name not in MODELS:
+        return None
+    usual = settings.compose(model=model["name"])["model"]
+    free = {key: usual[key] for key in ("effort", "bits")}
+    if dict(model) | free != usual or model["bits"] > usual["bits"]:
+        return None
+    seconds, memory, _ = expected(name, rows, pairs)
+    seconds *= (GOES_ON if goes_on else 1) / min(threads, 2)
+    about = "at most about" if model["bits"] < usual["bits"] else "about"
+    cores = "two free cores" if threads > 1 else "a free core"
+    room = f" and {amount(memory * 2**20)} of memory" if memory else ""
+    return f"expected: the fit takes {about} {span(seconds)} on {cores}{room}"

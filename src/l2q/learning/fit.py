@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from l2q.fitted import fit as fit_model
 from l2q.interactions import Interactions
 from l2q.learning import memory
 from l2q.learning.configuration import check_model, hashed
-from l2q.learning.run import closed_form
+from l2q.learning.run import closed_form, expected
 from l2q.learning.training import Training
 from l2q.retrieval.named import Index
 from l2q.retrieval.storage import load_index
+
+log = logging.getLogger("l2q")
 
 
 def fit(
@@ -60,6 +63,8 @@ def fit(
     fitted = closed_form(config)
     if fitted is not None:
         earlier = load_index(start) if isinstance(start, str | Path) else start
+        if (line := expected(train, config | {"start": earlier is not None})) is not None:
+            log.info(line)
         return _index(fit_model(fitted, train, config["seed"], earlier), train, config)
     if start is not None:
         raise L2QError(f"start: model={config['model']['name']} is trained; leave start out")

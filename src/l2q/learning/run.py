@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from l2q import settings
 from l2q.data.sources import Source
@@ -24,6 +25,7 @@ from l2q.interactions import Dataset, Interactions
 from l2q.kernels import compiling
 from l2q.learning import memory, results, trainer
 from l2q.learning.configuration import check, check_against, hashed, settle
+from l2q.learning.expected import of_a_fit
 from l2q.learning.fit_files import FitFiles, identity_of
 from l2q.learning.training import Trained, Training
 from l2q.retrieval.popular import Served
@@ -64,8 +66,11 @@ def closed_form(config: Mapping[str, Any]) -> FittedModel | None:
 def expected(train: Interactions, config: Mapping[str, Any]) -> str | None:
     """What a run will take, in a line, before it begins; None where there is nothing that was measured to say it by.
     Of a trained model its steps: seconds are estimated from the first of them on."""
-    if not config["epochs"] or not config["fit"]:
+    if not config["fit"]:
         return None
+    if not config["epochs"]:
+        rows, goes_on = train.num_users + train.num_items, bool(config.get("start"))
+        return of_a_fit(config["model"], rows, len(train), goes_on, torch.get_num_threads())
     steps = -(-len(train) // config["batch_size"])
     return (
         f"expected: at most {config['epochs']:,} epochs of {steps:,} steps of {config['batch_size']:,} pairs"
@@ -120,7 +125,7 @@ class Run:
                 )
         reading = self.dataset.train.reading
         said = [] if reading is None else reading.lines()
-        for line in filter(None, [*said, expected(self.dataset.train, config)]):
+        for line in filter(None, [*said, expected(self.rest, config)]):
             log.info(line, extra={"hanging": True})
         self._describe()
         self.start = load_index(config["start"]) if config.get("start") else None

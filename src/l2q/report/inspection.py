@@ -220,7 +220,7 @@ def _expected(found: Inspection) -> Table | None:
     rows, said = [], []
     for model in MODELS:
         seconds, memory, how = expected(model, found.users.count + found.items.count, found.pairs)
-        epochs = int(settings.compose(model=model)["epochs"])
+        epochs = int(settings.compose(model=model.split()[0])["epochs"])
         what = f"{epochs} epochs take at most about" if epochs else "a fit takes about"
         seconds *= max(epochs, 1)
         time = span(seconds) if seconds >= 1.5 else "a second"

@@ -1,0 +1,65 @@
+"""What a fit is expected to take is said before it begins, from one place."""
+
+import pytest
+from runs import composed, table
+
+import l2q
+from l2q import settings
+from l2q.interactions import Interactions
+from l2q.learning import expected
+from l2q.learning import fit as fitting
+from l2q.learning.expected import Cost, Model, of_a_fit
+from l2q.learning.run import Run
+
+MODELS = {
+    "l2q_plus": Model(Cost(10, 2, 30), Cost(500, 10, 100), "a set"),
+    "l2q_plus effort=best": Model(Cost(400, 0, 0), None, "a set"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _costs(monkeypatch):
+    monkeypatch.setattr(expected, "MODELS", MODELS)
+
+
+def line(
+    rows: int = 5000, pairs: int = 1_000_000, goes_on: bool = False, threads: int = 2, **changes
+) -> str | None:
+    model = settings.compose(model="l2q_plus")["model"]
+    return of_a_fit(model | changes, rows, pairs, goes_on, threads)
+
+
+def test_seconds_and_memory_by_hand():
+    assert line() == "expected: the fit takes about 25 seconds on two free cores and 650.0 MiB of memory"
+    assert line(threads=16) == line()
+    assert "about 50 seconds on a free core and" in line(threads=1)
+    assert "takes at most about 25 seconds" in line(bits=64)
+    assert line(effort="best") == "expected: the fit takes about 3.3 minutes on two free cores"
+    fraction = expected.GOES_ON * 25
+    assert f"about {fraction:.0f} seconds on two free cores" in line(goes_on=True)
+    assert line(goes_on=True, effort="best") == line(goes_on=True)
+
+
+def test_what_nobody_measured_is_not_said():
+    assert line(length=80) is None
+    assert line(bits=4096) is None
+    assert line(name="popularity") is None
+
+
+def test_a_run_says_it_before_it_begins(tmp_path, caplog):
+    caplog.set_level("INFO", "l2q")
+    Run(composed("model=l2q_plus", *table(tmp_path / "events.csv")), tmp_path / "run")
+    assert "expected: the fit takes about " in caplog.text
+    caplog.clear()
+    Run(composed("model=l2q_plus", "model.length=80", *table(tmp_path / "events.csv")), tmp_path / "run")
+    assert "expected" not in caplog.text
+
+
+def test_a_fit_from_python_says_it(monkeypatch, caplog):
+    caplog.set_level("INFO", "l2q")
+    said = []
+    monkeypatch.setattr(fitting, "fit_model", lambda *_: said.append(caplog.text) or 1 / 0)
+    train = Interactions.from_pairs([0, 0, 1, 1], [0, 1, 1, 2], 2, 3)
+    with pytest.raises(ZeroDivisionError):
+        l2q.fit(train, "l2q_plus")
+    assert "expected: the fit takes about " in said[0]
