@@ -1,4 +1,4 @@
-"""A real PostgreSQL of Debian's packages, for the tests that ask one."""
+"""A real PostgreSQL, for the tests that ask one."""
 
 import os
 import pwd
@@ -13,11 +13,14 @@ import pytest
 
 
 @contextmanager
-def postgres_cluster(password: str) -> Iterator[Path]:
-    """A cluster of its own: the folder of its socket, which is its host. The user ``me`` has the ``password``."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    if not programs:
-        pytest.skip("PostgreSQL is not installed")
+def postgres_cluster(password: str, programs: Path | None = None) -> Iterator[Path]:
+    """A cluster of its own: the folder of its socket, which is its host. The user ``me`` has the ``password``.
+    ``programs``: the folder of initdb and pg_ctl (None: the newest of Debian's packages)."""
+    if programs is None:
+        of_debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+        if not of_debian:
+            pytest.skip("PostgreSQL is not installed")
+        programs = of_debian[-1]
     folder = Path(tempfile.mkdtemp(prefix="pg"))  # a socket's path has at most 107 bytes
     (folder / "password").write_text(password)
     plain = {}
@@ -28,7 +31,7 @@ def postgres_cluster(password: str) -> Iterator[Path]:
         os.chown(folder / "password", nobody.pw_uid, nobody.pw_gid)
 
     def program(name: str, *arguments: str) -> None:
-        command = [str(programs[-1] / name), "-D", str(folder / "data"), *arguments]
+        command = [str(programs / name), "-D", str(folder / "data"), *arguments]
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
         subprocess.run(command, check=True, cwd="/", env=environment, stdout=subprocess.DEVNULL, **plain)
 

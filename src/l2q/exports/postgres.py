@@ -27,7 +27,10 @@ def write(codes: Codes, folder: Path) -> str:
             script.write("\\.\n")
             script.write(KEYS[name])
         script.write(FUNCTION.format(query=query))
-    return README.format(holds=tables.what_tables_hold(codes), query=query)
+    said = README.format(holds=tables.what_tables_hold(codes), query=query)
+    if len(codes.dims) == 1:
+        said += NEAR.format(query=query.replace("l2q.items i,", CANDIDATES))
+    return said
 
 
 def _create(name: str, table: pa.Table) -> str:
@@ -81,6 +84,22 @@ LANGUAGE sql STABLE AS $ranking$
 $ranking$;
 COMMIT;
 ANALYZE l2q.items, l2q.users;
+"""
+CANDIDATES = """(SELECT * FROM l2q.items
+      ORDER BY code <~> (SELECT code FROM l2q.users WHERE users.name = user_name ORDER BY id LIMIT 1)
+      LIMIT candidates) i,"""
+NEAR = """
+With the extension pgvector, an index finds the candidates of the smallest Hamming distance, and these alone are scored.
+The index knows no scales, so that rankings lose items; more candidates lose fewer, up to 1,000:
+
+```sql
+CREATE EXTENSION IF NOT EXISTS vector;
+CREATE INDEX ON l2q.items USING hnsw (code bit_hamming_ops);
+CREATE FUNCTION l2q.recommend_near(user_name text, k integer, candidates integer DEFAULT 1000)
+RETURNS TABLE (id integer, name text, score real) LANGUAGE sql STABLE SET hnsw.ef_search = 1000 AS $ranking$
+{query}
+$ranking$;
+```
 """
 README = """# Codes for PostgreSQL
 
