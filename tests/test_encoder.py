@@ -284,6 +284,29 @@ def test_a_step_takes_the_hardest_of_a_pairs_candidates(train, size, some):
     torch.testing.assert_close(recommender.training_step((users, positives, negatives), 0), expected)
 
 
+@pytest.mark.parametrize(("size", "some"), [(24, False), (4, True)])
+def test_a_step_corrects_scores_by_the_popularity_of_items(train, size, some):
+    """The loss of rows alone and of all rows is the plain formula's, with shares of all train pairs."""
+    encoder = encoder_of(train, combination="mean")
+    objective = softmax(l2=0.0, similarity="inner", temperature=0.5, correct_popularity=True)
+    recommender = recommender_of(encoder, objective, 1e-2)
+    recommender.log = lambda *args, **options: None
+    chosen = np.random.default_rng(2).choice(len(train), size, replace=False)
+    users, positives = (
+        torch.from_numpy(side[chosen].astype(np.int64)) for side in (train.users, train.items)
+    )
+    assert (recommender._batch_nodes(users, positives + train.num_users) is not None) == some
+    X, Y = encoder().split([train.num_users, train.num_items])
+    shares = torch.from_numpy(np.bincount(train.items, minlength=15) / len(train)).float()
+    scores = X[users] @ Y[positives].T / 0.5 - shares[positives].log()
+    same = users.unsqueeze(1) == users
+    others = torch.stack([torch.isin(positives, positives[row]) for row in same])  # all that the user has
+    negatives = scores.masked_fill(others, -torch.inf).logsumexp(1)
+    expected = torch.nn.functional.softplus(negatives - scores.diagonal()).mean()
+    none = torch.empty(0, dtype=torch.long)
+    torch.testing.assert_close(recommender.training_step((users, positives, none), 0), expected)
+
+
 @pytest.mark.parametrize("nodes", [None, torch.tensor([1, 4, 25])])
 def test_without_layers_the_gradient_is_that_of_the_embeddings(train, nodes):
     encoder = encoder_of(train, num_layers=0)

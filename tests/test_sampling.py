@@ -51,6 +51,15 @@ def test_candidates_are_independent_negatives_of_the_same_pairs():
         assert 0.03 < (three[:, first] == three[:, second]).mean() < 0.1
 
 
+def test_without_candidates_there_are_the_same_pairs_alone():
+    train = random_graph(200, 40)
+    found, usual = (TripletSampler(train, 7, 0, candidates=number).epoch(3) for number in (0, 1))
+    for (users, pos_items, neg_items), expected in zip(found, usual, strict=True):
+        np.testing.assert_array_equal(users, expected.users)
+        np.testing.assert_array_equal(pos_items, expected.pos_items)
+        assert len(neg_items) == 0
+
+
 def test_the_only_missing_item_is_the_negative():
     train = Interactions.from_pairs(*(~np.eye(50, dtype=bool)).nonzero(), 50, 50)
     triplets = epoch(train, 1000)
