@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help train test test-all check format bench docs
+.PHONY: help train test test-all check format faults coverage bench docs
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -26,6 +26,12 @@ check: .venv/installed-test  ## format, lint, types, import rules
 format: .venv/installed-test  ## put the code into the form that check asks for
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+faults: .venv/installed-test  ## faults, injected for real, for hours; ARGS="--only kills --count 20 --seed 1"
+	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
+
+coverage: .venv/installed-test .venv/installed-docs  ## run the tests but the slow ones; fail below 92 % of the branches of src
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered $(ARGS)
 
 bench: .venv/installed-test  ## run every script in benchmarks/
 	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done

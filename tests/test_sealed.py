@@ -1,5 +1,5 @@
 """What a run has written, with other bytes: refused or left out by name, never another figure without a word. And
-tables that break while they are read."""
+tables that break while they are read; pairs that are none."""
 
 import json
 
@@ -133,3 +133,22 @@ def test_a_line_of_json_within_json_is_refused(tmp_path):
     path.write_text('{"a":' * 100_000 + "\n{}\n")
     with pytest.raises(L2QError, match=r"events\.jsonl"):
         l2q.read_events(path)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        (([0, 1], [0], 2, 2), "2 user ids and 1 item ids are no pairs"),
+        (([], [0, 0], 0, 1), "0 user ids and 2 item ids are no pairs"),
+        (([0.5], [0], 2, 2), "user ids are no whole numbers"),
+        (([0], ["a"], 2, 2), "item ids are no whole numbers"),
+        (([2**70], [0], 2, 2), "user ids are no whole numbers"),
+        (([[0]], [[0]], 2, 2), "user ids are no whole numbers"),
+        (([np.uint64(2**63)], [0], 2, 2), "user id 9223372036854775808 is outside 0 .. 1"),
+        (([], [], -1, 2), "num_users=-1 is no count"),
+    ],
+)
+def test_pairs_that_are_none_are_refused(pairs, said):
+    """A fraction was cut to a whole number without a word; others were errors of NumPy's."""
+    with pytest.raises(L2QError, match=said):
+        l2q.Interactions.from_pairs(*pairs)

@@ -97,17 +97,17 @@ class Interactions:
     ) -> Interactions:
         """Rows from pairs in any order; a repeated pair counts once. O(edges) apart from one sort.
 
-        Raises L2QError for an id outside 0 .. num_users - 1 or 0 .. num_items - 1.
+        Raises L2QError for an id outside 0 .. num_users - 1 or 0 .. num_items - 1, ids that are no whole numbers, and
+        more of one side than of the other.
 
             train = l2q.Interactions.from_pairs([0, 0, 1], [2, 0, 1], num_users=2, num_items=3)
             train[0]  # array([0, 2], dtype=int32)
         """
-        users = np.asarray(users, dtype=np.int64)
-        items = np.asarray(items, dtype=np.int64)
-        for name, ids, size in (("user", users, num_users), ("item", items, num_items)):
-            if len(ids) and not (ids.min() >= 0 and ids.max() < size):
-                worst = ids.min() if ids.min() < 0 else ids.max()
-                raise L2QError(f"{name} id {worst} is outside 0 .. {size - 1}")
+        users, items = _ids("user", users, num_users), _ids("item", items, num_items)
+        if len(users) != len(items):
+            raise L2QError(
+                f"{len(users):,} user ids and {len(items):,} item ids are no pairs; give as many of both"
+            )
         keys = np.sort(users * num_items + items)  # faster than np.unique, which hashes
         keys = keys[np.diff(keys, prepend=-1) != 0]
         indptr = np.zeros(num_users + 1, dtype=np.int64)
@@ -186,6 +186,19 @@ class Interactions:
         return sparse.csr_array(
             (ones, self.items, self.indptr.astype(np.int32)), shape=(self.num_users, self.num_items)
         )
+
+
+def _ids(side: str, given: Any, size: int) -> np.ndarray:
+    """``given`` as int64, when all of it is in 0 .. size - 1."""
+    if size < 0:
+        raise L2QError(f"num_{side}s={size} is no count; give 0 or more")
+    found = np.asarray(given)
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iub"):
+        raise L2QError(f"{side} ids are no whole numbers in a row; number the {side}s from 0")
+    if len(found) and not (found.min() >= 0 and found.max() < size):
+        worst = found.min() if found.min() < 0 else found.max()
+        raise L2QError(f"{side} id {worst} is outside 0 .. {size - 1}")
+    return found.astype(np.int64, copy=False)
 
 
 def normalize(train: Interactions, gamma_user: float = 0.5, gamma_item: float = 0.5) -> sparse.csr_array:

@@ -7,6 +7,7 @@ A kind is a module with
 
     def trial(setting: Setting) -> Found     one fault, injected; called with ever another random generator
 
+    BATCH = 100                              inputs of a trial that returns a list of what came of each
     SHARES = {"training": 3}                 of several cases, where one is to have more trials than another
 
 and, where something is to be made once, ``prepare(folder) -> Any``, whose result is ``setting.made``; where the trials
@@ -72,7 +73,12 @@ class Tally:
     noted: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
-    def add(self, case: str, number: int, found: Found) -> None:
+    def add(self, case: str, number: int, found: Found | list[Found]) -> None:
+        if isinstance(found, list):
+            self.counts.setdefault(case, Counter())
+            for each in found:
+                self.add(case, number, each)
+            return
         self.counts.setdefault(case, Counter())[found.outcome] += 1
         if found.outcome in BAD:
             self.bad.append(f"{self.kind}.{case} trial {number}: {found.outcome}: {found.said}")
@@ -130,6 +136,8 @@ def run(
     shares = getattr(module, "SHARES", {})
     names = [name for name in module.CASES if cases is None or name in cases]
     dealt = [name for share in range(1, 9) for name in names if share <= shares.get(name, 1)]
+    if count is not None:
+        count = -(-count // getattr(module, "BATCH", 1))
     bar = Bar(tally, count, minutes * 60, quiet)
     with Worker(module, folder, seed) as worker:
         for number in itertools.count():
@@ -175,7 +183,7 @@ class Worker:
             if self.pipe.poll(self.LIMIT):
                 return self.pipe.recv()
             found = Found(WRONG, f"no end in {self.LIMIT:.0f} s")
-        except EOFError:
+        except (EOFError, ConnectionError):
             self.process.join()
             code = self.process.exitcode
             found = Found(
