@@ -75,7 +75,7 @@ class CoordinateDescent:
         return replace(self, rounds=min(self.rounds, 2), intruder_rounds=math.ceil(self.intruder_rounds / 5))
 
     def again(self) -> CoordinateDescent:
-        """A few rounds, for codes that are nearly right."""
+        """A few rounds, for codes that are nearly right and have their intruders on the lists already."""
         return replace(self, rounds=1, intruder_rounds=min(self.intruder_rounds, 3))
 
     @property
@@ -173,12 +173,12 @@ def descend(
     X, Y = base
     if lists is None:
         lists = sparse.csr_array((len(X), len(Y)), dtype=X.dtype)
-    floors, weight = _row_minima(lists), descent.list_weight(lists)
+    floors, weight = row_minima(lists), descent.list_weight(lists)
     if state is None:
         state = initial_state(base, lists, bits, descent.itq_iterations, seed)
     for step in range(state.step, len(descent.plan)):
         if descent.plan[step] == "intruders":
-            state = replace(state, lists=_with_intruders(state, base, floors, descent.intruders, exclude))
+            state = with_intruders(state, base, floors, descent.intruders, exclude)
         else:
             users = half_round(state.users, X, Y, state.lists, state.items, weight, descent.sweeps)
             transposed = state.lists.T.tocsr()
@@ -282,15 +282,16 @@ def to_representations(state: State) -> Representations:
     )
 
 
-def _with_intruders(
+def with_intruders(
     state: State,
     base: tuple[np.ndarray, np.ndarray],
     floors: np.ndarray,
     count: int,
     exclude: Interactions | None,
-) -> sparse.csr_array:
-    """The lists, and on them the codes' own ``count`` best items with target min(<x_u, y_j>, the smallest
-    target of the list): as far down as the base says, but below all that the list wants above them."""
+) -> State:
+    """On the lists also the codes' own ``count`` best items with target min(<x_u, y_j>, floor), where the ``floors``
+    are the smallest targets of the lists: as far down as the base says, but below all that the list wants above
+    them."""
     users, items, lists = state.users, state.items, state.lists
     dims = (items.codes.shape[1],)
     scales = items.scales.astype(np.float32)[:, None]
@@ -304,10 +305,10 @@ def _with_intruders(
     ends = lists.indptr[1:][rows]
     data, indices = np.insert(lists.data, ends, targets), np.insert(lists.indices, ends, columns)
     indptr = lists.indptr + np.concatenate(([0], np.cumsum(new.sum(axis=1)))).astype(np.int32)
-    return sparse.csr_array((data, indices, indptr), shape=lists.shape)
+    return replace(state, lists=sparse.csr_array((data, indices, indptr), shape=lists.shape))
 
 
-def _row_minima(lists: sparse.csr_array) -> np.ndarray:
+def row_minima(lists: sparse.csr_array) -> np.ndarray:
     """The smallest target of every row, infinity where it has none."""
     minima = np.full(lists.shape[0], np.inf, lists.dtype)
     filled = np.diff(lists.indptr) > 0

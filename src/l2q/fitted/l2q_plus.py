@@ -11,7 +11,15 @@ from scipy import sparse
 
 from l2q.fitted import Fitted
 from l2q.fitted.continuation import Earlier, Known
-from l2q.fitted.descent import CoordinateDescent, State, descend, initial_state, to_representations
+from l2q.fitted.descent import (
+    CoordinateDescent,
+    State,
+    descend,
+    initial_state,
+    row_minima,
+    to_representations,
+    with_intruders,
+)
 from l2q.fitted.filter import SpectralFilter
 from l2q.fitted.new_users import FilterSide
 from l2q.fitted.parts import (
@@ -141,7 +149,9 @@ class L2QPlus:
         if (kept := parts.get("rounds")) is not None:
             state = state_of(kept)
         elif known is not None:
+            # what the rounds of yesterday's fit held down is not on today's lists, and would rise again in the first
             state = known.state(base, lists)
+            state = with_intruders(state, base, row_minima(lists), descent.intruders, train)
         else:
             quick = self.effort == "fast"
             state = initial_state(base, lists, self.bits, descent.itq_iterations, seed, quick)
