@@ -6,7 +6,8 @@
 
 Every fit sees nine tenths of a set's train part and is measured on the last tenth, drawn at random: full ranking, items
 of the nine tenths left out; test is not read. Seconds are those of the fit alone, from interactions to an index, with
-kernels compiled before. `start` goes on from an index of 99 % of the pairs: a day with 1 % new events.
+kernels compiled before; the picture has processor seconds, which a busy machine changes less. `start` goes on from an
+index of 99 % of the pairs: a day with 1 % new events.
 
 The sets `made_100k`, `made_1m` and `made_25m` are drawn (`benchmarks/events.py`) and written to a file. A fit of one is
 all of it, in a process of its own: seconds of the reading and of the fit, and the most memory that the process held.
@@ -17,7 +18,7 @@ Cholesky factors and a density of 1 %; the last two where the catalog is small e
 test needs are installed by hand:
 
     apt install libsuitesparse-dev    # for scikit-sparse
-    pip install --no-deps rectools sansa scikit-sparse typeguard
+    pip install --no-deps rectools==0.19.0 sansa==1.1.0 scikit-sparse==0.4.16 typeguard==4.6.1
 """
 
 from __future__ import annotations
@@ -211,7 +212,7 @@ def warm(fits: list[str]) -> None:
 
 
 def plot(records: list[dict[str, Any]], path: Path) -> None:
-    """Seconds against Recall + NDCG, a panel a set."""
+    """Processor seconds against Recall + NDCG, a panel a set."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -222,7 +223,7 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
         for record in records:
             if record["set"] == name:
                 ours = record["fit"] in OURS
-                place = record["seconds"], record["recall_20"] + record["ndcg_20"]
+                place = record["cpu_seconds"], record["recall_20"] + record["ndcg_20"]
                 axes.plot(*place, "o" if ours else "s", color="tab:green" if ours else "tab:gray")
                 axes.annotate(
                     record["fit"], place, (0, 6), textcoords="offset points", ha="center", fontsize=8
@@ -230,7 +231,7 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
         axes.set_xscale("log")
         axes.margins(0.18)
         axes.set_title(f"{name}, {pairs:,} pairs", fontsize=9)
-        axes.set_xlabel("seconds of the fit")
+        axes.set_xlabel("processor seconds of the fit")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("Recall@20 + NDCG@20")

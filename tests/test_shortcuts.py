@@ -95,6 +95,22 @@ def test_the_choice_is_the_best_of_all_that_were_tried(train, caplog):
     assert len(set(values)) > 20
 
 
+def test_decompositions_that_are_forgotten_change_nothing_much(train, monkeypatch):
+    """Memory is bounded; what is asked for again is made again."""
+    part, held = split(train, fraction=0.2, seed=3)
+    asked = np.flatnonzero(held.user_degrees)
+    found = []
+    for kept in (np.inf, 0):
+        monkeypatch.setattr(shortcuts, "KEPT", kept)
+        trials = Trials(part, held, asked, None, 0.15, 0)
+        for gamma in (0.5, 0.4, 0.3, 0.2, 0.5):
+            trials([Teacher(SpectralFilter(rank=12, gamma_item=gamma), ALONE)])
+            trials([Teacher(SpectralFilter(rank=6, gamma_item=gamma), ALONE)])
+        assert len(trials.svds) == (4 if kept else 2)
+        found.append([trials.tried[teacher] for teacher in trials.tried])
+    np.testing.assert_allclose(found[1], found[0], rtol=0.05)
+
+
 def test_the_base_keeps_its_strongest_directions(monkeypatch):
     rng = np.random.default_rng(0)
     X, Y = (

@@ -37,6 +37,7 @@ PASSES = (
     1e12  # pairs that the tails of all users may pass; MovieLens-1M has 10^10, 25 million dense events 10^13
 )
 BROAD = SpectralFilter.rank
+KEPT = 2**29  # numbers in decompositions that are at hand for later tries (2 GiB)
 NARROW = 256  # directions of the base at most
 FIRST, NEXT = 3, 1  # power iterations of the first decomposition, and of those that start from another
 
@@ -210,7 +211,16 @@ class Trials:
             self.svds[gammas] = truncated_svd(
                 normalize(self.part, *gammas), rank, self.seed, iterations, start
             )
+            self._forget(gammas)
         return self.svds[gammas]
+
+    def _forget(self, newest: tuple[float, float]) -> None:
+        """Of decompositions with more than ``KEPT`` numbers the oldest, but for the newest and that of the best."""
+        best = self.best.filter if self.tried else None
+        needed = {newest} if best is None else {newest, (best.gamma_user, best.gamma_item)}
+        for gammas in [gammas for gammas in self.svds if gammas not in needed]:
+            if sum(U.size + V.size for U, _, V in self.svds.values()) > KEPT:
+                del self.svds[gammas]
 
     def _try(self, teachers: Sequence[Teacher]) -> np.ndarray:
         """Of teachers whose filters share gammas and rank."""
