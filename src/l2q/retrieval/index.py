@@ -150,7 +150,7 @@ def _matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         torch.mm(torch.from_numpy(a), torch.from_numpy(b), out=torch.from_numpy(out))
 
 
-@compiling.njit(parallel=True, cache=True)
+@compiling.njit(parallel=True, nogil=True, cache=True)
 def _rank(
     products, scaled, factors, item_scales, first_item, next_excluded, excluded_ends, excluded, scores, items
 ):

@@ -91,22 +91,22 @@ def load_index(folder: str | Path, verify: bool = True) -> Index:
     """
     folder, patience = Path(folder), time.monotonic() + PATIENCE_SECONDS
     while True:
-        before = _state(folder)
+        before = state(folder)
         try:
             index = _open(folder, verify)
         except L2QError:
-            replaced = before != _state(folder) or (before is None and aside(folder).exists())
+            replaced = before != state(folder) or (before is None and aside(folder).exists())
             if not replaced or time.monotonic() > patience:
                 raise
             time.sleep(0.01)  # it is being replaced at this moment
         else:
-            if before == _state(folder):
+            if before == state(folder):
                 return index
             if time.monotonic() > patience:
                 raise L2QError(f"index {folder} is replaced again and again; open it when it is left alone")
 
 
-def _state(folder: Path) -> tuple[int, ...] | None:
+def state(folder: Path) -> tuple[int, ...] | None:
     """Which manifest is there: another one where the folder was replaced."""
     try:
         found = (folder / MANIFEST).stat()

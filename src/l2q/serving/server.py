@@ -1,0 +1,87 @@
+"""The process: a socket, signals, and an end that answers what it took."""
+
+from __future__ import annotations
+
+import ipaddress
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+import uvicorn
+
+from l2q.errors import L2QError, printable
+from l2q.serving.app import application
+from l2q.serving.shelf import Shelf
+
+PATIENCE_SECONDS = 10
+"""How long requests that are being answered may take at the end."""
+IN_FRONT = (
+    "has neither TLS nor passwords nor rate limits of its own: let only a proxy that has them reach it "
+    "(docs/how-to/serve.md)"
+)
+
+
+def serve(folders: Sequence[str], host: str, port: int) -> None:
+    """Answers until SIGTERM or SIGINT; then what was asked before is answered first. SIGHUP opens the indexes anew.
+    Raises L2QError for what is no index, and for an address that cannot be had."""
+    listening = _socket(host, port)
+    with listening:
+        shelf = Shelf(folders)
+        config = uvicorn.Config(
+            application(shelf),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=PATIENCE_SECONDS,
+        )
+        # uvicorn sends itself the signal once more at its end, which would end the process with an error
+        before = {number: signal.signal(number, _leave) for number in (signal.SIGINT, signal.SIGTERM)}
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: shelf.reload())
+        try:
+            shelf.watch()
+            names = " and ".join(printable(served.name) for served in shelf.served)
+            shown = f"[{host}]" if ":" in host else host
+            print(f"{names}: http://{shown}:{listening.getsockname()[1]}  (Ctrl+C ends it)", flush=True)
+            if not loopback(listening.getsockname()[0]):
+                print(
+                    f"warning: {host} can be reached from elsewhere, and the service {IN_FRONT}",
+                    file=sys.stderr,
+                )
+            uvicorn.Server(config).run(sockets=[listening])
+        finally:
+            shelf.close()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def loopback(address: str) -> bool:
+    """Whether only this machine can reach it."""
+    return ipaddress.ip_address(address).is_loopback
+
+
+def _leave(*_: object) -> None:
+    """A signal that ends the service is no error."""
+
+
+def _socket(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        made = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError) as error:
+        raise L2QError(
+            f"--host {host!r} is no address of this machine; give 127.0.0.1, or leave it out"
+        ) from error
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+    except (OSError, OverflowError) as error:
+        made.close()
+        said = getattr(error, "strerror", None) or error
+        raise L2QError(f"--port {port} of {host} cannot be had: {said}; give another --port") from error
+    return made
