@@ -145,7 +145,8 @@ def test_similar_items(app, opened, lists):
         assert said["item"] == item
         many = request(app, "POST", "/similar", json={"items": ["ítem 1", item], **lists}).json()
         same(many["rankings"][1], expected)
-        same(many["rankings"][0], left(opened.similar("ítem 1", NUM_ITEMS), lists.get("k", 20), lists.get("exclude", ()), lists.get("only", ITEMS)))  # fmt: skip
+        other = request(app, "GET", "/similar", params={"item": "ítem 1", **lists}).json()
+        assert many["rankings"][0]["ranking"] == other["ranking"]
 
 
 def test_questions_that_wait_together_are_answered_each(app, opened):
@@ -525,7 +526,7 @@ def test_titles_tell_folders_apart(tmp_path):
             ["--index", "INDEX", "--host", "no.such.host.invalid"],
             "--host 'no.such.host.invalid' is no address",
         ),
-        (["--index", "INDEX", "--port", "70000"], "--port 70000 of 127.0.0.1 cannot be had"),
+        (["--index", "INDEX", "--port", "70000"], "--port 70000 is none; give one of 1 .. 65535"),
         (
             ["--index", "INDEX", "--port", "TAKEN"],
             "cannot be had: Address already in use; give another --port",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -83,7 +84,8 @@ class Worker:
                 answers = [(each.done, None, error) for each in batch]
             else:
                 answers = [(each.done, answer, None) for each, answer in zip(batch, found, strict=True)]
-            batch[0].loop.call_soon_threadsafe(_settle, answers)
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                batch[0].loop.call_soon_threadsafe(_settle, answers)
             if task is _NOTHING:
                 task = self._waiting.get()
 
@@ -99,7 +101,7 @@ class Worker:
                 task is None
                 or task.rows is None
                 or first.rows is None
-                or task.served is not first.served
+                or (task.served, task.loop) != (first.served, first.loop)
                 or users + len(task.rows) > self._joined
             ):
                 return batch, task

@@ -68,6 +68,8 @@ def _leave(*_: object) -> None:
 
 
 def _socket(host: str, port: int) -> socket.socket:
+    if not 0 <= port < 2**16:
+        raise L2QError(f"--port {port} is none; give one of 1 .. 65535, or 0 for any that is free")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -80,8 +82,8 @@ def _socket(host: str, port: int) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         made.close()
-        said = getattr(error, "strerror", None) or error
+        said = error.strerror or error
         raise L2QError(f"--port {port} of {host} cannot be had: {said}; give another --port") from error
     return made
