@@ -10,6 +10,7 @@ import threading
 import warnings
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -257,7 +258,7 @@ REFUSED = [
     ("GET", "/..%2f..%2fetc/passwd", {}, 404, "there is nothing here; /openapi.json lists the routes"),
     ("POST", "/names?start=a", {}, 405, "POST is not for this route"),
     ("DELETE", "/recommend", {}, 405, "DELETE is not for this route"),
-    ("POST", "/recommend", {}, 422, "field required"),
+    ("POST", "/recommend", {}, 422, "send a JSON object, as application/json"),
     ("POST", "/recommend", {"content": b"{"}, 422, "send a JSON object, as application/json"),
     ("POST", "/recommend", {"json": {}}, 422, "give users, a list of names, or items, a list of items for each"),
     ("POST", "/recommend", {"json": {"users": ["user 3"], "items": [["ítem 3"]]}}, 422, "give users, a list"),
@@ -357,7 +358,7 @@ others = st.tuples(
 )
 def test_a_malformed_request_is_told_so(codes_app, malformed, kind):
     method, path, query, content = malformed
-    url = httpx.URL("http://test").copy_with(raw_path=path.encode("utf-8", "replace"))
+    url = httpx.URL("http://test").join(quote(path))
     answered = request(codes_app, method, url, params=query, content=content, headers={"content-type": kind})
     assert 400 <= answered.status_code < 500, (malformed, answered.text)
     if method != "HEAD":

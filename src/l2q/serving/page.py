@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,14 @@ class Page:
         name = name.strip()
         parts = [await _part(indexes, rank, side, name, k) for side in ("users", "items")] if name else []
         parts = [part for part in parts if part["columns"]]
+        part, measured = _measured(indexes)
         text = self._template.render(
             name=name,
             k=k,
             parts=parts,
             indexes=[_described(served) for served in indexes],
-            measured=_measured(indexes),
+            part=part,
+            measured=measured,
             near={} if parts else _near(indexes, name),
         )
         status = 404 if name and not parts else 200
@@ -125,19 +128,22 @@ def _described(served: Served) -> dict[str, str]:
     }
 
 
-def _measured(indexes: Sequence[Served]) -> list[tuple[str, list[str], int | None]]:
-    """Label, the values of the indexes, and which of them is the best; None where nothing tells."""
-    keys = dict.fromkeys(key for served in indexes for key in served.index.manifest["metrics"])
+def _measured(indexes: Sequence[Served]) -> tuple[str, list[tuple[str, list[str], int | None]]]:
+    """The part of the data, and of each metric on it the label, the values of the indexes, and which of them is the
+    best; None where nothing tells. Of runs that read test, those on test."""
+    metrics = [served.index.manifest["metrics"] for served in indexes]
+    keys = list(dict.fromkeys(key for each in metrics for key in each))
+    part = "test" if any(key.startswith("test/") for key in keys) else "val"
     found = []
-    for key in keys:
-        measure = Measure(key)
-        values = [served.index.manifest["metrics"].get(key) for served in indexes]
+    for key in (key for key in keys if re.fullmatch(rf"{part}/\w+", key)):
+        measure = Measure(key.removeprefix(f"{part}/"))
+        values = [each.get(key) for each in metrics]
         known = [value for value in values if value is not None]
         best = (min if measure.less_is_better else max)(known)
         alone = len(known) > 1 and known.count(best) == 1
         texts = ["" if value is None else measure.text(value) for value in values]
         found.append((measure.label, texts, values.index(best) if alone else None))
-    return found
+    return "validation" if part == "val" else part, found
 
 
 def _near(indexes: Sequence[Served], name: str) -> dict[str, list[str]]:

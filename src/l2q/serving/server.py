@@ -30,7 +30,7 @@ def serve(folders: Sequence[str], host: str, port: int) -> None:
         shelf = Shelf(folders)
         config = uvicorn.Config(
             application(shelf),
-            log_level="warning",
+            log_level="error",
             access_log=False,
             server_header=False,
             proxy_headers=False,
@@ -38,11 +38,17 @@ def serve(folders: Sequence[str], host: str, port: int) -> None:
             ws="none",
             timeout_graceful_shutdown=PATIENCE_SECONDS,
         )
-        # uvicorn sends itself the signal once more at its end, which would end the process with an error
-        before = {number: signal.signal(number, _leave) for number in (signal.SIGINT, signal.SIGTERM)}
+        server = uvicorn.Server(config)
+
+        def leave(*_: object) -> None:
+            server.should_exit = True
+
+        # these hold until uvicorn has its own, and when it sends itself the signal once more at its end
+        before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: shelf.reload())
         try:
             shelf.watch()
+            listening.listen(2048)  # who reads the line below may ask at once
             names = " and ".join(printable(served.name) for served in shelf.served)
             shown = f"[{host}]" if ":" in host else host
             print(f"{names}: http://{shown}:{listening.getsockname()[1]}  (Ctrl+C ends it)", flush=True)
@@ -51,7 +57,7 @@ def serve(folders: Sequence[str], host: str, port: int) -> None:
                     f"warning: {host} can be reached from elsewhere, and the service {IN_FRONT}",
                     file=sys.stderr,
                 )
-            uvicorn.Server(config).run(sockets=[listening])
+            server.run(sockets=[listening])
         finally:
             shelf.close()
             for number, handler in before.items():
@@ -61,10 +67,6 @@ def serve(folders: Sequence[str], host: str, port: int) -> None:
 def loopback(address: str) -> bool:
     """Whether only this machine can reach it."""
     return ipaddress.ip_address(address).is_loopback
-
-
-def _leave(*_: object) -> None:
-    """A signal that ends the service is no error."""
 
 
 def _socket(host: str, port: int) -> socket.socket:
