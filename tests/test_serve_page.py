@@ -124,7 +124,8 @@ frame.addEventListener("load", async () => {
   found.width = root.clientWidth; found.content = root.scrollWidth;
   found.over = [...page.body.querySelectorAll("*")].filter(node => !node.closest("svg, .scroll, datalist")
     && node.getBoundingClientRect().right > root.clientWidth + 1).map(node => node.tagName + "." + node.className);
-  found.columns = new Set([...page.querySelectorAll(".columns table")].map(node => node.getBoundingClientRect().left)).size;
+  const tables = [...page.querySelectorAll(".columns table")];
+  found.columns = new Set(tables.map(node => node.getBoundingClientRect().left)).size;
   found.paper = inside.getComputedStyle(page.body).backgroundColor;
   found.small = [...page.querySelectorAll("input, select, button")].map(node => node.getBoundingClientRect().height);
   const input = page.getElementById("name");
