@@ -1,7 +1,7 @@
 """Fixtures that every test file may use, and an environment without account or display."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,26 @@ def shared_data() -> Callable[[str], Path]:
         return path
 
     return folder
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """``threads(2)``: so many have torch, our kernels and BLAS until the test has ended."""
+    import torch
+    from threadpoolctl import OpenBLASController, threadpool_limits
+
+    before, limits = torch.get_num_threads(), []
+
+    def set_to(count: int) -> None:
+        torch.set_num_threads(count)
+        OpenBLASController.clear_controlling_thread(force=True)
+        limits.append(threadpool_limits(count, user_api="blas"))
+
+    yield set_to
+    torch.set_num_threads(before)
+    OpenBLASController.clear_controlling_thread(force=True)
+    for limit in reversed(limits):
+        limit.restore_original_limits()
 
 
 @pytest.fixture(scope="session")

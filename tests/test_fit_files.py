@@ -259,6 +259,13 @@ def test_a_run_that_is_broken_off_goes_on_and_leaves_nothing(tmp_path, monkeypat
         assert (tmp_path / "cut" / "index" / path.name).read_bytes() == path.read_bytes()
 
 
+def test_a_fit_without_a_folder_keeps_nothing(train, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    few = {"descent": {"rounds": 1, "intruder_rounds": 0}, "embeddings": {"steps": 4}}
+    assert l2q.fit(train, "l2q_plus", bits=8, model=few).dims == (8,)
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_checkpoint_is_no_way_to_go_on_with_a_fit(tmp_path):
     words = [*table(tmp_path / "events.csv"), "model=l2q_plus", "logger=none"]
     (tmp_path / "checkpoints").mkdir()

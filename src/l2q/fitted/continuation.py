@@ -21,6 +21,7 @@ from l2q.fitted.descent import Side, State
 from l2q.fitted.filter import SpectralFilter
 from l2q.fitted.teacher import CosineEmbeddings, Teacher
 from l2q.interactions import Interactions, normalize
+from l2q.kernels import dense
 from l2q.kernels.svd import product
 from l2q.representations import Representations
 
@@ -103,7 +104,7 @@ class Known:
     def embeddings(self, dim: int) -> tuple[np.ndarray, np.ndarray]:
         """The codes in the ``dim`` directions in which they differ most, users' and items'; zero for new ones."""
         users, items = (self._scaled(side) for side in ("users", "items"))
-        _, vectors = np.linalg.eigh((items.T @ items).astype(np.float64))
+        _, vectors = np.linalg.eigh(dense.gram(items).astype(np.float64))
         W = vectors[:, ::-1][:, :dim].astype(np.float32)
         X, Y = _taken(users @ W, self.users), _taken(items @ W, self.items)
         return X / max(X.std(), 1e-12), Y / max(Y.std(), 1e-12)
@@ -115,7 +116,7 @@ class Known:
             A = _taken(self._scaled(side), rows)
             known = rows >= 0
             if not known.all():
-                gram = X[known].T @ X[known]
+                gram = dense.gram(X[known])
                 gram += RIDGE * max(np.trace(gram) / len(gram), 1e-30) * np.eye(len(gram), dtype=gram.dtype)
                 A[~known] = X[~known] @ np.linalg.solve(gram, X[known].T @ A[known])
             sides.append(Side(np.where(A >= 0, 1, -1).astype(np.int8), np.abs(A).mean(axis=1)))

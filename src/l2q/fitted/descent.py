@@ -33,6 +33,7 @@ from scipy import sparse
 
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
+from l2q.kernels import dense
 from l2q.kernels.descent import descend_rows, unlisted
 from l2q.kernels.packed import PackedItems, top_k
 from l2q.kernels.packing import pack
@@ -120,6 +121,7 @@ def fit(
     return to_representations(reached)
 
 
+@dense.one_thread()
 def fit_codes(
     users: np.ndarray,
     items: np.ndarray,
@@ -140,14 +142,16 @@ def fit_codes(
     # squares of large values overflow; neither a user's nor a common factor changes a ranking
     X, Y = X / _positive(np.abs(X).max(axis=1, keepdims=True)), Y / _positive(np.abs(Y).max(keepdims=True))
     R = np.asarray(np.linalg.qr(Y, mode="r"))  # Y = Q R, so |Y x| = |R x|
-    norms = np.linalg.norm(X @ R.T, axis=1, keepdims=True)
+    norms = np.linalg.norm(dense.product(X, R.T), axis=1, keepdims=True)
     scored = norms > 1e-6 * np.linalg.norm(X, axis=1, keepdims=True) * np.linalg.norm(Y)
     if not scored.any():
         raise L2QError("all products of user and item rows are zero: there is no ranking to keep")
     X = np.where(scored, X / _positive(norms), 0)
     lists = None
     if length:
-        lists = top_lists(lambda block: X[block] @ Y.T, len(X), len(Y), length, exclude, progress)
+        lists = top_lists(
+            lambda block: dense.product(X[block], Y.T), len(X), len(Y), length, exclude, progress
+        )
     return fit((X, Y), lists, bits, descent, seed, exclude, progress)
 
 
@@ -188,6 +192,7 @@ def descend(
         yield state
 
 
+@dense.one_thread()
 def initial_state(
     base: tuple[np.ndarray, np.ndarray],
     lists: sparse.csr_array,
@@ -203,18 +208,20 @@ def initial_state(
     ``quick``: ITQ sees fewer rows, and no zeros.
     """
     X, Y = base
-    values, vectors = np.linalg.eigh((X.T @ X).astype(np.float64))
+    values, vectors = np.linalg.eigh(dense.gram(X).astype(np.float64))
     kept = values > 1e-12 * values[-1]
     K, K_inverse = vectors[:, kept] * np.sqrt(values[kept]), vectors[:, kept] / np.sqrt(values[kept])
-    values, E = np.linalg.eigh(K.T @ (Y.T @ Y).astype(np.float64) @ K)
+    values, E = np.linalg.eigh(K.T @ dense.gram(Y).astype(np.float64) @ K)
     E, root = E[:, ::-1][:, :bits], np.maximum(values[::-1][:bits], 0) ** 0.25
     factors = np.zeros((len(X) + len(Y), len(root) if quick else bits), X.dtype)
-    factors[: len(X), : len(root)] = X @ (K_inverse @ E * root).astype(X.dtype)
-    factors[len(X) :, : len(root)] = Y @ (K @ E / np.maximum(root, 1e-6 * root[0])).astype(X.dtype)
+    factors[: len(X), : len(root)] = dense.product(X, (K_inverse @ E * root).astype(X.dtype))
+    factors[len(X) :, : len(root)] = dense.product(
+        Y, (K @ E / np.maximum(root, 1e-6 * root[0])).astype(X.dtype)
+    )
     factors *= column_signs(factors[len(X) :])
     rng = np.random.default_rng(seed)
     R = itq_rows(factors, bits, itq_iterations, rng=rng) if quick else itq(factors, itq_iterations, rng=rng)
-    factors = factors @ R
+    factors = dense.product(factors, R)
     codes, scales = np.where(factors >= 0, 1, -1).astype(np.int8), np.abs(factors).mean(axis=1)
     users, items = (Side(codes[part], scales[part]) for part in (slice(len(X)), slice(len(X), None)))
     return State(0, users, items, lists)
@@ -232,7 +239,7 @@ def half_round(
     """One side's rows fitted to the ``others``: X (n, r) is this side's base, Y (m, r) the others', ``lists``
     (n, m) the targets in compressed rows. A row without base and lists gets scale 0."""
     A = others.codes * others.scales[:, None]
-    return fit_rows(side, X, Y.T @ A, A.T @ A, lists, others, weight, sweeps)
+    return fit_rows(side, X, dense.product(Y.T, A), dense.gram(A), lists, others, weight, sweeps)
 
 
 def fit_rows(
@@ -259,7 +266,7 @@ def fit_rows(
         rows = slice(first, min(first + _ROWS, len(X)))
         starts = indptr[first : rows.stop + 1]
         bounds = even_runs(np.diff(starts), row_cost=50)  # 50: what a row costs beside its list, in entries
-        B, GQ = X[rows] @ C, codes[rows].astype(X.dtype) @ G
+        B, GQ = dense.product(X[rows], C), dense.product(codes[rows].astype(X.dtype), G)
         with numba.parallel_chunksize(1):
             descend_rows(
                 bounds, starts, indices, targets, words, other_scales, squares, weight,

@@ -15,7 +15,7 @@ from numba import prange
 from scipy import sparse
 
 from l2q.interactions import Interactions, normalize, power
-from l2q.kernels import compiling
+from l2q.kernels import compiling, dense
 from l2q.kernels.pairs import pair_scores
 from l2q.kernels.svd import SVD, product, truncated_svd
 from l2q.kernels.top_lists import heads, top_lists
@@ -97,7 +97,7 @@ class FilterScores:
 
     def scores(self, users: slice | np.ndarray) -> np.ndarray:
         """S of some users before the division by the rows' norms, (users, N) float32."""
-        S = (self.U[users] * self.inner) @ self.Y.T
+        S = dense.product(self.U[users] * self.inner, self.Y.T)
         if not self.factor:
             return S
         R, R_T, factors = self.R_hat, self.R_hat_T, self.degrees * np.float32(self.factor)

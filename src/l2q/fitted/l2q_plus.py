@@ -37,6 +37,7 @@ from l2q.fitted.shortcuts import Choice, choose_quickly, strongest, tail_ends
 from l2q.fitted.teacher import CosineEmbeddings, Made, Teacher, TeacherIndex, TeacherScores
 from l2q.fitted.tuning import choose_teacher
 from l2q.interactions import Interactions
+from l2q.kernels import dense
 from l2q.kernels.top_lists import MEASURED, heads
 from l2q.options import Count, options
 from l2q.progress import Progress, progress_bars
@@ -64,11 +65,13 @@ class L2QPlus:
     descent: CoordinateDescent
     length: Count
 
+    @dense.one_thread()
     def fit(
         self, train: Interactions, seed: int, start: Earlier | None = None, parts: Parts = NOWHERE
     ) -> Fitted:
         """``start``: an index of nearly the same events, whose codes and choice of the teacher the fit goes on from.
-        ``parts``: where it finds what an earlier call with the same arguments had when it was broken off."""
+        ``parts``: where it finds what an earlier call with the same arguments had when it was broken off. The result
+        has the same bits for any number of threads."""
         known = None if start is None else Known.of(start, train, self.bits)
         descent = self.descent
         if known is not None:

@@ -24,6 +24,7 @@ from l2q.fitted.parts import NOWHERE, Parts, once
 from l2q.fitted.teacher import CosineEmbeddings, Made, Teacher
 from l2q.fitted.tuning import FILTERS, GAIN, ROUNDS, _filters, _weights
 from l2q.interactions import Interactions, normalize, power
+from l2q.kernels import dense
 from l2q.kernels.svd import SVD, truncated_svd
 from l2q.kernels.trials import recall_and_ndcg
 from l2q.progress import Progress
@@ -166,7 +167,7 @@ class Trials:
         self._tails: dict[tuple[float, float], np.ndarray] = {}
         if learned is not None:
             X, Y = learned
-            E = np.exp((X[asked] @ Y.T - 1) / np.float32(2 * temperature))
+            E = np.exp((dense.product(X[asked], Y.T) - 1) / np.float32(2 * temperature))
             self._E = E / np.linalg.norm(E, axis=1, keepdims=True)
 
     def __call__(self, line: Sequence[Teacher]) -> dict[Teacher, float]:
@@ -233,16 +234,16 @@ class Trials:
         U, s, V = U[self.asked, : len(h)], s[: len(h)], V[:, : len(h)]
         B = self._nothing
         if self.ended:
-            A = (U * h) @ V.T
+            A = dense.product(U * h, V.T)
             if outside[1].shape[1] and shares.any():
-                B = outside[0] @ outside[1].T
+                B = dense.product(outside[0], outside[1].T)
         elif len(set(shares)) == 1:
-            A = (U * (h - shares[0] * s**3)) @ V.T
+            A = dense.product(U * (h - shares[0] * s**3), V.T)
             if shares[0]:
                 B = self._tail(filter)
         else:
-            A = (U * h) @ V.T
-            B = self._tail(filter) - (U * s**3) @ V.T
+            A = dense.product(U * h, V.T)
+            B = self._tail(filter) - dense.product(U * s**3, V.T)
         degrees = np.stack([power(self.part.item_degrees, one.filter.popularity) for one in teachers])
         weights = np.array([one.embeddings.weight for one in teachers], np.float32)
         found = recall_and_ndcg(A, B, shares, degrees, self._E, weights, *self._known, *self._held, self.k)

@@ -23,6 +23,7 @@ from torch.nn.functional import embedding, normalize
 from l2q.fitted.baselines import spectral
 from l2q.fitted.filter import FilterScores, SpectralFilter
 from l2q.interactions import Interactions
+from l2q.kernels import dense
 from l2q.kernels.selection import top_items
 from l2q.kernels.svd import SVD
 from l2q.options import Count, NotNegative, Positive, Whole, options
@@ -207,7 +208,7 @@ class TeacherScores:
         assert self.Y is not None
         sums = torch.from_numpy(S)
         # cosines are at most 1: the exponential of what is below the bound cannot overflow, whatever the temperature
-        E = torch.from_numpy(self.X[users] @ self.Y.T)
+        E = torch.from_numpy(dense.product(self.X[users], self.Y.T))
         E = E.sub_(E.amax(1, keepdim=True)).exp_()
         factor = self.weight / torch.linalg.vector_norm(E, dim=1, keepdim=True)
         sums.div_(torch.from_numpy(norms).unsqueeze(1)).addcmul_(E, factor)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from l2q.kernels import dense
+
 
 def random_rotation(dim: int, rng: np.random.Generator) -> np.ndarray:
     """A uniformly drawn orthogonal matrix, (dim, dim) float32: Q of a Gaussian matrix's QR with diag(R) > 0.
@@ -16,6 +18,7 @@ def random_rotation(dim: int, rng: np.random.Generator) -> np.ndarray:
     return (Q * np.where(np.diag(R) >= 0, 1, -1)).astype(np.float32)
 
 
+@dense.one_thread()
 def itq(
     X: np.ndarray, iterations: int = 10, *, rng: np.random.Generator, samples: int = 20_000
 ) -> np.ndarray:
@@ -36,12 +39,13 @@ def itq(
         X = X[np.sort(rng.choice(len(X), samples, replace=False))]
     R = random_rotation(X.shape[1], rng).astype(X.dtype)
     for _ in range(iterations):
-        B = np.where(X @ R >= 0, 1, -1).astype(X.dtype)
-        left, _, right = np.linalg.svd(X.T @ B)
+        B = np.where(dense.product(X, R) >= 0, 1, -1).astype(X.dtype)
+        left, _, right = np.linalg.svd(dense.product(X.T, B))
         R = left @ right
     return R
 
 
+@dense.one_thread()
 def itq_rows(
     X: np.ndarray, width: int, iterations: int = 10, *, rng: np.random.Generator, samples: int = 4096
 ) -> np.ndarray:
