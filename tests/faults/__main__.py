@@ -52,7 +52,7 @@ def one(module: ModuleType, cases: list[str] | None, given: argparse.Namespace) 
     minutes = given.minutes or getattr(module, "MINUTES", 0)
     with tempfile.TemporaryDirectory(prefix="l2q-faults-") as folder:
         tally = run(module, seed=given.seed, count=count, minutes=minutes, folder=Path(folder), cases=cases)
-    for line in [*(tally.line(case) for case in tally.counts), *tally.noted, *tally.bad[:50]]:
+    for line in [*(tally.line(case) for case in tally.counts), *tally.noted]:
         print(f"  {line}", file=sys.stderr)
     print(f"{tally.line()}; {tally.seconds:,.0f} s", flush=True)
     return len(tally.bad)

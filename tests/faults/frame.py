@@ -82,6 +82,7 @@ class Tally:
         self.counts.setdefault(case, Counter())[found.outcome] += 1
         if found.outcome in BAD:
             self.bad.append(f"{self.kind}.{case} trial {number}: {found.outcome}: {found.said}")
+            print(f"  {self.bad[-1]}", file=sys.stderr, flush=True)
 
     def line(self, case: str | None = None) -> str:
         """What came of a case, or of all."""

@@ -238,7 +238,7 @@ def _npy(made: Made, folder: Path, drawn: Any) -> Found:
         )
     except (ValueError, TypeError, SyntaxError):
         size = 24
-    body = bytes(range(200))[: max(min(size, 200) + (more if abs(more) < 4 else 0), 0)]
+    body = bytes(range(200))[: max(min(int(size), 200) + (more if abs(more) < 4 else 0), 0)]
     said = f"{{'descr': '{kind}', 'fortran_order': {order}, 'shape': {shape}, }}\n".encode("latin-1")
     length = len(said).to_bytes(2 if version == 1 else 4, "little")
     path = folder / "a.npy"

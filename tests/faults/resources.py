@@ -132,7 +132,11 @@ def _command(name: str) -> Callable[[Setting], Found]:
             "batch": ["batch", "--index", f"{folder}/index", "--out", f"{out}/top.parquet"],
         }[name]
         if name == "batch":
-            l2q.quantize(*[np.load(rows)] * 2, bits=32, seed=0).save(folder / "index")
+            made = Child(
+                lambda: l2q.quantize(*[np.load(rows)] * 2, bits=32, seed=0).save(folder / "index")
+            ).end()
+            assert made is not None
+            assert made.code == 0, made.said
         size, read_only = int(10 ** setting.rng.uniform(0, 5.2)), setting.rng.random() < 0.3
 
         def work() -> int:
