@@ -147,15 +147,14 @@ class _Answers:
     async def similar(self, asked: q.Question, items: Sequence[Any]) -> dict[str, Any]:
         served = _of(self._shelf, asked.index)
         lists, unknown = _lists(served, asked)
-        rows = [served.items.row(name) for name in items]
-        found = [await self._similar(served, row, asked.k, lists) for row in rows]
+        rows = np.array([served.items.row(name) for name in items], np.int64)
+        found = await self._similar(served, rows, asked.k, lists)
         return _answer(served, [{"item": str(name)} for name in items], found, unknown)
 
     async def rank(self, served: Served, side: str, rows: Sequence[int], k: int) -> list[Ranked]:
         """For the page: by rows of "users", or what is similar to rows of "items"."""
-        if side == "users":
-            return await self._users(served, np.array(rows, np.int64), k, Lists())
-        return [await self._similar(served, row, k, Lists()) for row in rows]
+        ranked = self._users if side == "users" else self._similar
+        return await ranked(served, np.array(rows, np.int64), k, Lists())
 
     async def _users(self, served: Served, rows: np.ndarray, k: int, lists: Lists) -> list[Ranked]:
         found: list[Ranked] = []
@@ -174,8 +173,11 @@ class _Answers:
             found += await self._scoring.do(partial(served.recommend_new, part, k, lists))
         return found
 
-    async def _similar(self, served: Served, row: int, k: int, lists: Lists) -> Ranked:
-        return await self._scoring.do(partial(served.similar, row, k, lists))
+    async def _similar(self, served: Served, rows: np.ndarray, k: int, lists: Lists) -> list[Ranked]:
+        found: list[Ranked] = []
+        for part in (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)):
+            found += await self._scoring.do(partial(served.similar, part, k, lists))
+        return found
 
 
 def _of(shelf: Shelf, name: str | None) -> Served:
@@ -226,27 +228,30 @@ def _json(answer: dict[str, Any], status: int = 200, headers: dict[str, str] | N
     return Response(text, status, headers, media_type="application/json")
 
 
+def _refused(said: str, status: int, headers: dict[str, str] | None = None) -> Response:
+    return _json({"error": " ".join(printable(said).split())}, status, headers)
+
+
 def _refuse_in_one_line(app: FastAPI) -> None:
     @app.exception_handler(L2QError)
     async def unusable(request: Request, error: L2QError) -> Response:
-        return _json({"error": str(error)}, 404 if isinstance(error, Unknown) else 400)
+        return _refused(str(error), 404 if isinstance(error, Unknown) else 400)
 
     @app.exception_handler(Busy)
     async def busy(request: Request, error: Busy) -> Response:
-        said = "too many questions wait; ask again in a second"
-        return _json({"error": said}, 503, {"Retry-After": "1"})
+        return _refused("too many questions wait; ask again in a second", 503, {"Retry-After": "1"})
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        return _json({"error": _line(error.errors()[0])}, 422)
+        return _refused(_line(error.errors()[0]), 422)
 
     @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> Response:
+    async def elsewhere(request: Request, error: HTTPException) -> Response:
         said = {
             404: "there is nothing here; /openapi.json lists the routes",
             405: f"{request.method} is not for this route; /openapi.json lists the routes",
         }.get(error.status_code, str(error.detail))
-        return _json({"error": " ".join(said.split())}, error.status_code, dict(error.headers or {}))
+        return _refused(said, error.status_code, dict(error.headers or {}))
 
 
 def _line(error: Any) -> str:
@@ -260,4 +265,4 @@ def _line(error: Any) -> str:
     if not place:
         return said if error["type"] == "value_error" else "send a JSON object, as application/json"
     given = f"={error['input']}" if isinstance(error.get("input"), str | int | float) else ""
-    return printable(f"{place}{given if len(given) < 50 else ''}: {said[:1].lower()}{said[1:]}")
+    return f"{place}{given if len(given) < 50 else ''}: {said[:1].lower()}{said[1:]}"

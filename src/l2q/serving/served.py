@@ -77,16 +77,19 @@ class Served:
         train = Interactions.from_pairs(rows, np.concatenate(owned), len(owned), self.index.num_items)
         return self._ranked(self.index.fold_in(owned), train, np.arange(len(owned)), k, lists)
 
-    def similar(self, item: int, k: int, lists: Lists) -> Ranked:
-        """The ``k`` items nearest to one."""
-        if lists.only is None:
-            ask = min(k + len(lists.exclude), self.index.num_items)
-            scores, items = similar_items(self.index.index, np.array([item]), ask)
-            return _first(items[0], scores[0], lists.exclude, k)
-        chosen = np.union1d(np.setdiff1d(lists.only, lists.exclude), [item])
+    def similar(self, items: np.ndarray, k: int, lists: Lists) -> list[Ranked]:
+        """The ``k`` items nearest to each item."""
+        if lists.only is not None:
+            return [self._similar_among(item, k, lists.exclude, lists.only) for item in items]
+        ask = min(k + len(lists.exclude), self.index.num_items)
+        scores, found = similar_items(self.index.index, items, ask)
+        return [_first(*pair, lists.exclude, k) for pair in zip(found, scores, strict=True)]
+
+    def _similar_among(self, item: int, k: int, exclude: np.ndarray, only: np.ndarray) -> Ranked:
+        chosen = np.union1d(np.setdiff1d(only, exclude), [item])
         place = np.searchsorted(chosen, [item])
         scores, found = similar_items(self._part(chosen).index, place, min(k, len(chosen)))
-        return _first(np.where(found[0] >= 0, chosen[found[0]], -1), scores[0], lists.exclude, k)
+        return _first(np.where(found[0] >= 0, chosen[found[0]], -1), scores[0], exclude, k)
 
     def _ranked(
         self, queries: np.ndarray | Rows, train: Interactions, rows: np.ndarray, k: int, lists: Lists
