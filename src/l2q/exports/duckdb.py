@@ -6,6 +6,7 @@ from pathlib import Path
 
 import duckdb
 
+from l2q.errors import L2QError
 from l2q.exports import tables
 from l2q.exports.codes import Codes
 
@@ -13,17 +14,20 @@ FILE = "index.duckdb"
 
 
 def write(codes: Codes, folder: Path) -> str:
-    with duckdb.connect(str(folder / FILE)) as connection:
-        for name, table in tables.tables(codes):
-            made = ", ".join(
-                f"{column}::BIT AS {column}" if column.startswith("code") else column
-                for column in table.column_names
-            )
-            connection.register("given", table)
-            connection.execute(f"CREATE TABLE {name} AS SELECT {made} FROM given")
-            connection.unregister("given")
-        query = tables.ranking(codes, "user_name", "k")
-        connection.execute(f"CREATE MACRO recommend(user_name, k) AS TABLE\n{query}")
+    query = tables.ranking(codes, "user_name", "k")
+    try:
+        with duckdb.connect(str(folder / FILE)) as connection:
+            for name, table in tables.tables(codes):
+                made = ", ".join(
+                    f"{column}::BIT AS {column}" if column.startswith("code") else column
+                    for column in table.column_names
+                )
+                connection.register("given", table)
+                connection.execute(f"CREATE TABLE {name} AS SELECT {made} FROM given")
+                connection.unregister("given")
+            connection.execute(f"CREATE MACRO recommend(user_name, k) AS TABLE\n{query}")
+    except duckdb.IOException as error:
+        raise L2QError(f"{FILE} cannot be written: {str(error).splitlines()[0]}") from error
     return README.format(holds=tables.what_tables_hold(codes), query=query)
 
 

@@ -27,6 +27,10 @@ def write(codes: Codes, folder: Path) -> str:
         import faiss
     except ImportError as error:
         raise L2QError("export --to faiss needs FAISS: pip install faiss-cpu") from error
+    if not hasattr(faiss, "IndexRaBitQFastScan"):  # came with the exact mode of IndexRaBitQ
+        raise L2QError(
+            f"export --to faiss needs FAISS 1.13, here is {faiss.__version__}: pip install -U faiss-cpu"
+        )
     codes = codes.one_segment("FAISS")
     (dim,) = codes.dims
     scales = (
@@ -40,7 +44,7 @@ def write(codes: Codes, folder: Path) -> str:
     rows[:, :-8] = widened(codes.items.codes, dim, len(vector))
     rows[:, -8:] = np.stack([np.zeros_like(scales), scales * unit], axis=1).astype("<f4").view(np.uint8)
     index.add_sa_codes(rows)
-    faiss.write_index(index, str(folder / "items.faiss"))
+    (folder / "items.faiss").write_bytes(faiss.serialize_index(index).tobytes())
     np.save(folder / "query.npy", vector)
     np.save(folder / "users.npy", widened(codes.users.codes, dim, len(vector)))
     shutil.copy(Path(__file__).with_name("faiss_rank.py"), folder / "rank.py")

@@ -95,7 +95,7 @@ The index knows no scales, so that rankings lose items; more candidates lose few
 ```sql
 CREATE EXTENSION IF NOT EXISTS vector;
 CREATE INDEX ON l2q.items USING hnsw (code bit_hamming_ops);
-CREATE FUNCTION l2q.recommend_near(user_name text, k integer, candidates integer DEFAULT 1000)
+CREATE OR REPLACE FUNCTION l2q.recommend_near(user_name text, k integer, candidates integer DEFAULT 1000)
 RETURNS TABLE (id integer, name text, score real) LANGUAGE sql STABLE SET hnsw.ef_search = 1000 AS $ranking$
 {query}
 $ranking$;

@@ -88,8 +88,8 @@ def what_tables_hold(codes: Codes) -> str:
         [
             *lines,
             "",
-            f"A code has {bits} bits: value k is bit k % 8 of byte k // 8, 1 is +1, 0 is -1. A user's vector is the "
-            f"row of `users`. A new user is a new row, from `fold_in` of the index.",
+            f"A code has {bits} bits: value k is bit k % 8 of byte k // 8, 1 is +1, 0 is -1. A user's vector is\n"
+            "the `code` in `users`. A new user is a new row, from `fold_in` of the index.",
         ]
     )
 
