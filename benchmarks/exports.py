@@ -67,7 +67,7 @@ def main() -> None:
         )
         records += measured(name, index, options.users, options.engines)
         if len(index.dims) > 1 and "faiss" in options.engines:
-            codes = l2q.quantize(index, bits=768)
+            codes = l2q.quantize(index)
             records += measured(f"{name}, one segment", codes, options.users, options.engines)
     show(records)
     if options.json:

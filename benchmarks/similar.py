@@ -12,9 +12,10 @@ others. Every item's 20 nearest are held to the baskets of the users held out:
     popular     share of the lists' places that the most popular 1 % of the items take
     covered     share of the items that some list has
 
-`scales` scores codes as for users, with both items' scales; `angle` has the codes alone, segments by their weights;
-`dequantized` is the cosine of codes times scales, which is the same for one segment. Beside them: the cosine of the
-float rows that the codes are fitted to, the cosine of what is together in train, and the most popular items.
+`scales^p` scores codes as for users, with both items' scales to the power p: 1 is the score of a recommendation, 0 the
+angle of the codes alone, segments by their weights. `dequantized` is the cosine of codes times scales, which for one
+segment is the angle. Beside them: the cosine of the float rows that the codes are fitted to, the cosine of what is
+together in train, and the most popular items.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from l2q.learning.run import closed_form
 from l2q.representations import Representations
 
 K = 20
+POWERS = (0, 0.25, 0.5, 0.75, 1)
 
 
 def main() -> None:
@@ -75,11 +77,16 @@ def of_codes(rows: Representations) -> dict[str, np.ndarray]:
     scales = (
         np.ones((len(rows.items), len(codes)), np.float32) if rows.items.scales is None else rows.items.scales
     )
-    dots = [part @ part.T for part in codes]
-    both = sum(w * dot * np.outer(a, a) for w, dot, a in zip(rows.weights, dots, scales.T, strict=True))
-    angle = sum(w * dot for w, dot in zip(rows.weights, dots, strict=True))
-    norms = np.sqrt(np.maximum(np.diag(both), 1e-12))
-    return {"scales": both, "angle": angle, "dequantized": both / np.outer(norms, norms)}
+    dots = [w * part @ part.T for w, part in zip(rows.weights, codes, strict=True)]
+    found = {}
+    for power in POWERS:
+        terms = zip(dots, (scales**power).T, strict=True)
+        found[f"scales^{power:g}"] = sum(dot * np.outer(a, a) for dot, a in terms)
+    if len(codes) > 1:
+        both = found["scales^1"]
+        norms = np.sqrt(np.maximum(np.diag(both), 1e-12))
+        found["dequantized"] = both / np.outer(norms, norms)
+    return found
 
 
 def cosine(rows: np.ndarray) -> np.ndarray:

@@ -153,7 +153,7 @@ def test_names_with_commas_and_names_of_two(folder, tmp_path, capsys):
 
 def test_similar_items(folder, capsys):
     found = ranking(capsys, "similar", "--index", folder, "--item", "apple", "-k", "2")
-    assert found == [("damson", 1), ("apricot", 0.5)]
+    assert found == [("damson", pytest.approx(4 * 3**0.5)), ("apricot", 2)]
 
 
 @pytest.mark.parametrize("pairs", [([0, 1], [1, 2]), ([], [])])

@@ -248,34 +248,39 @@ def test_no_users(build):
     assert scores.shape == items.shape == (0, 3)
 
 
-def test_similar_items_of_codes_go_by_their_angle(build):
-    """Scales have no part in it; segments have their weights."""
-    # item 0 (+++ +) with the others: 1 - .5, -1 + .5, 1 + .5, -3 - .5, of 3 + .5; item 4 (--- -) the opposite
+def test_similar_items_of_codes(build):
+    """By the roots of both items' scales and the segments' weights."""
+    # item 0 (+++ +, scales 1 1) with the others: 1 - .5, -2 + .5, 1 + 0, 0 - .5 x root 3
+    # item 4 (--- -, scales 0 3): .5 x root 3 times -1, 1, -1, 0
     scores, items = similar_items(build(literal()), np.array([0, 4]), 5)
-    np.testing.assert_array_equal(items, [[3, 1, 2, 4, -1], [2, 1, 3, 0, -1]])
-    expected = np.array([[1.5, 0.5, -0.5, -3.5], [0.5, -0.5, -1.5, -3.5]]) / 3.5
-    np.testing.assert_allclose(scores[:, :4], expected, rtol=1e-6)
+    np.testing.assert_array_equal(items, [[3, 1, 4, 2, -1], [1, 3, 0, 2, -1]])
+    half = np.sqrt(3) / 2
+    np.testing.assert_allclose(scores[:, :4], [[1, 0.5, -half, -1.5], [half, 0, -half, -half]], rtol=1e-6)
     assert (scores[:, 4] == -INF).all()
 
 
-def test_similar_items_are_those_of_a_naive_loop(build):
+@pytest.mark.parametrize("scaled", [True, False])
+def test_similar_items_are_those_of_a_naive_loop(build, scaled):
     rng = np.random.default_rng(0)
     dims, weights = (13, 8, 20), np.float32([0.25, 1, 0.5])
-    rows = Rows(rng.choice(np.int8([-1, 1]), (50, 41)), rng.random((50, 3)).astype(np.float32))
-    rows.values[1::5] = rows.values[::5]  # equal codes: the lower row first
+    scales = rng.choice(np.float32([0.25, 1, 4, 9]), (50, 3))
+    rows = Rows(rng.choice(np.int8([-1, 1]), (50, 41)), scales if scaled else None)
+    rows.values[1::5], scales[1::5] = rows.values[::5], scales[::5]  # equal items: the lower row first
     index = build(Representations(rows, rows, dims, weights))
     recommended = index.search(np.arange(50), 7)[1]
     scores, items = similar_items(index, np.arange(50), 7)
+    roots = np.sqrt(scales) if scaled else np.ones_like(scales)
     parts = np.split(rows.values.astype(int), np.cumsum(dims)[:-1], axis=1)
     for i in range(50):
         near = {
-            j: float(sum(w * (p[i] @ p[j]) for w, p in zip(weights, parts, strict=True))) for j in range(50)
+            j: float(sum(weights[s] * roots[i, s] * (p[i] @ p[j]) * roots[j, s] for s, p in enumerate(parts)))
+            for j in range(50)
+            if j != i
         }
-        del near[i]
         nearest = sorted(near, key=lambda j: (-near[j], j))[:7]
         np.testing.assert_array_equal(items[i], nearest)
-        np.testing.assert_allclose(scores[i], [near[j] / (weights @ dims) for j in nearest], rtol=1e-6)
-    np.testing.assert_array_equal(index.search(np.arange(50), 7)[1], recommended)  # by scales, as before
+        np.testing.assert_array_equal(scores[i], [near[j] for j in nearest])
+    np.testing.assert_array_equal(index.search(np.arange(50), 7)[1], recommended)  # by the scales themselves
 
 
 def test_similar_items_of_float_values_is_cosine():

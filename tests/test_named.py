@@ -148,18 +148,18 @@ def test_one_item_alone_is_no_list_of_letters():
 
 def test_similar_items(index):
     rows = index.representations
-    of_angle = rows.items.values.astype(np.float64)
+    near = rows.items.values.astype(np.float64)
     if rows.items.binary:
-        of_angle *= np.sqrt(rows.weights / (rows.weights @ rows.dims)).repeat(rows.dims)
+        near *= np.sqrt(rows.weights * rows.items.scales).repeat(rows.dims, axis=1)
     else:
-        of_angle /= np.linalg.norm(of_angle, axis=1, keepdims=True)
+        near /= np.linalg.norm(near, axis=1, keepdims=True)
     for name in ("ítem 0", "ítem 17"):
         row = int(name.split()[1])
         ranking = index.similar(name, k=5)
         assert name not in index.similar(name, k=NUM_ITEMS).items
-        cosines = of_angle @ of_angle[row]
-        np.testing.assert_allclose(ranking.scores, np.sort(np.delete(cosines, row))[::-1][:5], rtol=1e-5)
-        shown = [cosines[index.row("items", item)] for item in ranking.items]
+        expected = near @ near[row]
+        np.testing.assert_allclose(ranking.scores, np.sort(np.delete(expected, row))[::-1][:5], rtol=1e-5)
+        shown = [expected[index.row("items", item)] for item in ranking.items]
         np.testing.assert_allclose(ranking.scores, shown, rtol=1e-5)
     several = index.similar(["ítem 17", "ítem 0"], k=5)
     assert isinstance(several, list)

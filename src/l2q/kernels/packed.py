@@ -23,7 +23,7 @@ for codes; for float rows add ceil(dim / 4) + 3 to S + 1 and take the terms with
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
@@ -68,6 +68,12 @@ class PackedItems:
         factors = _aligned_zeros((blocks, len(dims), LANES), np.float32)
         _fill_blocks(factors, scales, 0)
         return cls(words, factors, tuple(dims), num_items)
+
+    def with_scales(self, scales: np.ndarray) -> PackedItems:
+        """The same words with other scales (blocks, segments, 16)."""
+        factors = _aligned_zeros(scales.shape, np.float32)  # the kernels read whole vectors
+        factors[:] = scales
+        return replace(self, scales=factors)
 
     @property
     def nbytes(self) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from copy import copy
-from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
@@ -46,9 +45,8 @@ class Backend(Protocol):
         ...
 
     @property
-    def by_angle(self) -> tuple[Backend, float]:
-        """The items alone, whose rows as queries score other items by the cosine of their angle, times what an item
-        scores with itself: the second value."""
+    def near(self) -> Backend:
+        """The items alone, whose rows as queries find items like themselves (``similar_items``)."""
         ...
 
 
@@ -82,20 +80,20 @@ class DenseIndex:
         return _take(self.representations.items, items)
 
     @cached_property
-    def by_angle(self) -> tuple[DenseIndex, float]:
+    def near(self) -> DenseIndex:
         rows, dims, weights = (
             self.representations.items,
             self.representations.dims,
             self.representations.weights,
         )
         if rows.binary:
-            items = Rows(rows.values)
-            return DenseIndex(Representations(items, items, dims, weights)), float(np.dot(weights, dims))
+            items = Rows(rows.values, None if rows.scales is None else _roots(rows.scales))
+            return DenseIndex(Representations(items, items, dims, weights))
         factors = np.sqrt(weights) * _scales(rows, len(dims))
         values = rows.values * np.repeat(factors, dims, axis=1)
         norms = np.linalg.norm(values, axis=1, keepdims=True)
         unit = np.divide(values, norms, out=np.zeros_like(values), where=norms > 0)
-        return DenseIndex(Representations.floats(unit, unit)), 1.0
+        return DenseIndex(Representations.floats(unit, unit))
 
     def search(
         self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
@@ -207,11 +205,13 @@ class PackedIndex:
         return Rows(packing.unpack(packed.values, self._dims), packed.scales)
 
     @cached_property
-    def by_angle(self) -> tuple[PackedIndex, float]:
+    def near(self) -> PackedIndex:
         index = copy(self)  # its words are these
-        index._items = index._users = Rows(self._items.values)
-        index.num_users, index._packed = self.num_items, replace(self._packed, scales=None)
-        return index, float(np.dot(self._weights, self._dims))
+        if self._items.scales is not None and self._packed.scales is not None:
+            index._items = Rows(self._items.values, _roots(self._items.scales))
+            index._packed = self._packed.with_scales(_roots(self._packed.scales))
+        index._users, index.num_users = index._items, self.num_items
+        return index
 
     def search(
         self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
@@ -233,18 +233,21 @@ def _packed(side: Rows, dims: tuple[int, ...]) -> Rows:
 def similar_items(index: Backend, items: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest to each of ``items`` (n,), which is left out itself: scores and items, both (n, k).
 
-    Near is whose rows have a small angle between them: the score is its cosine, from -1 to 1. Of codes it is the mean
-    of the segments' by their weights,
+    Of codes the score is that of a recommendation with roots of both items' scales:
 
-        cos(i, j) = sum_s w_s <q_is, q_js> / sum_s w_s dim_s
+        near(i, j) = sum_s w_s sqrt(a_is) <q_is, q_js> sqrt(a_js)
 
-    Scales say how high an item ranks for everybody, and have no part in it: with them lists fill up with what is
-    popular (docs/results/similar.md). Of float rows it is s(i, j) / sqrt(s(i, i) s(j, j)).
+    With the scales themselves, lists fill up with what is popular; with none, they miss much of what people have
+    together (docs/results/similar.md). Of float rows it is the cosine s(i, j) / sqrt(s(i, i) s(j, j)).
     """
     itself = Interactions.from_pairs(np.arange(len(items)), items, len(items), index.num_items)
-    near, highest = index.by_angle
-    scores, found = near.search(near.item_rows(items), k, itself)
-    return scores / np.float32(highest), found
+    return index.near.search(index.near.item_rows(items), k, itself)
+
+
+def _roots(scales: np.ndarray) -> np.ndarray:
+    """sign(a) sqrt(|a|), float32."""
+    scales = np.asarray(scales, np.float32)
+    return np.copysign(np.sqrt(np.abs(scales)), scales)
 
 
 def _queries(

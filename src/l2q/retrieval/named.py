@@ -173,8 +173,8 @@ class Index:
     def similar(self, items: Sequence[Name], k: int = 10) -> list[Ranking]: ...
     def similar(self, items: Any, k: int = 10) -> Ranking | list[Ranking]:
         """The ``k`` items nearest to an item, by name, itself left out. A list of items gives a list of rankings.
-        Near is whose codes, or float rows, have a small angle between them, whatever their scales: scores are cosines.
-        Raises L2QError for an unknown name.
+        Codes are scored with the roots of both items' scales, so that lists do not fill up with what is popular; float
+        rows by their cosine. Raises L2QError for an unknown name.
 
             index.similar("libavcodec59", k=5)
         """
