@@ -273,7 +273,7 @@ def test_a_validation_file_is_left_alone_and_said(tmp_path):
     folder(tmp_path, "0 1 0\n1 0\n", "1 1\n", valid="0 0\n")
     data = load_dataset("mine", dir=tmp_path)
     assert data.train.reading.notes == (
-        "valid.txt is not used: a run holds out a validation part of its own",
+        "valid.txt is left out: train and test are read, and a run holds out a validation part of its own",
     )
     assert len(data.train) == 3
 
@@ -320,7 +320,7 @@ def test_a_train_and_a_test_table_are_a_split(tmp_path, train, test, more):
         said = "\n".join(data.train.reading.lines())
         assert "1 dropped (test pairs that are in train too)" in said
         assert "new in test: 1 user, 1 item" in said
-        assert (f"{more} is not used" in said) == bool(more)
+        assert (f"{more} is left out" in said) == bool(more)
         assert data.columns == tuple(
             cell for cell in ("user_id", "item_id") if "inter" in train
         ) or data.columns == (

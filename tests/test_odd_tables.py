@@ -310,3 +310,28 @@ def test_no_password_of_any_address_is_shown():
         read_events("mysql://me:secret@host/shop::orders")
     assert "secret" not in str(caught.value)
     assert "CSV or Parquet" in str(caught.value)
+
+
+def test_the_order_of_day_and_month_is_asked_for_where_no_row_tells(tmp_path):
+    path = put(
+        tmp_path / "events.csv",
+        "user,item,when\n"
+        + "".join(f"{u},{i},{t % 12 + 1:02}/{t // 100 % 12 + 1:02}/2010\n" for u, i, _, t in EVENTS),
+    )
+    said = "'when' may have the day or the month first, and no row tells: months are taken as first; day_first=true"
+    assert any(note.startswith(said) for note in read_events(path).reading.notes)
+    first = EVENTS[0]
+    for day_first in (True, False):
+        read = read_events(path, day_first=day_first)
+        assert not any("no row tells" in note for note in read.reading.notes)
+        one, other = first[3] % 12 + 1, first[3] // 100 % 12 + 1
+        day, month = (one, other) if day_first else (other, one)
+        place = [
+            read.user_names[u] + " " + read.item_names[i] for u, i in zip(read.users, read.items, strict=True)
+        ]
+        when = read.times[place.index(f"{first[0]} {first[1]}")]
+        assert when == np.datetime64(f"2010-{month:02}-{day:02}", "s").astype(int)
+    with pytest.raises(
+        L2QError, match="day_first=true is of dates such as 01/12/2010; times are in no column"
+    ):
+        read_events(put(tmp_path / "plain.csv", PLAIN), day_first=True)

@@ -44,6 +44,12 @@ def add_table(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dedupe", choices=("first", "last"), help="which event of a repeated pair counts (first)"
     )
+    group.add_argument(
+        "--day-first",
+        type=_truth,
+        metavar="true|false",
+        help="in dates such as 01/12/2010 (as the rows tell)",
+    )
     group.add_argument("--query", metavar="SQL", help="a SELECT whose result is the table")
 
 
@@ -84,7 +90,12 @@ OPTIONS = {
         name: f"--{name}"
         for name in ("header", "delimiter", "encoding", "missing", "dedupe", "query", "split")
     },
-    **{"test_fraction": "--test-fraction", "min_events": "--min-events", "split_seed": "--seed"},
+    **{
+        "day_first": "--day-first",
+        "test_fraction": "--test-fraction",
+        "min_events": "--min-events",
+        "split_seed": "--seed",
+    },
 }
 """Those of a table as these commands call them."""
 _NAMED = re.compile(rf"(?<![\w./=-])(?:dataset\.)?({'|'.join(OPTIONS)})=(?=[\w\s\"'.,;)]|$)")

@@ -119,7 +119,8 @@ def read_folder(path: str | Path, name: str, declared: bool = False) -> Dataset:
     known = np.isin(test.keys, train.keys, assume_unique=True)
     test = test.select(~known)
     notes += [
-        f"{file} is not used: a run holds out a validation part of its own" for file in validation(path)
+        f"{file} is left out: train and test are read, and a run holds out a validation part of its own"
+        for file in validation(path)
     ]
     reading = Reading(
         str(path),

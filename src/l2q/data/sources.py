@@ -105,6 +105,7 @@ class Source:
     missing: Literal["error", "drop", "keep"] | None = None
     dedupe: Literal["first", "last"] | None = None
     query: str | None = None
+    day_first: bool | None = None
     split: Annotated[str, OneOf(HOW)] | None = None
     test_fraction: Annotated[float, Ge(0), Lt(1)] | None = None
     split_seed: Whole | None = None

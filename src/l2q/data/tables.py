@@ -19,7 +19,7 @@ from l2q.interactions import Dataset, Interactions, Reading, name_array
 
 READING = (
     *("user", "item", "time", "value", "where", "min_value"),
-    *("header", "delimiter", "encoding", "missing", "dedupe", "query"),
+    *("header", "delimiter", "encoding", "missing", "dedupe", "query", "day_first"),
 )
 """The options that ``read_events`` takes."""
 
@@ -92,7 +92,10 @@ def read_pair(folder: Path, pair: Pair, name: str, options: Mapping[str, Any]) -
     notes = [*train.reading.notes]
     told = {_without_figures(note) for note in notes}
     notes += [f"{names[1]}: {note}" for note in test.reading.notes if _without_figures(note) not in told]
-    notes += [f"{file} is not used: a run holds out a validation part of its own" for file in pair.unused]
+    notes += [
+        f"{file} is left out: train and test are read, and a run holds out a validation part of its own"
+        for file in pair.unused
+    ]
     kept = core(together[0], together[1].select(~known), options["min_events"])
     reading = Reading(
         f"{folder}, {names[0]} and {names[1]}",

@@ -46,6 +46,7 @@ def clean(
     min_value: float | None = None,
     missing: str = "error",
     dedupe: str = "first",
+    day_first: bool | None = None,
 ) -> Interactions:
     """The interactions of a table whose columns are known, with ``reading``.
 
@@ -56,7 +57,10 @@ def clean(
     Raises L2QError where rows without user or item remain, where values say that events are no likes, and where
     nothing remains.
     """
-    for option, given, choices in (("missing", missing, MISSING), ("dedupe", dedupe, DEDUPE)):
+    for option, given, choices in (
+        ("missing", missing, MISSING),
+        ("dedupe", dedupe, DEDUPE),
+    ):
         if given not in choices:
             raise L2QError(f"{option}={given!r} is none of {', '.join(choices)}")
     value = roles.value
@@ -67,7 +71,7 @@ def clean(
             "numbers with value=COLUMN, or say which events count with where="
         )
     rule = condition(table, where) if where and where.strip() else None
-    rows = read_rows(table, roles, rule)
+    rows = read_rows(table, roles, rule, day_first)
     work = _Cleaning(np.ones(len(rows), bool), dict(table.dropped), [*table.notes, *roles.notes])
     header = _repeated_header(table, roles, rows, work)
     if rule is not None:
@@ -183,7 +187,12 @@ def _values(
 
 
 def _interactions(
-    table: Table, roles: Roles, rows: Rows, sides: Sequence[Names], dedupe: str, work: _Cleaning
+    table: Table,
+    roles: Roles,
+    rows: Rows,
+    sides: Sequence[Names],
+    dedupe: str,
+    work: _Cleaning,
 ) -> Interactions:
     """Pairs of sorted names, and beside them time, value and number of their events."""
     events = int(np.count_nonzero(work.kept))
@@ -211,7 +220,8 @@ def _interactions(
             work.notes += _far(times, roles.time.name)
         if rows.clock and rows.clock.order == "?":
             work.notes.append(
-                f"{roles.time.name!r} may have the day or the month first; no row tells, and months are taken as first"
+                f"{roles.time.name!r} may have the day or the month first, and no row tells: months are taken as "
+                "first; day_first=true takes days, day_first=false says that this is right"
             )
     kept, counts = _unique(keys, times, dedupe)
     values = rows.values[chosen] if rows.values is not None else None

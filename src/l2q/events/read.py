@@ -29,6 +29,7 @@ def read_events(
     missing: str = "error",
     dedupe: str = "first",
     query: str | None = None,
+    day_first: bool | None = None,
 ) -> Interactions:
     """Which user has which items, by name, from a table of events: a file or a folder of parts (CSV, JSON lines,
     Parquet, packed or not), a pandas, polars or Arrow table, a database, or a SciPy sparse matrix of users x items
@@ -38,7 +39,8 @@ def read_events(
     numbers from 1; "none" as ``time`` or ``value``: there is none to read. ``where`` keeps the rows for which an SQL
     expression over the columns is true, ``min_value`` those with at least that value. ``missing``: rows without user
     or item are an "error", or "drop" or "keep" them. ``dedupe``: of a repeated pair the "first" or the "last" event
-    counts. ``header``, ``delimiter``, ``encoding`` and ``query`` say how the source is read (see ``open_table``).
+    counts. ``header``, ``delimiter``, ``encoding`` and ``query`` say how the source is read (see ``open_table``), and
+    ``day_first`` how dates such as 01/12/2010 are, where no row tells.
 
     The result's ``reading`` says what was found, left out and merged, and what looks odd. Raises L2QError, in one
     line that names the option that settles it, for what cannot be read, where columns are in doubt, and where values
@@ -57,13 +59,22 @@ def read_events(
     ):
         if given is not None and not isinstance(given, str):
             raise L2QError(f"{option}={given!r} is no text")
-    if header not in (None, True, False):
-        raise L2QError(f"header={header!r} is neither True nor False")
+    for option, truth in (("header", header), ("day_first", day_first)):
+        if truth not in (None, True, False):
+            raise L2QError(f"{option}={truth!r} is neither True nor False")
     if sparse.issparse(source):
-        others = (user, item, time, where, header, delimiter, encoding, query)
+        others = (user, item, time, where, header, delimiter, encoding, query, day_first)
         if any(option is not None for option in others):
             raise L2QError("a sparse matrix has users for rows and items for columns, and no other names")
         return of_matrix(source, value, min_value)
     with open_table(source, header=header, delimiter=delimiter, encoding=encoding, query=query) as table:
         roles = recognize(table, user=user, item=item, time=time, value=value)
-        return clean(table, roles, where=where, min_value=min_value, missing=missing, dedupe=dedupe)
+        return clean(
+            table,
+            roles,
+            where=where,
+            min_value=min_value,
+            missing=missing,
+            dedupe=dedupe,
+            day_first=day_first,
+        )

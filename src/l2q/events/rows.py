@@ -81,12 +81,20 @@ class Rows:
         return len(self.kept)
 
 
-def read_rows(table: Table, roles: Roles, rule: Condition | None = None) -> Rows:
+def read_rows(
+    table: Table, roles: Roles, rule: Condition | None = None, day_first: bool | None = None
+) -> Rows:
     """The columns that ``roles`` name, of every row. O(rows), in batches; texts are held once each."""
     import pyarrow as pa
 
     time, value = roles.time, roles.value
-    watch = clock(table, time.column, list(time.kinds)[:200]) if time is not None else None
+    watch = clock(table, time.column, list(time.kinds)[:200], day_first) if time is not None else None
+    if day_first is not None and (watch is None or not watch.order):
+        has = f"{time.name!r} ({time.example!r})" if time is not None else "no column"
+        raise L2QError(
+            f"{table.where}: day_first={str(day_first).lower()} is of dates such as 01/12/2010; times are in {has}: "
+            "leave it out"
+        )
     if watch is None and time is not None and "time" in roles.named:
         raise L2QError(
             f"{table.where}: time= names the column {time.name!r}, which has no times ({time.example!r})"

@@ -60,8 +60,11 @@ def is_day(low: float, high: float) -> bool:
     return 19000101 <= low <= high <= 21001231
 
 
-def clock(table: Table, column: Column, examples: Sequence[str]) -> Clock | None:
-    """How ``column`` is read, told by its type and by ``examples`` of it; None: it has no times."""
+def clock(
+    table: Table, column: Column, examples: Sequence[str], day_first: bool | None = None
+) -> Clock | None:
+    """How ``column`` is read, told by its type and by ``examples`` of it; None: it has no times. ``day_first``: what
+    comes first in dates such as 01/12/2010; None: as the rows tell."""
     name = named(column.name)
     kind = column.type.upper()
     if kind.startswith("TIMESTAMP") or kind == "DATE":
@@ -78,7 +81,7 @@ def clock(table: Table, column: Column, examples: Sequence[str]) -> Clock | None
     if sum(_ISO.fullmatch(date) is not None for date in dates) >= 0.5 * len(dates):
         return Clock(_iso(text), "dates")
     if sum(_parts(date) is not None for date in dates) >= 0.5 * len(dates):
-        order = _order(table, name, dates)
+        order = _order(table, name, dates) if day_first is None else "day" if day_first else "month"
         years = {"%Y" if len(parts[3]) == 4 else "%y" for date in dates if (parts := _parts(date))}
         separators = {parts[1] for date in dates if (parts := _parts(date))}
         first = "%d{0}%m{0}" if order == "day" else "%m{0}%d{0}"
