@@ -232,13 +232,11 @@ HEADER = st.tuples(
 def _npy(made: Made, folder: Path, drawn: Any) -> Found:
     version, kind, order, shape, more = drawn
     try:  # as many bytes as the header says, mostly
-        size = (
-            math.prod(ast.literal_eval(shape))
-            * np.dtype(ast.literal_eval(kind) if "(" in kind else kind).itemsize
-        )
+        width = np.dtype(ast.literal_eval(kind) if "(" in kind else kind).itemsize
+        size = int(math.prod(ast.literal_eval(shape))) * width
     except (ValueError, TypeError, SyntaxError):
         size = 24
-    body = bytes(range(200))[: max(min(int(size), 200) + (more if abs(more) < 4 else 0), 0)]
+    body = bytes(range(200))[: max(min(size, 200) + (more if abs(more) < 4 else 0), 0)]
     said = f"{{'descr': '{kind}', 'fortran_order': {order}, 'shape': {shape}, }}\n".encode("latin-1")
     length = len(said).to_bytes(2 if version == 1 else 4, "little")
     path = folder / "a.npy"
