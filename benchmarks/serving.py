@@ -51,7 +51,7 @@ async def recommend(user: int, k: int = 20):
     scores, found = await run_in_threadpool(index.search, users[user : user + 1], k)
     return {"ranking": [{"item": str(i), "score": s} for i, s in zip(found[0].tolist(), scores[0].tolist())]}
 
-config = uvicorn.Config(app, port=int(sys.argv[2]), log_level="error", access_log=False)
+config = uvicorn.Config(app, port=int(sys.argv[2]), log_level="error", access_log=False, http="h11")
 uvicorn.Server(config).run()
 """
 

@@ -107,7 +107,7 @@ def test_commands_are_commands(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # what an index or folder should be is absent
     extended = set(re.findall(r"^\+\+\+ b/conf/(\w+/\w+)\.yaml", page.read_text("utf-8"), re.MULTILINE))
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-    known = {"python", "python3", "pip", "make", "wandb", ".venv/bin/pre-commit", "curl", "docker"}
+    known = {"python", "python3", "pip", "make", "wandb", ".venv/bin/pre-commit", "curl", "docker", "apt-get"}
     for _, text in blocks(page, "bash"):
         for words in commands(text):
             if "=" in words[0]:  # a variable of the shell

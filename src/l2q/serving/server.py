@@ -35,6 +35,7 @@ def serve(folders: Sequence[str], host: str, port: int) -> None:
             server_header=False,
             proxy_headers=False,
             lifespan="off",
+            http="h11",  # its heads have 64 KiB at most; httptools reads on for as long as anybody sends
             ws="none",
             timeout_graceful_shutdown=PATIENCE_SECONDS,
         )
