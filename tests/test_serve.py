@@ -576,7 +576,7 @@ def test_a_process_reloads_and_ends_at_a_signal(tmp_path):
         before = client.get("/health").json()["indexes"][0]["version"]
         for garbage in (
             b"\r\n\r\n",
-            b"GET / HTTP/9.9\r\n\r\n",
+            b"GET / SPDY\r\n\r\n",
             b"\x00\xff" * 99 + b"\r\n\r\n",
             b"GET /" + b"a" * 200_000,
         ):
