@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -568,9 +569,23 @@ class Process:
         return self.running.returncode, said
 
 
-def test_a_process_reloads_and_ends_at_a_signal(tmp_path):
+@pytest.fixture
+def start() -> Iterator[Callable[..., Process]]:
+    """Starts services; those that a test that failed has left are ended."""
+    started: list[Process] = []
+
+    def begin(*words: str) -> Process:
+        started.append(Process(*words))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.running.kill()
+
+
+def test_a_process_reloads_and_ends_at_a_signal(tmp_path, start):
     folder = version(0).save(tmp_path / "index")
-    process = Process("--index", str(folder))
+    process = start("--index", str(folder))
     assert process.address.startswith("127.0.0.1:")
     with httpx.Client(base_url=f"http://{process.address}", timeout=60) as client:
         before = client.get("/health").json()["indexes"][0]["version"]
@@ -616,8 +631,8 @@ def test_a_process_reloads_and_ends_at_a_signal(tmp_path):
     assert "Traceback" not in said
 
 
-def test_another_host_is_warned_of_and_an_interrupt_ends_it(tmp_path):
-    process = Process("--index", str(version(0).save(tmp_path / "index")), "--host", "0.0.0.0")
+def test_another_host_is_warned_of_and_an_interrupt_ends_it(tmp_path, start):
+    process = start("--index", str(version(0).save(tmp_path / "index")), "--host", "0.0.0.0")
     code, said = process.end(signal.SIGINT)
     assert code == 0
     assert said.count("\n") == 1
