@@ -6,7 +6,7 @@ import argparse
 
 from l2q.errors import L2QError
 
-PLACE = 3
+PLACE = 7
 HELP = "a service over HTTP, and a page to look at"
 
 
