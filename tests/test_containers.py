@@ -426,7 +426,7 @@ def test_a_pickle_is_never_opened(written, tmp_path):
 def test_what_is_not_there(tmp_path):
     path = tmp_path / "t.csv"
     assert refused(path) == f"cannot read {path}: there is no such file or folder"
-    assert refused("https://example.org/t.csv").endswith("download it and give the file")
+    assert refused("https://example.org/t.csv").endswith("or download it, and give the file")
     assert refused(tmp_path / "*.csv") == f"no file fits the pattern {tmp_path / '*.csv'}"
     (tmp_path / "empty").mkdir()
     assert refused(tmp_path / "empty") == f"{tmp_path / 'empty'} is a folder without a table of events"
