@@ -222,12 +222,12 @@ def test_a_table_of_postgresql(address, postgres):
 def test_types_of_postgresql(address):
     types, rows = opened(f"{address}::log.typed")
     assert types == {
-        "id": "VARCHAR", "n": "BIGINT", "price": "DOUBLE", "yes": "BOOLEAN", "day": "DATE",
+        "id": "VARCHAR", "n": "BIGINT", "price": "VARCHAR", "yes": "BOOLEAN", "day": "DATE",
         "moment": "TIMESTAMP WITH TIME ZONE", "time": "TIMESTAMP", "empty": "VARCHAR", "nothing": "VARCHAR",
         "letter": "VARCHAR", "json": "VARCHAR",
     }  # fmt: skip
     moment = datetime.datetime(2020, 1, 2, 3, 4, 5)
-    assert rows[0][:5] == (str(uuid.UUID(int=1)), 2, 1.25, True, datetime.date(2020, 1, 2))
+    assert rows[0][:5] == (str(uuid.UUID(int=1)), 2, "1.25", True, datetime.date(2020, 1, 2))
     assert rows[0][5].astimezone(datetime.timezone.utc).replace(tzinfo=None) == moment  # noqa: UP017
     assert rows[0][6:] == (moment, "", None, "é", '{"a": 1}')
     assert opened(f"{address}::Odd name")[1] == []

@@ -16,7 +16,7 @@ from l2q.events.table import Table, named, quoted
 
 ROWS = 1 << 16  # that are copied at once
 SHOWN = 20  # tables that a message lists
-# types of PostgreSQL by their number; every other is text
+# types of PostgreSQL by their number; every other is text: numeric too, since an id may have more digits than a float
 POSTGRES = {
     16: "BOOLEAN", 20: "BIGINT", 21: "BIGINT", 23: "BIGINT", 26: "BIGINT", 700: "DOUBLE", 701: "DOUBLE",
     1082: "DATE", 1114: "TIMESTAMP", 1184: "TIMESTAMPTZ",
