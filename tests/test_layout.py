@@ -1,5 +1,6 @@
 """The rules of the house: who imports whom, what starts light, what may be committed."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -86,3 +87,29 @@ def test_one_data_file_is_committed():
     ]
     assert [path.relative_to(ROOT).as_posix() for path in found] == ["src/l2q/data/debian.npz"]
     assert found[0].stat().st_size < 600_000
+
+
+def test_no_kernel_with_threads_calls_another_with_threads():
+    """Numba's workqueue, its last resort and what some libraries choose, ends the process where one does."""
+    kernels: dict[str, tuple[bool, set[str]]] = {}
+    for path in (ROOT / "src" / "l2q").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            said = " ".join(ast.unparse(decorator) for decorator in node.decorator_list)
+            if "njit" in said:
+                names = {
+                    call.func.id
+                    for call in ast.walk(node)
+                    if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+                }
+                kernels[node.name] = "parallel=True" in said, names
+    assert sum(parallel for parallel, _ in kernels.values()) > 10
+    for name, (parallel, called) in kernels.items():
+        waiting, seen = list(called), set()
+        while parallel and waiting:
+            other = waiting.pop()
+            if other in kernels and other not in seen:
+                seen.add(other)
+                assert not kernels[other][0], f"{name} calls {other}"
+                waiting += kernels[other][1]

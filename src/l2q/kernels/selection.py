@@ -60,10 +60,16 @@ def offer(scores, first_item, best, items):
 def sort_heaps(best, items):
     """Puts each row's heap in order, best first."""
     for row in prange(len(best)):
-        for size in range(best.shape[1] - 1, 0, -1):  # the worst leaves the heap for the place behind it
-            score, item = best[row, 0], items[row, 0]
-            _sink(best[row], items[row], size, best[row, size], items[row, size])
-            best[row, size], items[row, size] = score, item
+        sort_heap(best[row], items[row])
+
+
+@compiling.njit(cache=True)
+def sort_heap(best, items):
+    """Puts a heap in order, best first."""
+    for size in range(len(best) - 1, 0, -1):  # the worst leaves the heap for the place behind it
+        score, item = best[0], items[0]
+        _sink(best, items, size, best[size], items[size])
+        best[size], items[size] = score, item
 
 
 @compiling.njit(cache=True)

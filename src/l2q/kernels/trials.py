@@ -6,7 +6,7 @@ import numpy as np
 from numba import prange
 
 from l2q.kernels import compiling
-from l2q.kernels.selection import offer, sort_heaps
+from l2q.kernels.selection import offer, sort_heap
 
 
 @compiling.njit(parallel=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
@@ -24,7 +24,7 @@ def recall_and_ndcg(A, B, shares, degrees, E, weights, indptr, items, held_indpt
     num_items = A.shape[1]
     for user in prange(len(A)):
         row = np.empty(num_items, np.float32)
-        best, top = np.empty((1, k), np.float32), np.empty((1, k), np.int32)
+        best, top = np.empty(k, np.float32), np.empty(k, np.int32)
         first, last = held_indptr[user], held_indptr[user + 1]
         ideal = 0.0
         for place in range(min(k, last - first)):
@@ -48,12 +48,12 @@ def recall_and_ndcg(A, B, shares, degrees, E, weights, indptr, items, held_indpt
             for place in range(indptr[user], indptr[user + 1]):
                 row[items[place]] = -np.inf
             best[:], top[:] = -np.inf, -1
-            offer(row, 0, best[0], top[0])
-            sort_heaps(best, top)
+            offer(row, 0, best, top)
+            sort_heap(best, top)  # without threads of its own: not every threading layer of Numba bears that
             hits, gain = 0, 0.0
             for place in range(k):
-                at = first + np.searchsorted(held[first:last], top[0, place])
-                if at < last and held[at] == top[0, place]:
+                at = first + np.searchsorted(held[first:last], top[place])
+                if at < last and held[at] == top[place]:
                     hits += 1
                     gain += 1 / np.log2(place + 2.0)
             if last > first:
