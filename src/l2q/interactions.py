@@ -193,6 +193,8 @@ def _ids(side: str, given: Any, size: int) -> np.ndarray:
     if size < 0:
         raise L2QError(f"num_{side}s={size} is no count; give 0 or more")
     found = np.asarray(given)
+    if found.dtype.kind == "f" and (np.abs(found) < 2**53).all() and (found == np.floor(found)).all():
+        found = found.astype(np.int64)  # pandas makes floats of whole numbers beside a gap
     if found.ndim != 1 or (found.size and found.dtype.kind not in "iub"):
         raise L2QError(f"{side} ids are no whole numbers in a row; number the {side}s from 0")
     if len(found) and not (found.min() >= 0 and found.max() < size):

@@ -59,6 +59,8 @@ def _fresh(setting: Setting, words: list[str], threads: int, name: str) -> Any:
         "OPENBLAS_NUM_THREADS": str(threads),
         "NUMBA_NUM_THREADS": "2",
         "PYTHONUTF8": "1",
+        # the code is a word of the command, and the folder is another one
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
     }
     done = subprocess.run(
         [sys.executable, "-c", CODE, str(threads), json.dumps(words)],
