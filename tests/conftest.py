@@ -14,6 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from runs import Trained
 
+    from l2q.interactions import Interactions
+
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # kernels in parallel on one core, too; here, since Numba takes it when it is imported
@@ -62,3 +64,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> "Trained":
     from runs import train_recorded
 
     return train_recorded(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def communities() -> "Interactions":
+    """90 users and 90 items of three communities, with some noise, popular items first in each."""
+    import numpy as np
+
+    from l2q.interactions import Interactions
+
+    rng = np.random.default_rng(5)
+    users = np.repeat(np.arange(90), 12)
+    items = (users % 3) * 30 + np.minimum(rng.exponential(8, len(users)).astype(int), 29)
+    noise = rng.random(len(users)) < 0.15
+    items[noise] = rng.integers(0, 90, noise.sum())
+    return Interactions.from_pairs(users, items, num_users=90, num_items=90)

@@ -20,14 +20,9 @@ BITS = 48
 
 
 @pytest.fixture(scope="module")
-def train() -> Interactions:
-    """Three communities; the last users and items are there since today."""
-    rng = np.random.default_rng(5)
-    users = np.repeat(np.arange(90), 12)
-    items = (users % 3) * 30 + np.minimum(rng.exponential(8, len(users)).astype(int), 29)
-    noise = rng.random(len(users)) < 0.15
-    items[noise] = rng.integers(0, 90, noise.sum())
-    return named(Interactions.from_pairs(users, items, num_users=90, num_items=90))
+def train(communities: Interactions) -> Interactions:
+    """The last users and items are there since today."""
+    return named(communities)
 
 
 def named(train: Interactions) -> Interactions:

@@ -46,7 +46,7 @@ def test_filter_scores_equal_the_dense_formula(monkeypatch, tail, whole):
     monkeypatch.setattr(FilterScores, "_whole_products_pay", whole)
     train = graph()
     model = SpectralFilter(gamma_user=0.3, popularity=0.6, rank=12, tail=tail)
-    (X, Y), lists = model(train, seed=0).lists(train, length=7)
+    (X, Y), lists = model(train, seed=0).ranking(train, length=7)[1:]
 
     degrees = train.item_degrees
     R_hat = np.diag(train.user_degrees**-0.3) @ dense(train) @ np.diag(degrees**-0.5)
@@ -66,7 +66,7 @@ def test_filter_scores_equal_the_dense_formula(monkeypatch, tail, whole):
         target, base = S[user, best], (X @ Y.T)[user, best]
         np.testing.assert_allclose(lists.data[row], target * (base @ target) / (target @ target), rtol=2e-4)
 
-    (_, _), longer = model(train, seed=0).lists(train, length=7, measured=9)
+    (_, _), longer = model(train, seed=0).ranking(train, length=7, measured=9)[1:]
     assert np.diff(longer.indptr).max() == 9
     first = heads(longer, 7)
     np.testing.assert_array_equal(first.indptr, lists.indptr)
@@ -106,9 +106,9 @@ def test_users_of_whom_the_base_knows_nothing_keep_their_targets(added, teacher)
     if teacher:  # embeddings that say the same of all items change no more than the length of a user's scores
         one = np.ones((60, 1), np.float32), np.zeros((30, 1), np.float32)
         learned = TeacherScores(scores, *one, weight=1e-9) if added else TeacherScores(scores)
-        (X, Y), lists = learned.lists(train, 3)
+        (X, Y), lists = learned.ranking(train, 3)[1:]
     else:
-        (X, Y), lists = scores.lists(train, 3, add=add)
+        (X, Y), lists = scores.ranking(train, 3, add=add)[1:]
     small = np.arange(40, 60)
     np.testing.assert_allclose(X[small] @ Y.T, 0, atol=1e-6)
     S = scores.scores(small)

@@ -181,7 +181,7 @@ def test_half_round_finds_for_known_users_what_their_own_codes_find(tmp_path, ca
     assert folded > 0.97 * own
 
     # the same codes as by a half-round of all rows at once, from the same start
-    (X, Y), lists = side.scores(train, train).lists(train, 40)
+    (X, Y), lists = side.scores(train, train).ranking(train, 40)[1:]
     A = representations.items.values * scales
     gram = A.T @ A
     v = X @ (Y.T @ A) @ np.linalg.inv(gram + 1e-3 * np.trace(gram) / 64 * np.eye(64, dtype=np.float32))

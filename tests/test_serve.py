@@ -418,6 +418,9 @@ def under_load(folder: Path, swaps: int, monkeypatch: pytest.MonkeyPatch) -> int
             made[number % 3].save(folder)
             while served.reloads["done"] == before:
                 ended.wait(0.005)
+            asked = len(answers)  # however busy the machine is, each index answers
+            while sum(one.status_code == 200 for one in answers[asked:]) < 16:
+                ended.wait(0.005)
         ended.set()
 
     answers: list[Any] = []
@@ -455,7 +458,9 @@ def under_load(folder: Path, swaps: int, monkeypatch: pytest.MonkeyPatch) -> int
             assert [place["item"] for place in ranking["ranking"]] == expected_ranking.items
             assert [place["score"] for place in ranking["ranking"]] == expected_ranking.scores.tolist()
     assert answered_by == set(expected)
-    assert served.reloads == {"done": swaps, "refused": 0}
+    # one that is replaced while it is opened may be opened once more
+    assert served.reloads["done"] >= swaps
+    assert served.reloads["refused"] == 0
     return len(answers)
 
 

@@ -20,14 +20,8 @@ ALONE = embeddings(weight=0.0)
 
 
 @pytest.fixture
-def train() -> Interactions:
-    """Three communities with some noise, popular items first in each."""
-    rng = np.random.default_rng(5)
-    users = np.repeat(np.arange(90), 12)
-    items = (users % 3) * 30 + np.minimum(rng.exponential(8, len(users)).astype(int), 29)
-    noise = rng.random(len(users)) < 0.15
-    items[noise] = rng.integers(0, 90, noise.sum())
-    return Interactions.from_pairs(users, items, num_users=90, num_items=90)
+def train(communities: Interactions) -> Interactions:
+    return communities
 
 
 @pytest.mark.parametrize("ended", [False, True])

@@ -95,8 +95,8 @@ def test_a_teacher_scores_by_the_formula(train, weight):
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert scores.shape == (90, 60)
 
-    (X, Y), lists = scores.lists(train, 5)
-    (base, _), _ = filter_(train, 3).lists(train, 5)
+    _, (X, Y), lists = scores.ranking(train, 5)
+    _, (base, _), _ = filter_(train, 3).ranking(train, 5)
     np.testing.assert_array_equal(X, base)
     S[train.users, train.items] = -np.inf
     for user in range(90):

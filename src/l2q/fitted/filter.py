@@ -133,18 +133,6 @@ class FilterScores:
         reached = ((some @ self.R_hat_T) != 0).dot(degrees).mean()
         return bool(reached > 0.1 * self.R_hat.nnz + self.R_hat.shape[0] / _ROWS * self.R_hat.shape[1])
 
-    def lists(
-        self,
-        exclude: Interactions,
-        length: int,
-        progress: Progress | None = None,
-        add: Callable[[np.ndarray, np.ndarray, slice], np.ndarray] | None = None,
-        measured: int = 0,
-    ) -> tuple[tuple[np.ndarray, np.ndarray], sparse.csr_array]:
-        """What codes are fitted to: ``ranking`` without the norms."""
-        _, base, top = self.ranking(exclude, length, progress, add, measured)
-        return base, top
-
     def base(self, norms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """X = U diag(h) / norms, (M, rank), and Y = D_i^popularity V, (N, rank)."""
         return self.U * self.h / norms[:, None], self.Y

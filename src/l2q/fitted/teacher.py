@@ -189,17 +189,10 @@ class TeacherScores:
         S = self.filter.scores(users)
         return S if self.X is None else self._add(S, _norms(S), users)
 
-    def lists(
-        self, exclude: Interactions, length: int, progress: Progress | None = None, measured: int = 0
-    ) -> tuple[tuple[np.ndarray, np.ndarray], sparse.csr_array]:
-        """As ``FilterScores.lists``: the base is the filter's, the lists are S's."""
-        _, base, top = self.ranking(exclude, length, progress, measured)
-        return base, top
-
     def ranking(
         self, exclude: Interactions, length: int, progress: Progress | None = None, measured: int = 0
     ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], sparse.csr_array]:
-        """As ``FilterScores.ranking``."""
+        """As ``FilterScores.ranking``: the base is the filter's, the lists are S's."""
         return self.filter.ranking(exclude, length, progress, None if self.X is None else self._add, measured)
 
     def _add(self, S: np.ndarray, norms: np.ndarray, users: slice | np.ndarray) -> np.ndarray:

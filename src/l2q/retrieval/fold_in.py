@@ -46,7 +46,8 @@ class HalfRound:
 
         new = _interactions(item_lists, self._train.num_items)
         options = self._side.options
-        (X, _), lists = self._side.scores(new, self._train, self._graph).lists(new, int(options["length"]))
+        scores = self._side.scores(new, self._train, self._graph)
+        _, (X, _), lists = scores.ranking(new, int(options["length"]))
         codes = np.where(X @ self._start >= 0, 1, -1).astype(np.int8)
         start = Side(codes, np.ones(len(codes), np.float32))
         fitted = fit_rows(start, X, self._C, self._G, lists, self._items, options["weight"])
