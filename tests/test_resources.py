@@ -55,6 +55,11 @@ def disk_of():
             ),
             "8,192 MiB",
         ),
+        (
+            ImportError("/lib/a.so: failed to map segment from shared object"),
+            "memory ran out (/lib/a.so: failed",
+        ),
+        (ImportError("no module"), None),
         (RuntimeError("a bug"), None),
         (L2QError("no"), None),
     ],

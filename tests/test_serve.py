@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -466,6 +467,19 @@ def under_load(folder: Path, swaps: int, monkeypatch: pytest.MonkeyPatch) -> int
 
 def test_an_index_is_replaced_under_load(tmp_path, monkeypatch):
     assert under_load(tmp_path / "index", 6, monkeypatch) > 20
+
+
+@pytest.mark.slow
+def test_a_reload_beside_questions_needs_no_openmp():
+    """Numba's workqueue takes its place, and ends a process of which two threads are at kernels."""
+    test = f"{__file__}::{test_an_index_is_replaced_under_load.__name__}"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+        env=os.environ | {"NUMBA_THREADING_LAYER": "workqueue"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow

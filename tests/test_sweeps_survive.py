@@ -111,6 +111,9 @@ def test_other_launchers_count_what_fails_and_go_on(tmp_path, launcher):
 def test_a_signal_to_a_sweep_side_by_side_reaches_its_jobs(tmp_path):
     words = [*words_of(tmp_path), "epochs=50000", "launcher=joblib", "launcher.threads=1", "sweep=long"]
     words.remove("epochs=12")
+    words[words.index("protocol.patience=20")] = (
+        "protocol.patience=50000"  # no job ends before both are at it
+    )
     running = subprocess.Popen(
         command(*words),
         cwd=tmp_path,

@@ -29,8 +29,12 @@ def lacking(error: BaseException) -> str | None:
     said = " ".join(str(error).split())
     if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
         return f"memory of the GPU ran out: {'. '.join(said.split('. ')[1:3])}; give a smaller batch_size"
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in said
+    if (
+        isinstance(error, MemoryError)
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in said)
+        or (
+            isinstance(error, ImportError) and "failed to map segment" in said
+        )  # a library that finds no room
     ):
         asked = re.search(r"allocate (\d+) bytes", said)
         more = (

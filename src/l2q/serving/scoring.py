@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 
-from l2q.serving.served import Lists, Ranked, Served
+from l2q.serving.served import KERNELS, Lists, Ranked, Served
 
 CHUNK = 64
 """Users of one search at most. A large question goes in such parts, and the small ones that wait come in between."""
@@ -79,7 +79,8 @@ class Worker:
             batch, task = self._more(task)
             answers: list[tuple[asyncio.Future, Any, BaseException | None]]
             try:
-                found = _answers(batch)
+                with KERNELS:
+                    found = _answers(batch)
             except BaseException as error:
                 answers = [(each.done, None, error) for each in batch]
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,9 @@ from l2q.retrieval.index import similar_items
 from l2q.retrieval.named import Index
 from l2q.serving.names import Names
 
+KERNELS = threading.Lock()
+"""Held by the thread that is at kernels. Numba falls back to its workqueue where OpenMP is not installed, which ends the
+process where two threads are at them."""
 _NONE = np.empty(0, np.int64)
 
 
@@ -57,8 +61,9 @@ class Served:
         if not (opened.num_users and opened.num_items):
             raise L2QError(f"index {folder} has no users or no items; there is nothing to serve")
         index = replace(opened, arrays={key: np.array(array) for key, array in opened.arrays.items()})
-        index.search(np.array([0]), 1, index.exclude)  # lays out what a search needs
-        similar_items(index.index, np.array([0]), 1)
+        with KERNELS:
+            index.search(np.array([0]), 1, index.exclude)  # lays out what a search needs
+            similar_items(index.index, np.array([0]), 1)
         users = Names("users", index.user_names, index.exclude.user_degrees)
         items = Names("items", index.item_names, index.arrays["items.degrees"])
         return cls(name, index, users, items, manifests.checksum(index.manifest)[:12], state)

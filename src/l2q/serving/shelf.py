@@ -11,7 +11,7 @@ from pathlib import Path
 
 from l2q.errors import L2QError, lacking, printable
 from l2q.retrieval import storage
-from l2q.serving.served import Served
+from l2q.serving.served import KERNELS, Served
 
 LOOK_SECONDS = 1.0
 """How often the folders are looked at."""
@@ -64,7 +64,7 @@ class Shelf:
         try:
             new = Served.open(old.name, self._folders[old.name])
             if "fold_in" in vars(old.index):  # it was asked for: the next who asks need not wait
-                with suppress(L2QError):
+                with suppress(L2QError), KERNELS:
                     _ = new.index.fold_in
         except Exception as error:
             said = str(error) if isinstance(error, L2QError) else lacking(error) or repr(error)
