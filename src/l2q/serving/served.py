@@ -20,8 +20,8 @@ from l2q.retrieval.named import Index
 from l2q.serving.names import Names
 
 KERNELS = threading.Lock()
-"""Held by the thread that is at kernels. Numba falls back to its workqueue where OpenMP is not installed, which ends the
-process where two threads are at them."""
+"""Held by the thread that is at kernels. Without OpenMP Numba falls back to its workqueue, which ends the process where
+two threads are at them."""
 _NONE = np.empty(0, np.int64)
 
 
