@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import field
@@ -83,6 +84,10 @@ def check(config: dict[str, Any]) -> None:
     """Raises L2QError for a value that no set could make right, or a name that nothing reads."""
     Configuration(**config)
     trainer.check(config["trainer"])
+    if (processes := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise L2QError(
+            f"WORLD_SIZE={processes}: each process would train the same and write the same files; start one process"
+        )
     if config.get("debug") and config["test"]:
         raise L2QError(f"test=true: debug={config['debug']} leaves test unread; leave one of them out")
     if not config["fit"] and not config["ckpt_path"]:
