@@ -157,8 +157,8 @@ def _cache(place: Path) -> Sample:
     return Sample(list((place / "cache").glob("*.npz")), read)
 
 
-def _run(*files: str) -> Callable[[Path], Sample]:
-    """A run that is done: what a report shows of it, and what the same job again gives."""
+def _run(*files: str, reports: bool = True) -> Callable[[Path], Sample]:
+    """A run that is done: what a report shows of it, and what the same job again gives, or that alone."""
 
     def make(place: Path) -> Sample:
         words = [*table(place / "events.csv"), *SMALL, EVERY_EPOCH, "model=l2q", "logger=none"]
@@ -174,6 +174,12 @@ def _run(*files: str) -> Callable[[Path], Sample]:
                 shutil.rmtree(folder)
                 shutil.copytree(kept, folder)
 
+        def again() -> Any:
+            outcome = job.attempt()
+            if outcome.state != "done":
+                raise L2QError(outcome.reason)
+            return figures(outcome.metrics)
+
         def read() -> Any:
             rows = report.read(folder, allow_none=True)
             left = [(each.state, each.epoch, each.epochs) for each in report.unfinished(folder)]
@@ -181,14 +187,13 @@ def _run(*files: str) -> Callable[[Path], Sample]:
             users = [report.per_user(row, "recall_20") for row in rows]
             chosen = report.config_of(folder)
             shown = [[part.tobytes() for part in pair] if pair else None for pair in users]
-            outcome = job.attempt()
-            if outcome.state != "done":
-                raise L2QError(outcome.reason)
             untimed = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in curves]
-            return figures(outcome.metrics), [figures(row) for row in rows], left, untimed, shown, chosen
+            return again(), [figures(row) for row in rows], left, untimed, shown, chosen
 
         names = (*files, "run")
-        return Sample([folder / name for name in files], read, names=names, after=restore)
+        return Sample(
+            [folder / name for name in files], read if reports else again, names=names, after=restore
+        )
 
     return make
 
@@ -384,6 +389,9 @@ MAKERS: dict[str, Callable[[Path], Sample]] = {
     "configuration": _run("config.json"),
     "history": _run("history.csv"),
     "per_user": _run("per_user.npz"),
+    "run_again": _run(
+        "metrics.json", "status.json", "config.json", "history.csv", "per_user.npz", reports=False
+    ),
     "wandb": _wandb,
     "wandb_id": _wandb_id,
     "csv": _table("events.csv", CSV, DELIMITED),

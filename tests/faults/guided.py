@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from faults.frame import RIGHT, TRACEBACK, Found, Setting
 
-FULL, SHORT, BATCH = 200_000, 2_000, 1_000
+FULL, SHORT, BATCH = 200_000, 10_000, 5_000
 
 CODE = """
 import atheris, os, sys, tempfile, warnings

@@ -50,6 +50,10 @@ def _text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _sha256(value: Any) -> bool:
+    return _text(value) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
 NEEDED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "dataset": ("a name", _text),
     "config_hash": ("a text", _text),
@@ -86,8 +90,12 @@ def read(folder: Path) -> dict[str, Any]:
     if kind != FORMAT:
         raise L2QError(f"{folder} is no index: {path} says format {kind!r}, expected {FORMAT!r}")
     if version != VERSION:
-        raise L2QError(f"index {folder} has format version {version!r}, this l2q reads version {VERSION}")
-    if CHECKSUM in manifest and manifest[CHECKSUM] != checksum(manifest):
+        raise L2QError(
+            f"index {folder}: {NAME} says format version {version!r}, this l2q reads version {VERSION}; open it with "
+            "the l2q that wrote it, or save it anew"
+        )
+    sealed = CHECKSUM in manifest or any(map(_sha256, manifest.values()))  # its name may be what is damaged
+    if sealed and manifest.get(CHECKSUM) != checksum(manifest):
         raise L2QError(f"index {folder}: the checksum of {NAME} does not match; it is damaged")
     for key, (what, fits) in NEEDED.items():
         if not fits(manifest.get(key)):
