@@ -31,7 +31,7 @@ faults: .venv/installed-test  ## faults, injected for real, for hours; ARGS="--o
 	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
 
 coverage: .venv/installed-test .venv/installed-docs  ## run the tests but the slow ones; fail below 92 % of the branches of src
-	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered $(ARGS)
 
 bench: .venv/installed-test  ## run every script in benchmarks/
 	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
