@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.l2q_command_line import SEE, one_line
 from l2q.errors import lacking, print_anything, printable
 from l2q.learning import naming
+from l2q.learning.parallel import ranks
 from l2q.learning.signals import Interrupted, interruptible, piped
 from l2q.sweeps.sweep import SWEEP, Refused, plain, refused, show
 
@@ -30,6 +31,9 @@ def main(config: DictConfig) -> None:
 
     with refused():
         values = plain(config)
+    if ranks.too_few(devices := values["trainer"]["devices"]):
+        forget()
+        ranks.torchrun(devices, sys.argv)
     show(config, values)
     job = HydraConfig.get()
     command = naming.command(values, job.overrides.task)
@@ -65,6 +69,8 @@ def tell(reason: object) -> None:
 
 if __name__ == "__main__":
     print_anything()
+    if not ranks.join():
+        sys.exit(ranks.follow())
     words = sys.argv[1:]
     sys.argv = [naming.quoted(word) for word in sys.argv]
     sys.argv[1:] = sorted(
@@ -95,4 +101,5 @@ if __name__ == "__main__":
     if SWEEP.folder and SWEEP.folder.exists() and (code > 128 or not SWEEP.named):
         why = "to go on" if code else "the same sweep again, or more of it"
         print(f"{why}: {naming.going_on(words, SWEEP.place, SWEEP.folder)}", file=sys.stderr)
+    ranks.dismiss()
     sys.exit(code)

@@ -151,8 +151,8 @@ def test_what_lightning_does_anyway_may_be_said(name):
         ("accelerator=tpu", "trainer.accelerator=tpu must be one of auto, cpu, gpu, cuda"),
         ("gradient_clip_algorithm=norm", "trainer.gradient_clip_algorithm clips nothing without"),
         ("gradient_clip_val=-1", "trainer.gradient_clip_val=-1 must be a number of at least 0"),
-        ("devices=[0,1]", "trainer.devices=[0, 1]: a run trains on one device"),
-        ("devices=auto", "trainer.devices=auto: a run trains on one device"),
+        ("devices=[0,1]", "trainer.devices=[0, 1]: a process trains on one device"),
+        ("devices=auto", "trainer.devices=auto: a process trains on one device"),
     ],
 )
 def test_a_wrong_option_is_refused_in_one_line(tmp_path, words, word, said):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import field
@@ -20,6 +19,7 @@ from l2q.data.splits import SPLITS
 from l2q.errors import L2QError
 from l2q.interactions import Dataset
 from l2q.learning import trainer
+from l2q.learning.parallel import ranks
 from l2q.options import Count, FilePath, OneOf, Positive, Share, Whole, options
 
 
@@ -76,6 +76,7 @@ class Configuration:
     start: str | None
     tags: list[str]
     keep: Literal["best", "last", "all"]
+    parallel: Literal["batches", "columns"]
     callbacks: Mapping[str, Any] = field(default_factory=dict)
     debug: str | None = None
 
@@ -84,10 +85,7 @@ def check(config: dict[str, Any]) -> None:
     """Raises L2QError for a value that no set could make right, or a name that nothing reads."""
     Configuration(**config)
     trainer.check(config["trainer"])
-    if (processes := os.environ.get("WORLD_SIZE", "1")) != "1":
-        raise L2QError(
-            f"WORLD_SIZE={processes}: each process would train the same and write the same files; start one process"
-        )
+    ranks.check()
     if config.get("debug") and config["test"]:
         raise L2QError(f"test=true: debug={config['debug']} leaves test unread; leave one of them out")
     if not config["fit"] and not config["ckpt_path"]:
@@ -141,11 +139,13 @@ NO_FIGURES = (
     "eval.memory_mb",
     "tags",
     "keep",
+    "parallel",
     "trainer.enable_progress_bar",
     "trainer.profiler",
     "trainer.detect_anomaly",
 )
-"""Options whose names begin so change no figure. They say which logger is told, what is shown and what is kept."""
+"""Options whose names begin so change no figure. They say which logger is told, what is shown and what is kept, and
+how several processes share the work: but for the order of float32 sums their figures are those of one."""
 
 # what training does depends on these options and on the model's
 TRAINING = ("seed", "batch_size", "learning_rate", "schedule", "epochs", "objective", "annealing", "protocol")

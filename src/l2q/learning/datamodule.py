@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytorch_lightning as pl
 import torch
@@ -35,11 +35,20 @@ class TripletLoader:
 
 class InteractionsModule(pl.LightningDataModule):
     """The pairs of ``train`` in batches of ``batch_size``, each pair with ``candidates`` negatives; ``seed`` fixes
-    their order and the negatives."""
+    their order and the negatives. ``loader`` makes of them what this process trains on."""
 
-    def __init__(self, train: Interactions, *, batch_size: int, candidates: int, seed: int) -> None:
+    def __init__(
+        self,
+        train: Interactions,
+        *,
+        batch_size: int,
+        candidates: int,
+        seed: int,
+        loader: Callable[[TripletSampler], TripletLoader] = TripletLoader,
+    ) -> None:
         super().__init__()
         self.train, self.batch_size, self.candidates, self.seed = train, batch_size, candidates, seed
+        self.loader = loader
 
     def train_dataloader(self) -> TripletLoader:
-        return TripletLoader(TripletSampler(self.train, self.batch_size, self.seed, self.candidates))
+        return self.loader(TripletSampler(self.train, self.batch_size, self.seed, self.candidates))

@@ -86,7 +86,9 @@ class Recommender(pl.LightningModule):
         positives, negatives = items.split([len(pos_items), len(neg_items)])
         scored = Batch(users, positives, negatives, self.item_shares[pos_items])
         loss = self.objective(*values.split(sizes), scored, *start.split(sizes))
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(users))
+        self.log(
+            "train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(users), sync_dist=True
+        )
         return loss
 
     def _batch_nodes(self, users: Tensor, items: Tensor) -> Tensor | None:

@@ -6,6 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from l2q.learning import memory, results, trainer
 from l2q.learning.configuration import check, check_against, hashed, settle
 from l2q.learning.expected import of_a_fit
 from l2q.learning.fit_files import FitFiles, identity_of
+from l2q.learning.parallel import ranks
 from l2q.learning.training import Trained, Training
 from l2q.retrieval.popular import Served
 from l2q.retrieval.storage import load_index
@@ -100,8 +102,14 @@ class Run:
         memory.prepare()
         compiling.tell(lambda: log.info("compiling kernels, as the first run on a machine has to"))
         check(config)
+        self.told = deepcopy(config)  # what the other processes are told, where there are some
         self.config, self.folder, self.command = config, Path(folder), command
         self.model = closed_form(config)
+        if self.model is not None and ranks.size() > 1:
+            raise L2QError(
+                f"model={config['model']['name']} is fitted by one process, not {ranks.size()}; start it without "
+                "torchrun"
+            )
         settle(config, fitted=self.model is not None)
         protocol = config["protocol"]
         self.dataset: Dataset = settings.build(
@@ -136,7 +144,12 @@ class Run:
         self.training: Training | None = None
         if self.model is None:
             self.training = Training(
-                config, self.rest, self.val, self.folder, dataset=self.dataset.name, watch=watch
+                config,
+                self.rest,
+                self.val,
+                self.folder if ranks.leads() else None,  # who writes
+                dataset=self.dataset.name,
+                watch=watch,
             )
         self.name, self.group = name, group
         self.config_hash = hashed(config)
@@ -170,7 +183,9 @@ class Run:
             found = fit(self.model, self.rest, self.config["seed"], self.start, parts)
             started -= parts.seconds  # before it was broken off
         else:
+            ranks.share(self.told)
             found = self.training(logger)
+            ranks.leave()
         fitted = time.perf_counter()
         metrics = self._report(found, started, fitted)
         if self.training is not None and (path := lineage.kept_checkpoint(self.folder)):
@@ -204,6 +219,7 @@ class Run:
             **{key: config[key] for key in ("debug", "tags") if config.get(key)},
             "protocol": config["protocol"]["name"],
             **({} if self.val is None else {"split": config["protocol"]["split"]}),
+            **({"processes": ranks.size(), "parallel": config["parallel"]} if ranks.size() > 1 else {}),
             "epochs": epochs,
             "embedding_dim": representations.dims[0],
         }

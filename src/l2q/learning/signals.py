@@ -92,6 +92,23 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
+def ignored() -> Iterator[None]:
+    """Within it, none of ``SIGNALS`` ends the process."""
+
+    def stay(number: int, frame: FrameType | None) -> None:
+        pass
+
+    before = {number: signal.signal(number, stay) for number in SIGNALS}
+    _handlers.append(stay)
+    try:
+        yield
+    finally:
+        _handlers.remove(stay)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def piped() -> Iterator[None]:
     """Within it, output that nobody reads any more, as behind ``| head -1``, raises ``Interrupted`` by SIGPIPE; what is
     printed later goes nowhere."""

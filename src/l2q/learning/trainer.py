@@ -73,17 +73,18 @@ class Refused:
 
 
 VALIDATION = "a run is validated on all users after every protocol.every_n_epochs; set that"
-ONE_DEVICE = "a run trains on one device; leave it out, and run several side by side with launcher=joblib"
+TORCHRUN = "start a run's processes with torchrun --nproc-per-node=N train.py, and leave it out"
 WHOLE = "a run trains whole epochs, which its checkpoints hold; give trainer.max_epochs or trainer.limit_train_batches"
 
 REFUSED = {
     "devices": Refused(
-        "a run trains on one device; give trainer.devices=1, and run several side by side with launcher=joblib",
+        "a process trains on one device; give train.py their number, or start a run's processes with torchrun "
+        "--nproc-per-node=N train.py",
         (1, "1"),
     ),
-    "strategy": Refused(ONE_DEVICE, ("auto",)),
-    "num_nodes": Refused(ONE_DEVICE, (1,)),
-    "use_distributed_sampler": Refused(ONE_DEVICE, (True,)),
+    "strategy": Refused("what processes share is parallel=batches or columns; " + TORCHRUN, ("auto",)),
+    "num_nodes": Refused(TORCHRUN, (1,)),
+    "use_distributed_sampler": Refused("parallel=batches has its own; leave it out", (True,)),
     "sync_batchnorm": Refused("there is no batch normalization in our models; leave it out", (False,)),
     "precision": Refused(
         "training computes in float32, and what it ships has bits already; leave it out",
@@ -163,15 +164,21 @@ def _has_gpu() -> bool:
 
 
 def make_trainer(
-    values: Mapping[str, Any], folder: Path | None, callbacks: Sequence[Any], logger: Any, files: Any
+    values: Mapping[str, Any],
+    folder: Path | None,
+    callbacks: Sequence[Any],
+    logger: Any,
+    files: Any,
+    placed: Mapping[str, Any],
 ) -> Any:
     """The trainer of ``values`` that ``check`` has let through, with files in ``folder``, and checkpoints by ``files``.
-    ``max_time`` and ``enable_progress_bar`` are callbacks, which the caller adds."""
+    ``placed`` says on which devices, where there are several (``parallel.way``). ``max_time`` and
+    ``enable_progress_bar`` are callbacks, which the caller adds."""
     names = {"_target_", "devices", *inspect.signature(taken).parameters} - {
         "max_time",
         "enable_progress_bar",
     }
-    values = {key: value for key, value in values.items() if key in names}
+    values = {key: value for key, value in values.items() if key in names} | dict(placed)
     if word := values.get("profiler"):
         values["profiler"] = _profiler(word, folder)
     with one_line():

@@ -16,6 +16,7 @@ from l2q import settings
 from l2q.errors import L2QError
 from l2q.evaluation import deciding_cutoff
 from l2q.interactions import Interactions
+from l2q.learning import parallel
 from l2q.learning import trainer as trainers
 from l2q.learning.callbacks import (
     AnnealingCallback,
@@ -33,9 +34,9 @@ from l2q.learning.callbacks import (
 from l2q.learning.checkpoints import CheckpointFiles
 from l2q.learning.configuration import TRAINING, flat
 from l2q.learning.datamodule import InteractionsModule
-from l2q.learning.recommender import Recommender, read_checkpoint
+from l2q.learning.parallel.ranks import leads, lost
+from l2q.learning.recommender import read_checkpoint
 from l2q.learning.signals import held
-from l2q.models.encoder import Encoder
 from l2q.models.graph import Graph, Propagation
 from l2q.models.initialization import Normal
 from l2q.representations import Representations
@@ -49,6 +50,8 @@ for noise in (
     ".*exists and is not empty",
     ".*LeafSpec",
     ".*smaller than the logging interval",
+    ".*recommended to use .*sync_dist=True",  # what is logged without it is every process's own, or the same
+    ".broadcast_buffers. is deprecated",  # what replaces it does what is not wanted
     ".*requested to overfit but",  # the same batches are the sampler's to give
     "The dirpath has changed",  # of a moved run's last.ckpt, which needs none of what is dropped
 ):
@@ -85,6 +88,8 @@ class Training:
         watch: Callable[[int, Mapping[str, float]], str | None] | None = None,
     ) -> None:
         self.config, self.train, self.val, self.folder = config, train, val, folder
+        self.way = way = parallel.way(config)
+        way.check(config)
         self.watch = watch
         self.checkpoints = (folder or Path()) / "checkpoints"
         self.files = CheckpointFiles(in_memory=folder is None)
@@ -118,8 +123,9 @@ class Training:
             initialization = Normal(std=0.0)  # the checkpoint brings its own embeddings
         del model["name"]
         began = time.perf_counter()
+        model, initialization = way.own(model, quantizer, objective, initialization)
         encoder = settings.build(
-            {"_target_": f"{Encoder.__module__}.{Encoder.__name__}"} | model,
+            {"_target_": f"{way.encoder.__module__}.{way.encoder.__name__}"} | model,
             "model",
             train=train,
             propagation=Propagation(Graph.from_interactions(train)),
@@ -128,7 +134,7 @@ class Training:
             seed=config["seed"],
         )
         self.start_seconds = time.perf_counter() - began
-        self.recommender = Recommender(
+        self.recommender = way.recommender(
             encoder,
             objective,
             learning_rate=config["learning_rate"],
@@ -143,6 +149,7 @@ class Training:
             batch_size=config["batch_size"],
             candidates=getattr(objective, "candidates", 1),
             seed=config["seed"],
+            loader=way.loader,
         )
 
     def __call__(self, logger: Any = None) -> Trained:
@@ -171,7 +178,12 @@ class Training:
         ks, memory_mb = config["eval"]["ks"], config["eval"]["memory_mb"]
         chooses = deciding_cutoff(self.train.num_items)  # measured whether or not eval.ks asks for it
         validation = Validation(
-            self.train, self.val, sorted({*ks, chooses}), protocol["every_n_epochs"], memory_mb
+            self.train,
+            self.val,
+            sorted({*ks, chooses}),
+            protocol["every_n_epochs"],
+            memory_mb,
+            self.way.evaluate,
         )
         history = History(self.folder, validation)
         callbacks: list[Callback] = [
@@ -179,8 +191,10 @@ class Training:
             validation,
             TimeSplit(),
             history,
-            FiniteLoss(),
-            EpochProgress(validation, shown=config["trainer"].get("enable_progress_bar") is not False),
+            FiniteLoss(self.way.lowest),
+            EpochProgress(
+                validation, shown=leads() and config["trainer"].get("enable_progress_bar") is not False
+            ),
             *self.more_callbacks,
         ]
         if self.limit:
@@ -207,9 +221,9 @@ class Training:
         if self.watch:  # behind patience, which may end the training by itself
             callbacks.append(Watched(validation, self.watch))
         # of its own: Lightning writes a "last" beside a monitored best only when the best is written
-        last = LastCheckpoint(validation, self.checkpoints)
+        last = LastCheckpoint(validation, self.checkpoints, self.way.decided)
         trainer = trainers.make_trainer(
-            config["trainer"], self.folder, [*callbacks, last], logger, self.files
+            config["trainer"], self.folder, [*callbacks, last], logger, self.files, self.way.trainer()
         )
         ckpt_path = config["ckpt_path"]
         if trainer.max_epochs == 0 and ckpt_path:  # nothing to go on with: its weights
@@ -221,7 +235,7 @@ class Training:
         if ckpt_path:
             self._read(Path(ckpt_path))
         # a short epoch that is not on disk yet is finished and written first
-        with held(lambda: last.behind), trainers.one_line():
+        with held(lambda: last.behind), trainers.one_line(), lost():
             trainer.fit(self.recommender, datamodule=self.data, ckpt_path=ckpt_path, weights_only=True)
         if trainer.interrupted:
             raise KeyboardInterrupt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,13 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(ModelCheckpoint):
     """``last.ckpt``, what a stopped run goes on from: written after every epoch that was measured and after the last,
     and after others where that takes at most a twentieth of the time. An epoch on a GPU may be shorter than writing
-    its weights."""
+    its weights. Of several processes the first decides: ``decided`` gives its word to all."""
 
-    def __init__(self, validation: Validation, dirpath: Path) -> None:
+    def __init__(
+        self, validation: Validation, dirpath: Path, decided: Callable[[bool], bool] = lambda behind: behind
+    ) -> None:
         super().__init__(dirpath, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-        self.validation = validation
+        self.validation, self.decided = validation, decided
         self.written, self.cost = -math.inf, 0.0
         self.behind = False  # whether a whole epoch is not on disk
 
@@ -64,6 +67,7 @@ class LastCheckpoint(ModelCheckpoint):
         self.behind = not (ends or self.validation.measured or started - self.written >= 20 * self.cost)
         if self.behind and signals.waiting():
             self.behind = False
+        self.behind = self.decided(self.behind)
         if not self.behind:
             super().on_train_epoch_end(trainer, module)
             self.written = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -48,10 +48,11 @@ class TimeLimit(Timer):
 
 class FiniteLoss(Callback):
     """Stops at a loss that is not finite, or where an epoch ends with embeddings that are not, before a
-    checkpoint of it could be written."""
+    checkpoint of it could be written. ``lowest`` is that of all processes, so that they stop together."""
 
-    def __init__(self) -> None:
+    def __init__(self, lowest: Callable[[torch.Tensor], torch.Tensor] = lambda step: step) -> None:
         self.bad_step: torch.Tensor | None = None
+        self.lowest = lowest
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_index: int
@@ -67,7 +68,7 @@ class FiniteLoss(Callback):
             self.check(trainer.current_epoch)
 
     def check(self, whole_epochs: int) -> None:
-        first = int(self.bad_step) if self.bad_step is not None else torch.iinfo(torch.int64).max
+        first = torch.iinfo(torch.int64).max if self.bad_step is None else int(self.lowest(self.bad_step))
         self.bad_step = None
         if first < torch.iinfo(torch.int64).max:
             kept = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from l2q.evaluation import evaluate
+from l2q.evaluation import Evaluation, evaluate
 from l2q.interactions import Interactions
 from l2q.kernels.packing import pack, unpack
 from l2q.representations import Representations, Rows
@@ -42,7 +42,8 @@ def code_statistics(now: Representations, before: Representations | None) -> dic
 class Validation(Callback):
     """Measures the hard codes on the validation part after an epoch and logs ``val/*`` and ``codes/*``.
 
-    Without a validation part (``val=None``) it logs the code statistics alone.
+    Without a validation part (``val=None``) it logs the code statistics alone. ``measure`` is ``evaluate``, or what
+    several processes share it by.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Validation(Callback):
         ks: Sequence[int],
         every_n_epochs: int,
         memory_mb: int,
+        measure: Callable[..., Evaluation] = evaluate,
     ) -> None:
+        self.measure = measure
         self.fit, self.val, self.ks = fit, val, ks
         self.every_n_epochs, self.memory_mb = every_n_epochs, memory_mb
         self.before: Representations | None = None
@@ -88,7 +91,7 @@ class Validation(Callback):
                 index = PackedIndex.from_representations(representations)
             else:
                 index = DenseIndex(representations)
-            found = evaluate(index, self.val, self.ks, self.fit, self.memory_mb)
+            found = self.measure(index, self.val, self.ks, self.fit, self.memory_mb)
             values = {f"val/{key}": value for key, value in found.metrics.items()}
         if representations.binary:
             values |= code_statistics(representations, self.before)

@@ -1,0 +1,26 @@
+"""One training by several processes, which torchrun, SLURM or Kubernetes starts: who they are (``ranks``), and the ways
+to share the work (``batches``, ``columns``). One process uses ``one``, and none of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from l2q.learning.parallel.one import One
+
+
+def way(config: Mapping[str, Any]) -> One:
+    """How the processes of this run share the work, by ``config["parallel"]``."""
+    from l2q.learning.parallel import ranks
+    from l2q.learning.parallel.one import One  # brings Lightning along, as the others do
+
+    if ranks.size() == 1:
+        return One()
+    if config["parallel"] == "columns":
+        from l2q.learning.parallel.columns import Columns
+
+        return Columns()
+    from l2q.learning.parallel.batches import Batches
+
+    return Batches()
