@@ -202,13 +202,14 @@ def _cache(setting: Setting) -> Found:
     return _again(setting, lambda: work(setting.folder / "cache"), expected)
 
 
-def _quantizing(setting: Setting) -> Found:
-    """``python -m l2q quantize`` and ``batch``, whose files are there whole or not at all."""
+def _commands(setting: Setting) -> Found:
+    """``python -m l2q quantize``, ``batch``, ``export`` and ``convert``: their files are there whole or not at all."""
     from l2q.cli import main
 
     rng, place = np.random.default_rng(0), setting.folder
     for side in ("users", "items"):
         np.save(place / f"{side}.npy", rng.standard_normal((900, 24)).astype(np.float32))
+    events = table(place / "events.csv", users=300)[1].partition("=")[2]
 
     def work(folder: Path) -> Any:
         folder.mkdir(exist_ok=True)
@@ -216,10 +217,13 @@ def _quantizing(setting: Setting) -> Found:
         codes = (
             main(["quantize", *arrays, "--out", f"{folder}/index"]),
             main(["batch", "--index", f"{folder}/index", "--out", f"{folder}/top.parquet"]),
+            main(["export", "--index", f"{folder}/index", "--to", "parquet", "--out", f"{folder}/engine"]),
+            main(["convert", events, f"{folder}/split", "--to", "csv", "--split", "random", "--force"]),
         )
-        return codes, files_of(folder / "index"), (folder / "top.parquet").read_bytes()
+        written = [files_of(folder / part) for part in ("index", "engine", "split")]
+        return codes, written, (folder / "top.parquet").read_bytes()
 
-    expected, seconds = setting.made.of("quantizing", work)
+    expected, seconds = setting.made.of("commands", work)
     _killed(lambda: work(place / "out"), setting, seconds)
     found = _again(setting, lambda: work(place / "out"), expected)
     return Found(WRONG, f"left: {left}") if (left := leftovers(place)) else found
@@ -232,5 +236,5 @@ CASES = {
     "export": _export,
     "download": _download,
     "cache": _cache,
-    "commands": _quantizing,
+    "commands": _commands,
 }
