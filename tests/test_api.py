@@ -193,6 +193,14 @@ def test_what_cannot_be_fitted_is_said_in_one_line(events, model, options, said)
     assert "\n" not in str(caught.value)
 
 
+def test_models_that_cannot_go_on_say_so(events):
+    earlier = l2q.fit(events, "popularity", seed=0)
+    with pytest.raises(l2q.L2QError, match="start: model=spectral is fitted from nothing; leave start out"):
+        l2q.fit(events, "spectral", start=earlier)
+    with pytest.raises(l2q.L2QError, match="start: model=lightgcn is trained; leave start out"):
+        l2q.fit(events, "lightgcn", start=earlier)
+
+
 def test_a_validation_part_needs_users_with_items():
     lonely = l2q.Interactions.from_pairs([0, 1, 2], [0, 1, 2], 3, 3)
     with pytest.raises(

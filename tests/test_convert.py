@@ -286,6 +286,14 @@ def test_what_cannot_be_is_one_line(said, tmp_path, capsys, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["events.csv"]
 
 
+def test_a_format_that_is_none_is_named(tmp_path):
+    write_table(tmp_path / "events.csv")
+    with pytest.raises(
+        l2q.L2QError, match="'excel' is no format that is written; use lightgcn, recbole, parquet, csv"
+    ):
+        export(open_parts(str(tmp_path / "events.csv"), {}), "excel", tmp_path / "out")
+
+
 def test_a_name_of_several_lines_is_refused_where_lines_are_names(tmp_path):
     """Tables' names have none; those of a caller may."""
     made = l2q.Interactions.from_pairs(

@@ -97,6 +97,11 @@ def test_several_tables_are_listed(kind, duck, lite):
     assert opened(f"{kind}:{path}::my items")[1] == []
 
 
+def test_an_empty_query_is_none(lite):
+    for query in ("", " ; "):
+        assert refused(f"sqlite:{lite}", query=query) == "query= is empty; give a SELECT"
+
+
 def test_what_no_database_holds(tmp_path):
     path = tmp_path / "text.db"
     path.write_text("user,item\n1,2\n3,4\n")

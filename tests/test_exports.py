@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -449,6 +450,14 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
         with pytest.raises(L2QError, match="holds something else than an export; give another folder"):
             l2q.export(index, "parquet", folder)
         assert (folder / name).read_text() == content
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_engine_that_leaves_the_scales_of_users_out_needs_them_above_zero(tmp_path):
+    index = random_index("a user scale and a weight")
+    scales = np.zeros_like(index.arrays["users.scales"])
+    with pytest.raises(L2QError, match="FAISS ranks for users whose scales are above 0, some here are not"):
+        l2q.export(replace(index, arrays={**index.arrays, "users.scales": scales}), "faiss", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

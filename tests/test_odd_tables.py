@@ -1,6 +1,7 @@
 """Tables as they come out of shops, spreadsheets, databases and notebooks: read rightly, or refused in one line."""
 
 import gzip
+import io
 import lzma
 
 import numpy as np
@@ -33,6 +34,13 @@ def grouped(form):
     """A line a user, with its items as ``form`` writes them."""
     of = {user: [f"item{i:02}" for u, i, *_ in EVENTS if u == user] for user in range(20)}
     return "\n".join(["user,items", *(f'user{user:02},"{form(items)}"' for user, items in of.items()), ""])
+
+
+def npz_of_arrays():
+    """A sparse matrix as SciPy saves it."""
+    out = io.BytesIO()
+    sparse.save_npz(out, sparse.eye(3, format="csr"))
+    return out.getvalue()
 
 
 PLAIN = lines("user{u:02},item{i:02},{v}", "user,item,rating")
@@ -135,6 +143,10 @@ REFUSED = {
     "snappy": (b"\xff\x06\x00\x00sNaPpY" + bytes(300), ["Snappy"]),
     "compress.Z": (b"\x1f\x9d\x90" + bytes(300), ["compress"]),
     "encrypted.parquet": (b"PARE" + bytes(300) + b"PARE", ["encrypted"]),
+    "matrix_market.csv": ("%%MatrixMarket matrix coordinate integer general\n3 3 1\n1 2 5\n", ["scipy.io.mmread"]),
+    "scipy_sparse": (npz_of_arrays(), ["scipy.sparse.load_npz"]),
+    "comments_alone.csv": ("# made by a shop\n# with no event\n", ["no events: no line holds one"]),
+    "one_field.csv": ("\n".join(f"user{u:02}" for u in range(20)), ["a line is one field; delimiter= names"]),
     "empty.json": ("[]", ["no events"]),
     "no_record.json": ("{}", ["no events"]),
 }  # fmt: skip
@@ -221,6 +233,12 @@ def test_parts_may_have_their_columns_in_another_order(tmp_path):
     assert read.user_names.tolist() == USERS
     assert read.item_names.tolist() == ITEMS
     assert np.array_equal(read.to_csr().toarray() > 0, GRADES > 0)
+
+
+def test_a_delimiter_that_stands_nowhere_is_told(tmp_path):
+    path = put(tmp_path / "events.csv", PLAIN)
+    with pytest.raises(L2QError, match="no line has two fields with ';' between them; delimiter= names"):
+        read_events(path, delimiter=";")
 
 
 def test_a_copy_among_parts_is_told(tmp_path):

@@ -58,7 +58,7 @@ def test_random_is_seeded_and_even():
 def test_a_cluster_takes_the_drawn_items_neighbours():
     # two clusters of directions; 30 % of 6 and of 7 items is 2
     angles = np.radians([0, 10, 25, 90, 105, 130, 60])
-    vectors = np.stack((np.cos(angles), np.sin(angles)), axis=1) * np.arange(1, 8)[:, None]
+    vectors = np.stack((np.cos(angles), np.sin(angles)), axis=1) * np.logspace(-2, 2, 7)[:, None]
     train = graph([0, 1, 2, 3, 4, 5], range(7), [0, 1, 2, 3, 4], [], num_items=7)
     nearest = {0: 1, 1: 0, 2: 1, 3: 4, 4: 3, 5: 4, 6: 3}  # 6 lies 30 degrees from 3, 35 from 2
     seen = set()
