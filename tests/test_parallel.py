@@ -1,8 +1,11 @@
 """Several processes of one run: they share its batches or its columns, and one of them writes."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +18,13 @@ from l2q.errors import L2QError
 from l2q.interactions import Interactions
 from l2q.learning.parallel import ranks
 from l2q.learning.parallel.batches import Batches, Shares, share
+from l2q.learning.parallel.columns import Columns
 from l2q.learning.run import Run
+from l2q.learning.training import Training
+from l2q.models.encoder import Encoder
+from l2q.models.graph import Graph, Propagation
+from l2q.models.initialization import Normal
+from l2q.models.quantizers import Identity
 
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "NUMBA", "OPENBLAS", "MKL")}
 SMALL = ["trainer=cpu", "logger=none", "model.embedding_dim=16", "epochs=3", "protocol.every_n_epochs=1"]
@@ -99,6 +108,75 @@ def test_two_processes_train_as_one_and_one_of_them_writes(tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
+SOFTMAX = ["objective=softmax", "objective.learn_temperature=true"]
+WIDE = ["model.initialization.std=0.1"]
+SHARED = {
+    "batches": {
+        "l2q_anl": ["model=l2q_anl"],
+        "bpr": ["model=lightgcn", "objective.candidates=3", "objective.learn_temperature=true"],
+    },
+    "columns": {
+        "lightgcn": ["model=lightgcn", "model.popularity=0.3"],
+        "l2q": ["model=l2q", "objective.candidates=3"],
+        "l2q_anl": ["model=l2q_anl", "model.rotation_blocks=4", "model.residual=0.4", "model.popularity=0.3"],
+        "guidance": ["model=l2q_anl", "model.rotation_blocks=2", "annealing=guidance"],
+        "weights": ["model=lightgcn", "model.layer_weights=learned", "objective.learn_temperature=true"],
+        "softmax": [
+            "model=l2q_anl",
+            "model.transform=identity",
+            *SOFTMAX,
+            "objective.correct_popularity=true",
+        ],
+        "inner": ["model=l2q", *SOFTMAX, "objective.similarity=inner", "objective.num_negatives=9", *WIDE],
+        "spectral": ["model=lightgcn", "initialization=spectral"],
+    },
+}
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def training(config: dict[str, Any], folder: Path) -> Training:
+    folder.mkdir()
+    found = Run(config, folder).training
+    assert found is not None
+    return found
+
+
+@pytest.mark.slow  # two minutes
+@pytest.mark.parametrize("parallel", SHARED)
+def test_what_processes_share_is_the_training_of_one(tmp_path, parallel):
+    """Every loss and every validation of an epoch, the weights of its checkpoint and the hard codes; and one process
+    goes on from what two have left, as two do from what one has."""
+    words = [*table(tmp_path / "events.csv"), *SMALL, "learning_rate=0.05", "batch_size=61"]
+    words.append(f"parallel={parallel}")
+    cases = {name: composed(*words, *more) for name, more in SHARED[parallel].items()}
+    for name, config in cases.items():
+        representations = training(config, tmp_path / f"{name}-one")().representations
+        np.savez(tmp_path / f"{name}-one.npz", *representations.factors())
+    cut = composed(*words, *SHARED[parallel]["l2q_anl"], "trainer.max_epochs=1")
+    training(cut, tmp_path / "begun-one")()
+    last = "checkpoints/last.ckpt"
+    cases["begun"] = cut
+    cases["goes-on"] = cases["l2q_anl"] | {"ckpt_path": f"{tmp_path}/begun-one/{last}"}
+    (tmp_path / "cases.json").write_text(json.dumps(cases))
+    done([*torchrun()[:-1], str(ROOT / "tests" / "parallel_runs.py"), "cases.json"], tmp_path)
+    training(cases["l2q_anl"] | {"ckpt_path": f"{tmp_path}/begun-two/{last}"}, tmp_path / "goes-on-one")()
+    for name in cases:
+        one, two = tmp_path / f"{name}-one", tmp_path / f"{name}-two"
+        assert_same_training(one, two)
+        ours, theirs = weights_of(one), weights_of(two)
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            torch.testing.assert_close(theirs[key], value, rtol=1e-3, atol=2e-5, msg=f"{name}: {key}")
+    for name in SHARED[parallel]:
+        with np.load(tmp_path / f"{name}-one.npz") as ours, np.load(tmp_path / f"{name}-two.npz") as theirs:
+            for side in ours:
+                same = np.isclose(theirs[side], ours[side], rtol=1e-3, atol=1e-5)
+                assert same.mean() > 0.999, name  # a value at zero may have either sign
+
+
 @pytest.mark.slow
 def test_what_one_process_does_is_refused_once_and_all_of_them_end(tmp_path):
     ended = done(
@@ -140,3 +218,94 @@ def test_processes_that_have_not_joined_a_run_are_refused(tmp_path, monkeypatch)
     train = Interactions.from_pairs([0, 1], [0, 1], 2, 3)
     with pytest.raises(L2QError, match=r"^WORLD_SIZE=2"):
         l2q.fit(train, "lightgcn")
+
+
+def test_a_process_starts_with_its_columns_of_what_one_process_starts_with(monkeypatch):
+    rng = np.random.default_rng(0)
+    train = Interactions.from_pairs(rng.integers(20, size=200), rng.integers(30, size=200), 20, 30)
+    normal = Normal(std=0.5)
+    whole = normal(train, 12, 7)
+    monkeypatch.setattr(
+        "l2q.models.initialization.DRAWN", 40
+    )  # numbers at once: three rows, and two at the end
+    for columns in (slice(0, 6), slice(6, 12), slice(4, 8)):
+        part = normal.part(train, 12, 7, columns)
+        for side, expected in zip(part, whole, strict=True):
+            np.testing.assert_array_equal(side, expected[:, columns])
+
+
+def rotations(dim: int, blocks: int | None, first: int = 0) -> list[np.ndarray]:
+    train = Interactions.from_pairs([0, 1], [0, 1], 2, 3)
+
+    class Part(Encoder):
+        first_block = first
+
+    encoder = Part(
+        train,
+        Propagation(Graph.from_interactions(train)),
+        Identity(),
+        Normal(std=1.0),
+        embedding_dim=dim,
+        num_layers=1,
+        combination="concat",
+        layer_weights=None,
+        transform="rotation",
+        rotation_blocks=blocks,
+        seed=3,
+    )
+    with torch.no_grad():
+        return [rotation(torch.eye(dim)).numpy() for rotation in encoder.transforms]
+
+
+def test_a_rotation_in_blocks_is_the_same_however_many_processes_have_them():
+    whole = rotations(12, 4)
+    for segment, rotation in enumerate(whole):
+        np.testing.assert_allclose(rotation @ rotation.T, np.eye(12), atol=1e-6)
+        for first in (0, 2):  # of two processes
+            columns = slice(3 * first, 3 * first + 6)
+            np.testing.assert_array_equal(rotations(6, 2, first)[segment], rotation[columns, columns])
+        assert np.count_nonzero(rotation) == 4 * 3 * 3
+        blocks = [rotation[3 * b : 3 * b + 3, 3 * b : 3 * b + 3] for b in range(4)]
+        assert not any(np.allclose(blocks[b], blocks[0]) for b in range(1, 4))
+    for one, none in zip(rotations(12, 1), rotations(12, None), strict=True):
+        np.testing.assert_array_equal(one, none)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["model.embedding_dim=5"],
+            "model.embedding_dim=5: 2 processes share the columns evenly; give a multiple of 2",
+        ),
+        (
+            ["model=l2q_anl"],
+            "model.rotation_blocks=null: a rotation mixes the columns of its block, and 2 processes",
+        ),
+        (
+            ["model=l2q_anl", "model.rotation_blocks=3"],
+            "model.rotation_blocks=3: a rotation mixes the columns",
+        ),
+        (["model=l2q_anl", "model.transform=learned"], "model.transform=learned mixes all columns"),
+        (["model=l2q", "model.transform=itq"], "model.transform=itq mixes all columns"),
+        (
+            ["+trainer.gradient_clip_val=1"],
+            "trainer.gradient_clip_algorithm=norm takes the gradient of all columns",
+        ),
+    ],
+)
+def test_what_mixes_all_columns_is_refused_in_one_line(tmp_path, monkeypatch, words, said):
+    monkeypatch.setattr(ranks, "_joined", [2])
+    config = composed(*table(tmp_path / "events.csv"), "model=lightgcn", *words, "parallel=columns")
+    with pytest.raises(L2QError, match="^" + re.escape(said)) as caught:
+        Columns().check(config)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("words", [["model.transform=identity"], ["model.rotation_blocks=5"]])
+def test_blocks_without_a_rotation_or_of_uneven_width_are_refused(tmp_path, words):
+    small = ["model=l2q_anl", "model.embedding_dim=16", "model.rotation_blocks=2", "logger=none"]
+    with pytest.raises(
+        L2QError, match=r"^model.rotation_blocks=\d needs model.transform=rotation, not \w+, and a"
+    ):
+        Run(composed(*table(tmp_path / "events.csv"), *small, *words), tmp_path / "run")

@@ -218,6 +218,7 @@ ABSENT = {
     (trainer.taken, "deterministic"): "None: Lightning's own",
     (Encoder, "residual"): "models that take the mean of their layers have none",
     (Encoder, "popularity"): "None: lengths as trained; codes without scales have no other ones",
+    (Encoder, "rotation_blocks"): "None: a rotation is one; others rotate nothing, or not by blocks",
     (Quantizer, "normalize"): "the straight-through derivative is the same everywhere",
     (Quantizer, "clip"): "the straight-through derivative is the same everywhere",
     (Quantizer, "scale_dtype"): "codes without scales have none",
@@ -231,6 +232,7 @@ ABSENT = {
 NOTHING = {
     (l2q.fit, "start"),
     (Encoder, "popularity"),
+    (Encoder, "rotation_blocks"),
 }  # null in conf and None in Python both say that there is none
 
 

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+Total = Callable[[Tensor], Tensor]
+
 BLOCK = 1 << 24  # scores that are in memory at once: 64 MiB of float32
 
 
 def log_sums(
-    X: Tensor, Y: Tensor, bias: Tensor, rows: Tensor, columns: Tensor, block: int | None = None
+    X: Tensor,
+    Y: Tensor,
+    bias: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    block: int | None = None,
+    total: Total | None = None,
 ) -> Tensor:
     """log sum_c exp(<X[r], Y[c]> + bias[c]) of every row r of X, over the columns c that no pair leaves out.
 
     X (n, D), Y (m, D), ``bias`` (m,); the pairs (rows_b, columns_b) may repeat. A row without any column is -inf. Up to
     ``block`` scores are in memory at once (``BLOCK``), and at least one row's. Where more are asked for, the backward
-    computes them anew.
+    computes them anew. ``total`` makes scores of the products of X and Y, where these are a part of their columns.
 
     >>> X, Y = torch.ones(2, 1), torch.tensor([[1.0], [2.0], [3.0]])
     >>> left_out = torch.tensor([0, 1, 1]), torch.tensor([2, 0, 2])
@@ -26,17 +34,26 @@ def log_sums(
     tensor([10.1073,  7.3891])
     """
     order = torch.argsort(rows, stable=True)
-    return _LogSums.apply(X, Y, bias, rows[order], columns[order], BLOCK if block is None else block)
+    return _LogSums.apply(X, Y, bias, rows[order], columns[order], BLOCK if block is None else block, total)
 
 
 class _LogSums(torch.autograd.Function):
     """P_rc = exp(<X_r, Y_c> + bias_c - log_sum_r), 0 for pairs: dX = (g P) Y, dY = (g P)^T X, dbias = (g P)^T 1."""
 
     @staticmethod
-    def forward(ctx, X: Tensor, Y: Tensor, bias: Tensor, rows: Tensor, columns: Tensor, block: int) -> Tensor:
-        ctx.block = block
+    def forward(
+        ctx,
+        X: Tensor,
+        Y: Tensor,
+        bias: Tensor,
+        rows: Tensor,
+        columns: Tensor,
+        block: int,
+        total_of: Total | None,
+    ) -> Tensor:
+        ctx.block, ctx.total_of = block, total_of
         sums, shares = X.new_empty(len(X)), None
-        for part, scores in _blocks(X, Y, bias, rows, columns, block):
+        for part, scores in _blocks(X, Y, bias, rows, columns, block, total_of):
             # a row of -inf alone has the sum 0
             highest = scores.amax(1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)
             shares = scores.sub_(highest).exp_()
@@ -53,25 +70,28 @@ class _LogSums(torch.autograd.Function):
         X, Y, bias, rows, columns, sums, kept = ctx.saved_tensors
         dX, dY, dbias = torch.empty_like(X), torch.zeros_like(Y), torch.zeros_like(bias)
         lowest = sums.clamp(min=torch.finfo(sums.dtype).min)
-        blocks = _blocks(X, Y, bias, rows, columns, ctx.block) if kept is None else [(slice(None), None)]
+        blocks: Iterable[tuple[slice, Tensor | None]] = [(slice(None), None)]
+        if kept is None:
+            blocks = _blocks(X, Y, bias, rows, columns, ctx.block, ctx.total_of)
         for part, scores in blocks:
             shares = kept if scores is None else scores.sub_(lowest[part].unsqueeze(1)).exp_()
             shares = shares * grad[part].unsqueeze(1)
             torch.mm(shares, Y, out=dX[part])
             dY.addmm_(shares.T, X[part])
             dbias += shares.sum(0)
-        return dX, dY, dbias, None, None, None
+        return dX, dY, dbias, None, None, None, None
 
 
 def _blocks(
-    X: Tensor, Y: Tensor, bias: Tensor, rows: Tensor, columns: Tensor, block: int
+    X: Tensor, Y: Tensor, bias: Tensor, rows: Tensor, columns: Tensor, block: int, total_of: Total | None
 ) -> Iterator[tuple[slice, Tensor]]:
     """Rows of X and their scores, (rows, m), -inf for pairs; the pairs' ``rows`` ascend."""
     size = _rows_at_once(Y, block)
     starts = range(0, len(X), size)
     ends = torch.searchsorted(rows, torch.tensor([*starts, len(X)], device=rows.device)).tolist()
     for number, start in enumerate(starts):
-        scores = torch.addmm(bias, X[start : start + size], Y.T)
+        part = X[start : start + size]
+        scores = torch.addmm(bias, part, Y.T) if total_of is None else total_of(part @ Y.T).add_(bias)
         pairs = slice(ends[number], ends[number + 1])
         scores[rows[pairs] - start, columns[pairs]] = -torch.inf
         yield slice(start, start + size), scores

@@ -111,6 +111,10 @@ class Recommender(pl.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(adam, factor)
         return {"optimizer": adam, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def own(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """What of a checkpoint's tensors this process has: all of it, where they are not shared."""
+        return checkpoint
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["l2q"] = self.identity | self.training_options
 

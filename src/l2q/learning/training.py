@@ -271,7 +271,7 @@ class Training:
         return "a callback stopped it" if patience is None else f"{patience} validations brought no better"
 
     def _read(self, path: Path) -> dict[str, Any]:
-        checkpoint = read_checkpoint(path, self.recommender.identity, self.files)
+        checkpoint = self.recommender.own(read_checkpoint(path, self.recommender.identity, self.files))
         found, wanted = checkpoint["state_dict"], self.recommender.state_dict()
         for key in sorted(found.keys() | wanted.keys()):
             shapes = [tuple(state[key].shape) if key in state else "no" for state in (found, wanted)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -36,7 +36,8 @@ class Encoder(nn.Module):
     A_hat is the normalised adjacency without self loops. Float values are propagated, never codes. W_s is the identity,
     a fixed random rotation per segment, a learned orthogonal matrix, or the ITQ rotation of the start. Without a
     quantizer a rotation leaves every score unchanged. Layer 0 has a rotation, too: its start looks the same in every
-    direction, but Adam's steps do not.
+    direction, but Adam's steps do not. A random rotation of ``rotation_blocks`` = B has a block of its own for each Bth
+    part of the columns: what mixes fewer columns can be shared by processes. None and 1 are one block.
 
     ``initialization(train, dim, seed)`` returns the two sides of E^(0). ``layer_weights`` None: each w is
     1 / (num_layers + 1) for ``mean`` and 1 for ``concat``; "learned" weights start there. ``residual`` None is 0.
@@ -64,6 +65,7 @@ class Encoder(nn.Module):
         residual: float | None = None,
         popularity: Annotated[float, Ge(-1), Le(1)] | None = None,
         transform: Literal["identity", "rotation", "itq", "learned"],
+        rotation_blocks: Count | None = None,
         seed: Whole,
     ) -> None:
         super().__init__()
@@ -79,6 +81,12 @@ class Encoder(nn.Module):
             raise L2QError(
                 f"model.popularity={popularity} needs scales to stand in; set model.quantizer.scales=row"
             )
+        if rotation_blocks is not None and (transform != "rotation" or embedding_dim % rotation_blocks):
+            raise L2QError(
+                f"model.rotation_blocks={rotation_blocks} needs model.transform=rotation, not {transform}, and a "
+                f"number that divides model.embedding_dim={embedding_dim}"
+            )
+        self.rotation_blocks = rotation_blocks
         users, items = initialization(train, embedding_dim, seed)
         self.num_users, self.num_items = train.num_users, train.num_items
         self.num_layers, self.combination, self.residual = num_layers, combination, residual
@@ -94,10 +102,23 @@ class Encoder(nn.Module):
         self.transforms = nn.ModuleList()  # ITQ is of the segments without one
         self.transforms = self._transform(transform, seed)
 
+    first_block = 0
+    """The number of the first of ``rotation_blocks``, where others are elsewhere."""
+
     def _transform(self, name: str, seed: int) -> nn.ModuleList:
         dim = self.embeddings.shape[1]
         if name == "identity":
             return nn.ModuleList()
+        if self.rotation_blocks is not None:
+            width = dim // self.rotation_blocks
+            # one of several blocks depends on its number alone; the first is what a single block of its width is
+            rngs = [
+                np.random.default_rng([seed, width, self.first_block + number])
+                for number in range(self.rotation_blocks)
+            ]
+            return nn.ModuleList(
+                BlockRotation([random_rotation(width, rng) for rng in rngs]) for _ in range(self.num_segments)
+            )
         rng = np.random.default_rng([seed, dim])
         if name == "itq":
             with torch.no_grad():
@@ -147,6 +168,12 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def encode(self) -> Representations:
         """Hard codes (or float values, for the float model) of all rows, whatever the strength."""
+        found = self._encoded()
+        if self.popularity is None:
+            return found
+        return found.with_item_lengths(np.maximum(self.item_degrees, 1.0) ** self.popularity)
+
+    def _encoded(self) -> Representations:
         encode: Callable[[Tensor], tuple[Tensor, Tensor | None]] = self.quantizer.encode  # type: ignore[assignment]
         codes, scales = zip(*map(encode, self.segments()), strict=True)
         values = torch.cat(codes, dim=1).cpu().numpy()
@@ -154,7 +181,7 @@ class Encoder(nn.Module):
         if factors is not None and not np.isfinite(factors).all():
             raise L2QError("scales are beyond the range of model.quantizer.scale_dtype; take float32")
         m, alone = self.num_users, self.num_segments == 1
-        found = Representations(
+        return Representations(
             # a single segment's user scale is a positive factor of the row: its ranking stays
             users=Rows(values[:m], None if factors is None or alone else factors[:m]),
             items=Rows(values[m:], None if factors is None else factors[m:]),
@@ -162,6 +189,15 @@ class Encoder(nn.Module):
             weights=torch.as_tensor(self.segment_weights).square().cpu().numpy(),
             scale_dtype=getattr(self.quantizer, "scale_dtype", None) or "float32",
         )
-        if self.popularity is None:
-            return found
-        return found.with_item_lengths(np.maximum(self.item_degrees, 1.0) ** self.popularity)
+
+
+class BlockRotation(nn.Module):
+    """x (rows, B b) times an orthogonal block-diagonal matrix: ``weight`` (B, b, b), fixed."""
+
+    def __init__(self, blocks: Sequence[np.ndarray]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.from_numpy(np.stack(blocks)), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = x.split(self.weight.shape[1], dim=1)
+        return torch.cat([part @ block for part, block in zip(parts, self.weight, strict=True)], dim=1)

@@ -10,6 +10,8 @@ from l2q.errors import L2QError
 from l2q.interactions import Interactions
 from l2q.options import NotNegative, options
 
+DRAWN = 1 << 22  # numbers that are drawn at once, where most of them are not kept
+
 
 @options("model.initialization")
 class Normal:
@@ -20,6 +22,17 @@ class Normal:
     def __call__(self, train: Interactions, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng(seed)
         nodes = rng.standard_normal((train.num_users + train.num_items, dim), dtype=np.float32) * self.std
+        return nodes[: train.num_users], nodes[train.num_users :]
+
+    def part(self, train: Interactions, dim: int, seed: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+        """These ``columns`` of what the call returns. Rows are drawn a block at a time: the others need no memory."""
+        rng = np.random.default_rng(seed)
+        number, width = train.num_users + train.num_items, len(range(dim)[columns])
+        nodes, block = np.empty((number, width), np.float32), max(DRAWN // dim, 1)
+        for first in range(0, number, block):
+            rows = min(block, number - first)
+            drawn = rng.standard_normal((rows, dim), dtype=np.float32)
+            nodes[first : first + rows] = drawn[:, columns] * self.std
         return nodes[: train.num_users], nodes[train.num_users :]
 
 

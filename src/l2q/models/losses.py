@@ -13,6 +13,7 @@ from torch.nn.functional import embedding, normalize, softplus
 from l2q.errors import L2QError
 from l2q.kernels.log_sums import log_sums
 from l2q.kernels.pairs import pair_scores
+from l2q.models.columns import ALL_COLUMNS, AllColumns
 from l2q.options import Count, NotNegative, Positive, checked
 
 
@@ -38,13 +39,13 @@ def softmax(positive: Tensor, negatives: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def hardest(X: Tensor, Y: Tensor, users: Tensor, items: Tensor) -> Tensor:
+def hardest(X: Tensor, Y: Tensor, users: Tensor, items: Tensor, columns: AllColumns = ALL_COLUMNS) -> Tensor:
     """Each user's candidate with the highest score <X[user], Y[item]>, (batch,); the first among equals.
 
     ``items`` (candidates * batch,) holds one candidate of every user, then a second one of every user, and so on.
     """
     number = len(items) // len(users)
-    scores = pair_scores(X, Y, users.repeat(number), items).view(number, -1)
+    scores = columns.total(pair_scores(X, Y, users.repeat(number), items)).view(number, -1)
     return items.view(number, -1).gather(0, scores.argmax(0, keepdim=True)).squeeze(0)
 
 
@@ -113,18 +114,21 @@ class BPR(nn.Module):
         super().__init__()
         self.l2 = l2
         self.candidates = candidates
+        self.columns = ALL_COLUMNS
         self.temperature = Temperature(temperature, learn_temperature, scales)
 
     def forward(self, X: Tensor, Y: Tensor, batch: Batch, E_users: Tensor, E_items: Tensor) -> Tensor:
         """Inner products of X (users, D) and Y (items, D) are the scores. L2 is on layer 0, E_users and E_items."""
         users, pos_items, neg_items, _ = batch
+        columns = self.columns
         if self.candidates > 1:
-            neg_items = hardest(X, Y, users, neg_items)
-        factor = self.temperature(X.shape[1])
+            neg_items = hardest(X, Y, users, neg_items, columns)
+        factor = self.temperature(X.shape[1] * columns.parts)
         items = torch.cat([pos_items, neg_items])
         # scored at once: the backward goes once instead of twice over the pairs, and over X and Y
-        positive, negative = (factor * pair_scores(X, Y, users.repeat(2), items)).chunk(2)
-        squares = l2(E_users, users) + l2(E_items, items)
+        scores = columns.total(pair_scores(X, Y, users.repeat(2), items))
+        positive, negative = (factor * scores).chunk(2)
+        squares = columns.total(l2(E_users, users) + l2(E_items, items))
         return bpr(positive, negative) + self.l2 / len(users) * squares
 
 
@@ -169,6 +173,7 @@ class Softmax(nn.Module):
                 "that are drawn uniformly have nothing to correct"
             )
         self.l2, self.similarity, self.num_negatives = l2, similarity, num_negatives
+        self.columns = ALL_COLUMNS
         self.correct_popularity, self.bilateral = correct_popularity, bilateral
         self.candidates = 0 if num_negatives is None else 1
         # a cosine does not grow with the width
@@ -180,10 +185,11 @@ class Softmax(nn.Module):
         """As ``BPR.forward``."""
         users, pos_items, neg_items, pos_shares = batch
         neg_items = neg_items[: self.num_negatives or 0]
-        factor = self.temperature(X.shape[1])
+        columns = self.columns
+        factor = self.temperature(X.shape[1] * columns.parts)
         if self.similarity == "cosine":
-            X, Y = normalize(X, dim=1), normalize(Y, dim=1)
-        positive = factor * pair_scores(X, Y, users, pos_items)
+            X, Y = _unit_rows(X, columns), _unit_rows(Y, columns)
+        positive = factor * columns.total(pair_scores(X, Y, users, pos_items))
         own = self.num_negatives is None
         items, counts = torch.unique(pos_items if own else neg_items, return_counts=True)
         places = torch.searchsorted(items, pos_items).clamp_(max=len(items) - 1)
@@ -195,8 +201,12 @@ class Softmax(nn.Module):
         distinct, rows = torch.unique(users, return_inverse=True)
         present = items[places] == pos_items
         left_out = rows[present], places[present]
-        negatives = log_sums(factor * _rows(X, distinct), _rows(Y, items), bias, *left_out)[rows]
-        squares = l2(E_users, users) + l2(E_items, torch.cat([pos_items, neg_items]))
+        total = None if columns.parts == 1 else columns.total
+        sums = log_sums(
+            columns.spread(factor) * _rows(X, distinct), _rows(Y, items), bias, *left_out, total=total
+        )
+        negatives = sums[rows]
+        squares = columns.total(l2(E_users, users) + l2(E_items, torch.cat([pos_items, neg_items])))
         return self._loss(positive, negatives) + self.l2 / len(users) * squares
 
     def _loss(self, positive: Tensor, negatives: Tensor) -> Tensor:
@@ -204,6 +214,14 @@ class Softmax(nn.Module):
             return softmax(positive, negatives)
         costs = self.bilateral * negatives - positive
         return torch.where(negatives.isinf(), 0, costs).mean()  # without negatives there is nothing to learn
+
+
+def _unit_rows(X: Tensor, columns: AllColumns) -> Tensor:
+    """Rows of length 1, over the columns of all parts; one of zeros stays so."""
+    if columns.parts == 1:
+        return normalize(X, dim=1)
+    lengths = columns.total(X.square().sum(1, keepdim=True)).sqrt()
+    return X / columns.spread(lengths.clamp(min=1e-12))  # as in normalize
 
 
 def _rows(X: Tensor, rows: Tensor) -> Tensor:

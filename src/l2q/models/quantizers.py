@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from l2q.models.columns import ALL_COLUMNS, AllColumns
 from l2q.options import OneOf, Positive, checked
 
 RELAXATIONS = ("tanh", "mixture", "guidance")
@@ -35,9 +36,11 @@ def sign(x: Tensor) -> Tensor:
     return torch.ge(x, 0).to(x.dtype).mul_(2).sub_(1)
 
 
-def row_scale(x: Tensor, scale_dtype: torch.dtype | None = None) -> Tensor:
+def row_scale(x: Tensor, scale_dtype: torch.dtype | None = None, columns: AllColumns = ALL_COLUMNS) -> Tensor:
     """a = ||x||_1 / d of every row, (rows, 1) in the dtype of x, a constant. ``scale_dtype`` rounds it."""
-    scale = x.detach().abs().mean(dim=1, keepdim=True)
+    scale = columns.total(x.detach().abs().mean(dim=1, keepdim=True))
+    if columns.parts > 1:
+        scale /= columns.parts
     return scale if scale_dtype is None else scale.to(scale_dtype).to(x.dtype)
 
 
@@ -145,6 +148,7 @@ class Quantizer(nn.Module):
         self.scales = scales
         self.scale_dtype = scale_dtype
         self.relaxation = relaxation
+        self.columns = ALL_COLUMNS
         self.strength = 1.0  # a plain number: reading a tensor would wait for a GPU at every step
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -169,13 +173,14 @@ class Quantizer(nn.Module):
         return codes, self._scale(x) if self.scales == "row" else None
 
     def _scale(self, x: Tensor) -> Tensor:
-        return row_scale(x, self.scale_dtype and getattr(torch, self.scale_dtype))
+        return row_scale(x, self.scale_dtype and getattr(torch, self.scale_dtype), self.columns)
 
     def _hard(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        scale = self._scale(x)
+        scaled = self.scales == "row"
+        scale = self._scale(x) if scaled or self.normalize else x
         z = x / _positive(scale) if self.normalize else x
         value = sign(x)
-        if self.scales == "row":
+        if scaled:
             value.mul_(scale)
         return value, SURROGATES[self.estimator](z, self.clip)
 

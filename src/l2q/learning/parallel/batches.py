@@ -14,18 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
 from l2q.data.sampling import TripletSampler
 from l2q.errors import L2QError
-from l2q.evaluation import Evaluation, evaluate
-from l2q.interactions import Interactions
 from l2q.learning.datamodule import TripletLoader
 from l2q.learning.parallel import ranks
-from l2q.learning.parallel.one import One
+from l2q.learning.parallel.several import Several, placed
 from l2q.learning.recommender import Recommender
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -67,7 +63,7 @@ class ShareRecommender(Recommender):
         return super().training_step(tuple(triplets), batch_index) * weight  # type: ignore[arg-type]
 
 
-class Batches(One):
+class Batches(Several):
     """``parallel=batches``."""
 
     recommender = ShareRecommender
@@ -85,29 +81,3 @@ class Batches(One):
     def trainer(self) -> dict[str, Any]:
         # buffers are constants, the same everywhere
         return placed(DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True))
-
-    def evaluate(self, index: Any, part: Interactions, *more: Any) -> Evaluation:
-        """A process ranks for its share of the users; torchmetrics joins what they found. With fewer users than
-        processes each ranks for all, which leaves the means as they are."""
-        users = np.flatnonzero(part.user_degrees)
-        if len(users) >= ranks.size():
-            own = np.zeros(part.num_users, bool)
-            own[users[ranks.rank() :: ranks.size()]] = True
-            part = part.select(own[part.users])
-        return evaluate(index, part, *more)
-
-    def lowest(self, value: Tensor) -> Tensor:
-        value = value.clone()
-        dist.all_reduce(value, dist.ReduceOp.MIN)
-        return value
-
-    def decided(self, value: Any) -> Any:
-        said = [value]
-        dist.broadcast_object_list(said)
-        return said[0]
-
-
-def placed(strategy: DDPStrategy) -> dict[str, Any]:
-    """The trainer's options for one process of several, each with a device of its own."""
-    here = ranks.on_this_machine()
-    return {"strategy": strategy, "devices": here, "num_nodes": ranks.size() // here}

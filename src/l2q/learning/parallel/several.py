@@ -1,0 +1,45 @@
+"""What several processes do alike, whichever way they share the work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor
+
+from l2q.evaluation import Evaluation, evaluate
+from l2q.interactions import Interactions
+from l2q.learning.parallel import ranks
+from l2q.learning.parallel.one import One
+
+
+class Several(One):
+    """Several processes train one model."""
+
+    def evaluate(self, index: Any, part: Interactions, *more: Any) -> Evaluation:
+        """A process ranks for its share of the users; torchmetrics joins what they found. With fewer users than
+        processes each ranks for all, which leaves the means as they are."""
+        users = np.flatnonzero(part.user_degrees)
+        if len(users) >= ranks.size():
+            own = np.zeros(part.num_users, bool)
+            own[users[ranks.rank() :: ranks.size()]] = True
+            part = part.select(own[part.users])
+        return evaluate(index, part, *more)
+
+    def lowest(self, value: Tensor) -> Tensor:
+        value = value.clone()
+        dist.all_reduce(value, dist.ReduceOp.MIN)
+        return value
+
+    def decided(self, value: Any) -> Any:
+        said = [value]
+        dist.broadcast_object_list(said)
+        return said[0]
+
+
+def placed(strategy: DDPStrategy) -> dict[str, Any]:
+    """The trainer's options for one process of several, each with a device of its own."""
+    here = ranks.on_this_machine()
+    return {"strategy": strategy, "devices": here, "num_nodes": ranks.size() // here}
