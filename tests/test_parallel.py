@@ -1,9 +1,12 @@
 """Several processes of one run: they share its batches or its columns, and one of them writes."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +178,47 @@ def test_what_processes_share_is_the_training_of_one(tmp_path, parallel):
             for side in ours:
                 same = np.isclose(theirs[side], ours[side], rtol=1e-3, atol=1e-5)
                 assert same.mean() > 0.999, name  # a value at zero may have either sign
+
+
+def started_by(process: int) -> dict[str, int]:
+    """The processes that torchrun runs, by rank."""
+    found = {}
+    for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+        words = Path(f"/proc/{child}/environ").read_bytes().decode(errors="replace").split("\0")
+        found |= {word[5:]: int(child) for word in words if word.startswith("RANK=")}
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_killed_process_ends_the_others_with_one_line_and_torchrun_goes_on_from_the_last_epoch(tmp_path):
+    more = [*SHARED["columns"]["l2q_anl"], "learning_rate=0.05", "epochs=6", "protocol.patience=9"]
+    words = [*table(tmp_path / "events.csv"), *SMALL, *more, "parallel=columns"]
+    training(composed(*words), tmp_path / "one")()
+    with (tmp_path / "said.txt").open("w") as said:
+        started = subprocess.Popen(
+            torchrun(*words, restarts=1),
+            cwd=tmp_path,
+            env=environment(tmp_path) | ONE_THREAD,
+            stdout=said,
+            stderr=said,
+        )
+        try:
+            while len(histories := list(tmp_path.glob("outputs/*/*/*/history.csv"))) == 0 or (
+                len(histories[0].read_text().splitlines()) < 4
+            ):
+                assert started.poll() is None, (tmp_path / "said.txt").read_text()
+                time.sleep(0.1)
+            os.kill(started_by(started.pid)["1"], signal.SIGKILL)
+            code = started.wait()
+        finally:
+            started.kill()
+    text = (tmp_path / "said.txt").read_text()
+    assert code == 0, text
+    # whichever is first: the broken connection, or torchrun's signal
+    assert text.count("another of the 2 processes of this run has ended") + text.count("broken off by") == 1
+    assert text.count("goes on from the last whole epoch in") == 1
+    assert_same_training(histories[0].parent, tmp_path / "one")
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -20,10 +21,14 @@ ADDRESS = re.compile(r"(duckdb|sqlite|postgres|postgresql):")
 
 def run_dir(fit: bool, ckpt_path: str | None, root: str) -> str:
     """A resumed run goes on in its own folder, the one around ``checkpoints/``; any other gets a new one,
-    named by the time; to the microsecond, so that two that start together have one each."""
+    named by the time; to the microsecond, so that two that start together have one each. One that torchrun may start
+    again is named by torchrun's id, so that it finds its folder then."""
     checkpoint = Path(str(ckpt_path or "")).resolve()  # which may be a number, and is refused later
     if fit and checkpoint.is_file() and checkpoint.parent.name == "checkpoints":
         return str(checkpoint.parents[1])
+    torchrun = os.environ.get("TORCHELASTIC_RUN_ID", "none")  # none: --rdzv-id was not given
+    if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0" and torchrun != "none":
+        return f"{root}/{torchrun}"
     return f"{root}/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
 
 

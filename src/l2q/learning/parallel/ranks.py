@@ -106,7 +106,10 @@ def connect() -> None:
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with lost():
-        dist.init_process_group(backend, timeout=LONGEST)
+        store, number, number_of_all = next(dist.rendezvous("env://", timeout=LONGEST))
+        # torchrun starts processes again with the same store, which has the addresses of the dead ones
+        store = dist.PrefixStore(f"l2q/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        dist.init_process_group(backend, store=store, rank=number, world_size=number_of_all, timeout=LONGEST)
 
 
 def tell(config: Mapping[str, Any] | None) -> None:
@@ -169,6 +172,10 @@ def follow() -> int:
         if told[0] is not None:
             with signals.ignored():  # rank 0 decides when to stop, and ends the others with its connections
                 _train(told[0])
+    except Lost as error:
+        if rank() == 1:  # once, should rank 0 be the one that has ended
+            print(f"process {rank()} of {size()}: {error}", file=sys.stderr)
+        return 2
     except L2QError as error:
         print(f"process {rank()} of {size()}: {error}", file=sys.stderr)
         return 2
@@ -195,6 +202,10 @@ def _train(config: dict[str, Any]) -> None:
     leave()
 
 
+class Lost(L2QError):
+    """A process of the run has ended before the run did."""
+
+
 @contextmanager
 def lost() -> Iterator[None]:
     """Within it, a connection that breaks is an L2QError in one line."""
@@ -204,7 +215,7 @@ def lost() -> Iterator[None]:
         said = " ".join(str(error).split())
         if size() == 1 or not re.search(_BROKEN, said, re.IGNORECASE):
             raise
-        raise L2QError(
+        raise Lost(
             f"another of the {size()} processes of this run has ended; checkpoints/last.ckpt holds the last whole "
             "epoch, if there was one: the same command in the same folder (hydra.run.dir=FOLDER) goes on from it"
         ) from error
