@@ -5,10 +5,12 @@ import functools
 import importlib.util
 import json
 import os
+import resource
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -93,6 +95,18 @@ def train_recorded(folder: Path) -> Trained:
     metrics = made()
     rows = list(csv.DictReader((folder / "history.csv").open(newline="")))
     return Trained(words, folder, made, metrics, rows, {k: np.concatenate(v, 1) for k, v in epochs.items()})
+
+
+@contextmanager
+def disk_of(size: int) -> Iterator[None]:
+    """Files of this process may be no longer than ``size`` bytes, as on a disk that is nearly full. It ends in
+    the test: what pytest writes may be a file that is longer."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def process(*words: str, cwd: Path, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import EVERY_EPOCH, SMALL, composed, figures, run, table
+from runs import EVERY_EPOCH, SMALL, composed, disk_of, figures, run, table
 
 import l2q
 from l2q.errors import L2QError
@@ -125,21 +124,15 @@ def test_other_files_are_no_checkpoints(tmp_path):
         load(path)
 
 
-@pytest.fixture
-def small_disk():
-    """Files of this process may be 200 kB long, as on a disk that is nearly full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(tmp_path, small_disk):
+def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(tmp_path):
     path = tmp_path / "checkpoints" / "last.ckpt"
     CheckpointFiles().save_checkpoint(content(), path)
-    with pytest.raises(
-        L2QError,
-        match=r"last\.ckpt cannot be written: File too large \(.*last\.ckpt takes 1\.5 MiB, .* left there\)",
+    with (
+        disk_of(200_000),
+        pytest.raises(
+            L2QError,
+            match=r"last\.ckpt cannot be written: File too large \(.*last\.ckpt takes 1\.5 MiB, .* left there\)",
+        ),
     ):
         CheckpointFiles().save_checkpoint(content(100_000), path)
     assert checksum(load(path)["state_dict"]) == checksum(content()["state_dict"])

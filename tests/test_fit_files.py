@@ -2,13 +2,12 @@
 
 import logging
 import os
-import resource
 
 import numpy as np
 import pytest
 import torch
 from presets import descent, embeddings, l2q_plus
-from runs import composed, figures, run, table
+from runs import composed, disk_of, figures, run, table
 
 import l2q
 from l2q.errors import L2QError
@@ -212,14 +211,9 @@ def test_a_part_that_need_not_be_is_left_out_where_writing_takes_too_long(tmp_pa
 
 
 def test_a_disk_that_is_full_costs_the_parts_and_not_the_fit(train, tmp_path, caplog):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, before[1]))
-    try:
-        parts = FitFiles(tmp_path / "checkpoints", IDENTITY)
-        with caplog.at_level(logging.WARNING, "l2q"):
-            found = model(effort="fast").fit(train, 0, None, parts)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    parts = FitFiles(tmp_path / "checkpoints", IDENTITY)
+    with disk_of(3_000), caplog.at_level(logging.WARNING, "l2q"):
+        found = model(effort="fast").fit(train, 0, None, parts)
     (said,) = (one.message for one in caplog.records)
     assert "cannot be written: File too large" in said
     assert said.endswith("the fit goes on, and begins again where it is broken off")

@@ -3,7 +3,6 @@ before stays. And names that a terminal would obey are shown, not obeyed."""
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import EVERY_EPOCH, SMALL, composed, environment, process, run, table
+from runs import EVERY_EPOCH, SMALL, composed, disk_of, environment, process, run, table
 
 from l2q.cli import main
 from l2q.errors import L2QError, lacking, printable
@@ -32,14 +31,6 @@ def index_of(num_users: int = 300, num_items: int = 200, name: str = "item {}") 
     names = name_array([name.format(item) for item in range(num_items)])
     train = Interactions(train.indptr, train.items, num_items, None, names)
     return Index.of(Representations.floats(*(side.astype(np.float32) for side in rows)), train, dataset=name)
-
-
-@pytest.fixture
-def disk_of():
-    """``disk_of(bytes)``: files of this process may be no longer than that, as on a disk that is nearly full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize(
@@ -79,28 +70,26 @@ def test_real_allocations_that_fail_are_recognized():
         assert any(unit in found for unit in ("MiB", "PiB"))
 
 
-def test_a_run_whose_disk_is_full_fails_in_one_line_and_goes_on_when_there_is_room(tmp_path, disk_of, capfd):
+def test_a_run_whose_disk_is_full_fails_in_one_line_and_goes_on_when_there_is_room(tmp_path, capfd):
     words = [*table(tmp_path / "events.csv"), *SMALL, EVERY_EPOCH, "model.embedding_dim=64", "logger=none"]
     folder = tmp_path / "run"
-    disk_of(15_000)  # room for logs, not for weights
-    outcome = Job(composed(*words), folder).attempt()
+    with disk_of(15_000):  # room for logs, not for weights
+        outcome = Job(composed(*words), folder).attempt()
     assert (outcome.state, outcome.code) == ("failed", 2)
     assert "checkpoints/" in outcome.reason
     assert "cannot be written: File too large (" in outcome.reason
     assert "Traceback" not in "".join(capfd.readouterr())
-    disk_of(resource.RLIM_INFINITY)
     assert Job(composed(*words), folder).attempt().state == "done"
     assert "Logging error" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("size", [0, 300, 700, 1_500])
-def test_a_disk_that_fills_up_anywhere_in_a_run_is_one_line(tmp_path, disk_of, capfd, monkeypatch, size):
+def test_a_disk_that_fills_up_anywhere_in_a_run_is_one_line(tmp_path, capfd, monkeypatch, size):
     words = ["model=popularity", *table(tmp_path / "events.csv"), "logger=none"]
     monkeypatch.setenv("L2Q_CACHE", str(tmp_path / "cache"))
     run(tmp_path / "before", *words)
-    disk_of(size)
-    outcome = Job(composed(*words), tmp_path / "run").attempt()
-    disk_of(resource.RLIM_INFINITY)
+    with disk_of(size):
+        outcome = Job(composed(*words), tmp_path / "run").attempt()
     assert outcome.state == "failed"
     assert str(tmp_path / "run") in outcome.reason
     assert "\n" not in outcome.reason
@@ -145,16 +134,16 @@ def test_a_folder_that_cannot_be_made_is_one_line_of_the_command(tmp_path, where
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_commands_on_a_full_disk_say_what_they_need(tmp_path, disk_of, capsys):
+def test_commands_on_a_full_disk_say_what_they_need(tmp_path, capsys):
     folder = index_of().save(tmp_path / "index")
     np.save(tmp_path / "u.npy", np.random.default_rng(0).standard_normal((500, 9)))
     arrays = ["--users", f"{tmp_path}/u.npy", "--items", f"{tmp_path}/u.npy", "--bits", "16"]
-    disk_of(1_000)
     for out, command in (
         ("top.parquet", ["batch", "--index", str(folder)]),
         ("codes", ["quantize", *arrays]),
     ):
-        assert main([*command, "--out", f"{tmp_path}/{out}"]) == 2
+        with disk_of(1_000):
+            assert main([*command, "--out", f"{tmp_path}/{out}"]) == 2
         said = capsys.readouterr().err.splitlines()[-1]
         assert said.startswith("error: ")
         assert f"{tmp_path}/{out} cannot be written: File too large ({tmp_path}/{out} takes " in said.replace(
