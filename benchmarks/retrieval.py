@@ -82,6 +82,7 @@ def main() -> None:
         "packed768_vs_faiss_float768": ("packed768", "faiss float768"),
         "packed864_vs_faiss_float64": ("packed864", "faiss float64"),
         "packed288_vs_faiss_float64": ("packed288", "faiss float64"),
+        "asymmetric768_vs_packed768": ("asymmetric768", "packed768"),
     }
     records = [
         record(what, ours[a], ours[b], ours[a] / ours[b], "queries/s") for what, (a, b) in pairs.items()

@@ -1,7 +1,12 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.codegen import get_host_cpu_features
 from oracles import top_k_reference
 
 from l2q.errors import L2QError
@@ -9,7 +14,7 @@ from l2q.interactions import Interactions
 from l2q.kernels.packed import PackedItems, top_k
 from l2q.kernels.packing import pack
 
-MODES = ("scaled", "hamming", "asymmetric")
+MODES = ("scaled", "hamming", "asymmetric", "asymmetric, no scales")
 
 
 def signs(rng, rows, dim):
@@ -32,15 +37,20 @@ def problem(seed, mode, dims, num_queries, num_items, num_excluded=0, kind="rand
     if mode == "hamming":
         factors[:] = 1
     queries = signs(rng, num_queries, sum(dims))
-    if mode == "asymmetric":
+    if mode.startswith("asymmetric"):
         queries = rng.choice(np.float32([-1.5, 0, 0.1, 3]), queries.shape) * rng.random(
             queries.shape, np.float32
         )
+        if kind == "zeros":
+            queries[rng.random(num_queries) < 0.3] = 0
+        if kind == "one large":
+            queries[np.arange(num_queries), rng.integers(0, sum(dims), num_queries)] = 1000
+        queries *= np.float32({"least": 1e-44, "largest": 2e35}.get(kind, 1))
     pairs = rng.integers(0, [max(num_queries, 1), max(num_items, 1)], (num_excluded, 2))
     exclude = (
         Interactions.from_pairs(pairs[:, 0], pairs[:, 1], num_queries, num_items) if num_excluded else None
     )
-    return queries, factors, codes, None if mode == "hamming" else scales, exclude
+    return queries, factors, codes, scales if mode in ("scaled", "asymmetric") else None, exclude
 
 
 def kernel(queries, factors, codes, dims, scales, k, exclude=None):
@@ -91,7 +101,7 @@ def test_every_width(mode, segments):
 @given(
     seed=st.integers(0, 2**32 - 1),
     mode=st.sampled_from(MODES),
-    kind=st.sampled_from(["random", "ties", "zeros"]),
+    kind=st.sampled_from(["random", "ties", "zeros", "one large", "least", "largest"]),
     dims=st.lists(st.integers(1, 130), min_size=1, max_size=4),
     num_queries=st.sampled_from([0, 1, 2, 5, 8, 9, 70, 131]),
     num_items=st.sampled_from([0, 1, 15, 16, 17, 64, 65, 300]),
@@ -110,7 +120,7 @@ def test_equals_reference(seed, mode, kind, dims, num_queries, num_items, k, exc
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("num_queries", [1, 130])
 def test_many_tiles_and_parts(mode, num_queries):
-    dims = (130, 1000)  # 36 words an item: a tile holds 112 blocks of 16 items
+    dims = (130, 1000)  # 142 bytes an item: a tile holds 28 blocks of 64 items
     queries, factors, codes, scales, exclude = problem(1, mode, dims, num_queries, 4000, 900 * num_queries)
     expected = top_k_reference(queries[:3], factors[:3], codes, dims, scales, 30, exclude)
     found = kernel(queries, factors, codes, dims, scales, 30, exclude)
@@ -125,6 +135,60 @@ def test_sorted_catalogue(order):
     scores, items = kernel(np.ones((9, 8), np.int8), np.float32([1]), codes, (8,), scales, 3)
     np.testing.assert_array_equal(items, [[499, 498, 497] if order == 1 else [0, 1, 2]] * 9)
     np.testing.assert_array_equal(scores, [[4000, 3992, 3984]] * 9)
+
+
+@pytest.mark.parametrize("values", [np.ones((5, 40), np.int8), np.full((5, 40), 0.3, np.float32)])
+@pytest.mark.parametrize("order", ["equal", "rising", "falling", "rising and equal"])
+def test_more_items_than_can_wait(values, order):
+    """Every bound is above the K-th best, or equal to it."""
+    codes = np.ones((3000, 40), np.int8)
+    places = np.arange(3000)
+    scales = {"equal": 0 * places, "rising": places, "falling": -places, "rising and equal": places // 700}[
+        order
+    ]
+    scales = (1 + 1e-6 * scales[:, None]).astype(np.float32)
+    expected = top_k_reference(values, np.float32([0.7]), codes, (40,), scales, 30)
+    assert_same(kernel(values, np.float32([0.7]), codes, (40,), scales, 30), expected)
+
+
+def test_wide_segments():
+    dims = (20_000, 8)
+    for mode in MODES:
+        queries, factors, codes, scales, exclude = problem(3, mode, dims, 3, 130, 20)
+        expected = top_k_reference(queries, factors, codes, dims, scales, 9, exclude)
+        assert_same(kernel(queries, factors, codes, dims, scales, 9, exclude), expected)
+
+
+def test_infinite_values_rank_by_their_sign():
+    queries = np.float32([[np.inf, 1, 1], [1, 2, 3]])
+    codes = np.int8([[1, 1, 1], [-1, 1, 1], [1, -1, -1]])
+    scores, items = kernel(queries, np.float32([1]), codes, (3,), None, 2)
+    np.testing.assert_array_equal(items, [[0, 2], [0, 1]])
+    np.testing.assert_array_equal(scores, [[np.inf, np.inf], [6, 4]])
+
+
+INSTRUCTIONS = {
+    "none": ("generic", ""),
+    "avx2": ("haswell", "+avx2,+fma,+popcnt,+ssse3"),
+    "avx512": (
+        "skylake-avx512",
+        "+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd,+avx2,+fma,+popcnt,+ssse3",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INSTRUCTIONS)
+def test_other_processors(name, tmp_path):
+    """The tests above, by the instructions of processors that have fewer."""
+    cpu, features = INSTRUCTIONS[name]
+    here = get_host_cpu_features().split(",")
+    if not set(filter(None, features.split(","))) <= set(here):
+        pytest.skip(f"this processor has no {name}")
+    given = {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", __file__]
+    done = subprocess.run(command, env=os.environ | given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_all_tied_goes_by_id_and_everything_excluded_is_empty():
@@ -155,8 +219,9 @@ def test_rows_choose_the_exclusions():
 @pytest.mark.parametrize("mode", MODES)
 def test_float64_agrees_beyond_the_rounding_bound(mode):
     dims, k = (96, 64, 33), 25
-    queries, factors, codes, scales, _ = problem(7, mode, dims, 9, 3000)
-    scales = np.ones((3000, 3), np.float32) if scales is None else scales
+    queries, factors, codes, given, _ = problem(7, mode, dims, 9, 3000)
+    scales = np.ones((3000, 3), np.float32) if given is None else given
+    floats = queries.dtype == np.float32
     exact, size = np.zeros((9, 3000)), np.zeros((9, 3000))
     start = 0
     for s, dim in enumerate(dims):
@@ -166,12 +231,12 @@ def test_float64_agrees_beyond_the_rounding_bound(mode):
         )
         scale = factors[:, s, None].astype(float) * scales[:, s].astype(float)
         exact += scale * (left @ right.T)
-        largest = np.abs(left) @ np.abs(right).T if mode == "asymmetric" else np.abs(left @ right.T)
+        largest = np.abs(left) @ np.abs(right).T if floats else np.abs(left @ right.T)
         size += np.abs(scale) * largest
         start += dim
-    roundings = len(dims) + 1 + (-(-max(dims) // 4) + 3 if mode == "asymmetric" else 0)
+    roundings = len(dims) + 1 + (-(-max(dims) // 4) + 3 if floats else 0)
     bound = roundings * 2.0**-24 / (1 - roundings * 2.0**-24) * size
-    found, items = kernel(queries, factors, codes, dims, None if mode == "hamming" else scales, k)
+    found, items = kernel(queries, factors, codes, dims, given, k)
     for row in range(9):
         mine = items[row]
         assert (np.abs(found[row] - exact[row, mine]) <= bound[row, mine]).all()
@@ -196,7 +261,7 @@ def test_codes_of_any_memory_order_and_read_only():
 
 def test_bytes_of_the_layout():
     items = PackedItems.from_packed(np.zeros((128, 33), np.uint8), (256, 8), np.zeros((128, 2), np.float32))
-    assert items.nbytes == 128 * (4 * 9 + 8)
+    assert items.nbytes == 128 * (33 + 8)
 
 
 def test_what_a_user_can_mend():
@@ -205,5 +270,9 @@ def test_what_a_user_can_mend():
         top_k(np.zeros((1, 2), np.uint8), np.float32([1]), items, 0)
     with pytest.raises(L2QError, match=r"queries: expected \(rows, 16\), got \(1, 15\)"):
         top_k(np.zeros((1, 15), np.float32), np.float32([1]), items, 1)
+    with pytest.raises(
+        L2QError, match="a segment of 65,536 bits cannot be searched packed; at most 65,528 can"
+    ):
+        PackedItems.from_packed(np.zeros((3, 8192), np.uint8), (65_536,))
     with pytest.raises(L2QError, match=r"item scales: expected \(3, 1\), got \(3,\)"):
         PackedItems.from_packed(np.zeros((3, 2), np.uint8), (16,), np.ones(3, np.float32))

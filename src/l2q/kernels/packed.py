@@ -11,10 +11,11 @@ Queries choose the mode:
                ((v_4g b_4g + v_4g+1 b_4g+1) + v_4g+2 b_4g+2) + v_4g+3 b_4g+3 in float32, b in {-1, +1}; the
                last group of a segment is filled up with v = 0 (asymmetric: float query, 1-bit items).
 
-Layout. 16 items make a block, item 16 b + l lies in lane l of block b. A block holds word w of its 16 items
-side by side, so that one 512-bit vector is one word of 16 items. ``packed_scores`` scores a few queries
-against a few blocks in one pass. A lane is looked at only where its score passes its query's K-th best so
-far. Exclusion is decided there, by bisection, so that it costs nothing for all other items.
+Layout. 64 items make a block, item 64 b + l lies in lane l of block b. A block holds byte w of its 64 items side by
+side, so that one vector is eight values of 64 codes. ``packed_scores`` scores a few queries against a few blocks in one
+pass. A lane is looked at only where its score passes its query's K-th best so far; float rows come there by an upper
+bound of the score (``packed_values``). Exclusion is decided there, by bisection, so that it costs nothing for all other
+items.
 
 Rounding. With u = 2^-24 and S segments, |score - exact| <= g sum_s |term_s|, g = (S + 1) u / (1 - (S + 1) u),
 for codes; for float rows add ceil(dim / 4) + 3 to S + 1 and take the terms with |v|. (No underflow assumed.)
@@ -30,23 +31,36 @@ import numpy as np
 
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
-from l2q.kernels import compiling, packing
-from l2q.kernels.packed_scores import LANES, LONE, PASS, lowest_bit, score_lone, score_many
+from l2q.kernels import best_keys, compiling, packing
+from l2q.kernels import packed_values as floats
+from l2q.kernels.packed_scores import (
+    CODES_PASS,
+    LONE,
+    VALUES_PASS,
+    bound_lone,
+    bound_many,
+    score_lone,
+    score_many,
+    table_of_counts,
+)
+from l2q.kernels.vectors import BITS, COUNTS, LANES, UNIT, lowest_bit
 
-_NO_ITEM = np.iinfo(np.int64).min
 _TILE_BYTES = 1 << 18  # items that all queries of a task visit before the next ones: half of a small L2
 _TASK_ROWS = 64
+_CHUNK = 256  # queries of a thread whose tables are made at a time
+_WIDEST = 65_528  # bits of a segment: its counts fit into 16 bits
+_TABLE_OF_COUNTS = table_of_counts().reshape(256, 32).view("V32")[:, 0]
 
 
 @dataclass(frozen=True)
 class PackedItems:
     """Items in the kernels' layout, converted once.
 
-    ``words`` (blocks, row words, 16) uint32; ``scales`` (blocks, segments, 16) float32 or None. Blocks come in fours,
+    ``planes`` (blocks, row bytes, 64) uint8; ``scales`` (blocks, segments, 64) float32 or None. Blocks come in twos,
     filled up with zeros.
     """
 
-    words: np.ndarray
+    planes: np.ndarray
     scales: np.ndarray | None
     dims: tuple[int, ...]
     num_items: int
@@ -55,29 +69,36 @@ class PackedItems:
     def from_packed(
         cls, packed: np.ndarray, dims: Sequence[int], scales: np.ndarray | None = None
     ) -> PackedItems:
-        """From rows as ``packing.pack`` makes them (memory-mapped ones too) and (items, segments) scales."""
+        """From rows as ``packing.pack`` makes them (memory-mapped ones too) and (items, segments) scales.
+
+        Raises L2QError for rows or scales of another shape, and for segments above 65,528 bits.
+        """
         num_items = len(packed)
-        blocks = -(-num_items // (4 * LANES)) * 4
+        blocks = -(-num_items // (2 * LANES)) * 2
+        if max(dims) > _WIDEST:
+            raise L2QError(
+                f"a segment of {max(dims):,} bits cannot be searched packed; at most {_WIDEST:,} can"
+            )
+        packing.check_width(packed, packing.row_bytes(dims), "packed rows")
         if scales is not None and scales.shape != (num_items, len(dims)):
             raise L2QError(f"item scales: expected ({num_items}, {len(dims)}), got {scales.shape}")
-        words = _aligned_zeros((blocks, packing.row_words(dims), LANES), np.uint32)
-        for start in range(0, num_items, 1 << 16):  # in parts, for the sake of memory
-            _fill_blocks(words, packing.to_words(packed[start : start + (1 << 16)], dims), start)
+        planes = _aligned_zeros((blocks, packing.row_bytes(dims), LANES), np.uint8)
+        _fill_blocks(planes, packed)
         if scales is None:
-            return cls(words, None, tuple(dims), num_items)
+            return cls(planes, None, tuple(dims), num_items)
         factors = _aligned_zeros((blocks, len(dims), LANES), np.float32)
-        _fill_blocks(factors, scales, 0)
-        return cls(words, factors, tuple(dims), num_items)
+        _fill_blocks(factors, np.asarray(scales, np.float32))
+        return cls(planes, factors, tuple(dims), num_items)
 
     def with_scales(self, scales: np.ndarray) -> PackedItems:
-        """The same words with other scales (blocks, segments, 16)."""
+        """The same codes with other scales (blocks, segments, 64)."""
         factors = _aligned_zeros(scales.shape, np.float32)  # the kernels read whole vectors
         factors[:] = scales
         return replace(self, scales=factors)
 
     @property
     def nbytes(self) -> int:
-        return self.words.nbytes + (0 if self.scales is None else self.scales.nbytes)
+        return self.planes.nbytes + (0 if self.scales is None else self.scales.nbytes)
 
 
 def top_k(
@@ -103,153 +124,124 @@ def top_k(
     """
     if k < 1:
         raise L2QError(f"k is {k}; it must be at least 1")
-    words = (
-        _tables(queries, items.dims) if queries.dtype == np.float32 else packing.to_words(queries, items.dims)
-    )
-    num_queries = len(words)
+    width = sum(items.dims) if queries.dtype == np.float32 else packing.row_bytes(items.dims)
+    packing.check_width(queries, width, "queries")
+    num_queries = len(queries)
     factors = np.array(np.broadcast_to(factors, (num_queries, len(items.dims))), np.float32, order="C")
-    first_words = np.cumsum([0] + [packing.row_words((dim,)) for dim in items.dims])
-    dims = np.array(items.dims, np.float32)
+    rows = np.arange(num_queries) if rows is None else np.asarray(rows, np.int64)
+    scores, found = np.empty((num_queries, k), np.float32), np.empty((num_queries, k), np.int32)
+    chunk = _CHUNK * numba.get_num_threads()
+    for start in range(0, num_queries, chunk):
+        part = slice(start, start + chunk)
+        exclusions = _exclusions(exclude, rows[part])
+        scores[part], found[part] = _top_k(queries[part], factors[part], items, k, exclusions)
+    return scores, found
+
+
+def _top_k(queries, factors, items, k, exclusions) -> tuple[np.ndarray, np.ndarray]:
+    num_queries, threads = len(queries), numba.get_num_threads()
+    bytes_ = np.array([packing.row_bytes((dim,)) for dim in items.dims])
+    firsts = np.zeros((2, len(bytes_) + 1), np.int64)
+    np.cumsum([bytes_, -(-bytes_ // UNIT)], axis=1, out=firsts[:, 1:])
+    dims = np.array(items.dims)
+    if queries.dtype == np.float32:
+        shape = VALUES_PASS
+        tables = _aligned_zeros((num_queries, int(firsts[1, -1]), 4, 2**BITS), np.uint8)
+        exact = _aligned_zeros((num_queries, int(firsts[0, -1]), 2, 16), np.float32)
+        lines = np.empty((num_queries, len(dims), 3), np.float32)
+        floats.prepare(np.ascontiguousarray(queries), factors, dims, firsts, exact, tables, lines)
+        values = lines, exact
+    else:
+        shape = CODES_PASS
+        tables, values = _code_tables(queries), None
 
     # Tasks are rows x parts of the catalogue; parts only where the rows alone leave cores idle.
-    threads, step = numba.get_num_threads(), PASS[words.dtype][0]
+    step = shape[0]
     task_rows = min(_TASK_ROWS, max(-(-num_queries // threads) // step * step, step))
     parts = -(-threads // max(-(-num_queries // task_rows), 1))
-    keys = np.full((num_queries, parts, k), _NO_ITEM)
-    operands = (words, factors, items.words, items.scales, first_words, dims)
-    exclusions = _exclusions(exclude, rows, num_queries)
-    _search(operands, items.num_items, exclusions, task_rows, PASS[words.dtype], keys)
+    keys = np.full((num_queries, parts, k), best_keys.NO_ITEM)
+    _search(
+        tables, values, factors, items.planes, items.scales, firsts, dims.astype(np.float32), items.num_items,
+        exclusions, task_rows, shape, keys,
+    )  # fmt: skip
     found = keys.reshape(num_queries, parts * k)
     found.sort(axis=1)
-    return _decode(found[:, : -k - 1 : -1])
+    return best_keys.decode(found[:, : -k - 1 : -1])
+
+
+def _code_tables(packed: np.ndarray) -> np.ndarray:
+    """What a pass reads of queries with codes: each byte four times, or its table of counts (2, 16)."""
+    if COUNTS:
+        return np.multiply(packed, np.uint32(0x01010101), order="C")
+    tables = _aligned_zeros((*packed.shape, 2, 16), np.uint8)
+    np.take(
+        _TABLE_OF_COUNTS,
+        np.ascontiguousarray(packed),
+        out=tables.reshape(*packed.shape, 32).view("V32")[:, :, 0],
+    )
+    return tables
 
 
 def _aligned_zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
     """Zeros that start on a 64-byte line, so that no vector crosses one."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    raw = np.zeros(size + 64, np.uint8)
+    raw = np.zeros(size + 192, np.uint8)  # a pass over float rows may read two vectors beyond
     start = -raw.ctypes.data % 64
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def _fill_blocks(blocks: np.ndarray, rows: np.ndarray, start: int) -> None:
-    """Write rows (n, columns) from item ``start``, a multiple of 16, into (blocks, columns, 16)."""
-    whole = len(rows) // LANES
-    first = start // LANES
-    columns = rows.shape[1]
-    blocks[first : first + whole] = rows[: whole * LANES].reshape(whole, LANES, columns).transpose(0, 2, 1)
-    rest = rows[whole * LANES :]
-    if len(rest):
-        blocks[first + whole, :, : len(rest)] = rest.T
+@compiling.njit(parallel=True, nogil=True, cache=True)
+def _fill_blocks(blocks, rows):
+    """Writes rows (n, columns) into (blocks, columns, 64)."""
+    for block in numba.prange(-(-len(rows) // LANES)):
+        first = block * LANES
+        for column in range(rows.shape[1]):
+            for lane in range(min(LANES, len(rows) - first)):
+                blocks[block, column, lane] = rows[first + lane, column]
 
 
-def _tables(values: np.ndarray, dims: Sequence[int]) -> np.ndarray:
-    """The 16 signed sums of every group of four values, (n, 8 row words, 16): value j is added where bit j is 1."""
-    if values.shape[1:] != (sum(dims),):
-        raise L2QError(f"queries: expected (rows, {sum(dims)}), got {values.shape}")
-    groups = np.zeros((len(values), 8 * packing.row_words(dims), 4), np.float32)
-    start = at = 0
-    for dim in dims:
-        words = packing.row_words((dim,))
-        filled = np.pad(values[:, start : start + dim], ((0, 0), (0, 32 * words - dim)))
-        groups[:, at : at + 8 * words] = filled.reshape(len(values), 8 * words, 4)
-        start, at = start + dim, at + 8 * words
-    signs = (np.arange(16)[:, None] >> np.arange(4) & 1).astype(np.float32) * 2 - 1  # (16, 4)
-    tables = _aligned_zeros((*groups.shape[:2], 16), np.float32)
-    np.multiply(groups[:, :, 0, None], signs[:, 0], out=tables)
-    for j in range(1, 4):
-        tables += groups[:, :, j, None] * signs[:, j]
-    return tables
-
-
-def _exclusions(
-    exclude: Interactions | None, rows: np.ndarray | None, num_queries: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _exclusions(exclude: Interactions | None, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where each query's excluded items start and end, and all of them."""
     if exclude is None:
-        return np.zeros(num_queries, np.int64), np.zeros(num_queries, np.int64), np.empty(0, np.int32)
-    rows = np.arange(num_queries) if rows is None else np.asarray(rows, np.int64)
+        return np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64), np.empty(0, np.int32)
     return exclude.indptr[rows], exclude.indptr[rows + 1], exclude.items
 
 
-def _decode(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and items of ``_key``s."""
-    bits = (keys >> 32).astype(np.int32)
-    empty = keys == _NO_ITEM
-    scores = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.float32)
-    scores[empty] = -np.inf
-    return scores, np.where(empty, -1, 0xFFFFFFFF - (keys & 0xFFFFFFFF)).astype(np.int32)
-
-
-# The running best K: a heap of 64-bit keys whose order is the order of the ranking.
-
-
-@numba.njit
-def _key(score, item):
-    """Larger for a larger score, and among equal scores for a lower item."""
-    bits = np.float32(score + np.float32(0)).view(np.int32)  # + 0: -0 and +0 are one score
-    return (np.int64(bits ^ ((bits >> 31) & 0x7FFFFFFF)) << 32) | (0xFFFFFFFF - item)
-
-
-@numba.njit
-def _replace_least(heap, key):
-    """Put a key in the place of the least one, ``heap[0]``."""
-    at, child = 0, 1
-    while child < len(heap):
-        if child + 1 < len(heap):
-            child += heap[child + 1] < heap[child]
-        if heap[child] >= key:
-            break
-        heap[at] = heap[child]
-        at, child = child, 2 * child + 1
-    heap[at] = key
-
-
-@numba.njit
-def _offer(heap, threshold, scores, passed, first_score, first_item, num_items, excluded, start, end):
-    """Takes in the items whose bit is set; returns the heap's new threshold.
-
-    Items come in ascending order. An item that equals the K-th best has the higher id and stays out, so a strict
-    comparison is enough.
-    """
+@numba.njit(forceinline=True)
+def _offer(heaps, heap, threshold, passed, scores, first_score, first_item, num_items, excluded, start, end):
+    """Takes in the items whose bit is set; returns the heap's new threshold."""
     while passed:
         lane = lowest_bit(passed)  # type: ignore[call-arg, var-annotated]
         passed &= passed - 1
         item, score = first_item + lane, scores[first_score + lane]
-        if score > threshold and item < num_items:
-            low, high = start, end
-            while low < high:
-                middle = (low + high) >> 1
-                if excluded[middle] < item:
-                    low = middle + 1
-                else:
-                    high = middle
-            if low < end and excluded[low] == item:
-                continue
-            _replace_least(heap, _key(score, item))
-            if heap[0] != _NO_ITEM:
-                bits = np.int32(heap[0] >> 32)
-                threshold = np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.float32)
+        if score > threshold and item < num_items and not best_keys.is_among(item, excluded, start, end):
+            threshold = best_keys.take_in(heaps, heap, score, item)
     return threshold
 
 
 @compiling.njit(parallel=True, nogil=True, cache=True)
-def _search(operands, num_items, exclusions, task_rows, shape, keys):
-    """Fill ``keys`` (queries, parts, k), each a heap over one part of the catalogue."""
-    num_queries, parts, _ = keys.shape
-    blocks, row_words, _ = operands[2].shape
+def _search(
+    tables, values, factors, planes, scales, firsts, dims, num_items, exclusions, task_rows, shape, keys
+):
+    """Fill ``keys`` (queries, parts, k), each a heap over one part of the catalogue. ``values`` is None for codes."""
+    num_queries, parts, k = keys.shape
+    heaps = keys.reshape(num_queries * parts, k)
+    blocks, row_bytes, _ = planes.shape
     starts, ends, excluded = exclusions
     limits = np.full((parts, num_queries), np.float32(-np.inf))
-    part_blocks = -(-blocks // (4 * parts)) * 4
-    tile = max(_TILE_BYTES // (4 * LANES * row_words) // 4 * 4, 4)
+    part_blocks = -(-blocks // (2 * parts)) * 2
+    tile = max(_TILE_BYTES // (LANES * row_bytes) // 2 * 2, 2)
     for index in numba.prange(-(-num_queries // task_rows) * parts):
         task = np.int64(index)
         part, first_row = task % parts, task // parts * task_rows
         last_row = min(first_row + task_rows, num_queries)
         last_block = min((part + 1) * part_blocks, blocks)
-        bars = limits[part]
-        scores = np.empty(LANES * max(shape[0] * shape[1], LONE[0] * LONE[1]), np.float32)
-        passed = np.empty(shape[0], np.int64)
+        bars, first_bytes = limits[part], firsts[0]
+        cells = max(shape[0] * shape[1], LONE[0] * LONE[1])
+        totals, passed = np.empty(LANES * cells, np.float32), np.empty(cells, np.int64)
+        if values is not None:
+            lines, exact = values
+            waiting, bounds, sizes, lows = floats.room(last_row - first_row, k)
         for tile_start in range(part * part_blocks, last_block, tile):
             tile_end = min(tile_start + tile, last_block)
             row = first_row
@@ -257,16 +249,71 @@ def _search(operands, num_items, exclusions, task_rows, shape, keys):
                 many = row + shape[0] <= last_row
                 count, step = shape if many else LONE
                 for block in range(tile_start, tile_end, step):
-                    if many:
-                        hit = score_many(*operands, bars, row, block, scores, passed)
+                    if values is None:
+                        codes = tables, factors, planes, scales, first_bytes, dims, bars
+                        if many:
+                            hit = score_many(*codes, row, block, totals, passed)
+                        else:
+                            hit = score_lone(*codes, row, block, totals, passed)
                     else:
-                        hit = score_lone(*operands, bars, row, block, scores, passed)
-                    if hit:
-                        for query in range(count):
-                            if passed[query]:
-                                who, at, item = row + query, query * step * LANES, block * LANES
-                                bars[who] = _offer(
-                                    keys[who, part], bars[who], scores, passed[query], at, item, num_items,
-                                    excluded, starts[who], ends[who],
-                                )  # fmt: skip
+                        rows = tables, lines, planes, scales, firsts, bars
+                        if many:
+                            hit = bound_many(*rows, row, block, totals, passed)
+                        else:
+                            hit = bound_lone(*rows, row, block, totals, passed)
+                    if not hit:
+                        continue
+                    for cell in range(count * step):
+                        if not passed[cell]:
+                            continue
+                        who, first_item = row + cell // step, (block + cell % step) * LANES
+                        if values is None:
+                            bars[who] = _offer(
+                                heaps, who * parts + part, bars[who], passed[cell], totals, cell * LANES, first_item,
+                                num_items, excluded, starts[who], ends[who],
+                            )  # fmt: skip
+                        else:
+                            place, heap = who - first_row, who * parts + part
+                            if sizes[place] > waiting.shape[1] - LANES:
+                                floats.keep_above(waiting, bounds, sizes, place, bars[who])
+                                if sizes[place] > waiting.shape[1] // 2:
+                                    above = floats.settle(
+                                        waiting,
+                                        bounds,
+                                        sizes,
+                                        place,
+                                        bars[who],
+                                        exact,
+                                        factors,
+                                        planes,
+                                        scales,
+                                        firsts,
+                                        who,
+                                        heaps,
+                                        heap,
+                                    )
+                                    bars[who] = max(bars[who], above)
+                            bars[who] = floats.wait(
+                                waiting, bounds, sizes, lows, place, bars[who], passed[cell], totals,
+                                cell * LANES, first_item, num_items, excluded, starts[who], ends[who],
+                                lines, scales, who,
+                            )  # fmt: skip
                 row += count
+        if values is not None:
+            for row in range(first_row, last_row):
+                place, heap = row - first_row, row * parts + part
+                floats.settle(
+                    waiting,
+                    bounds,
+                    sizes,
+                    place,
+                    bars[row],
+                    exact,
+                    factors,
+                    planes,
+                    scales,
+                    firsts,
+                    row,
+                    heaps,
+                    heap,
+                )

@@ -1,229 +1,318 @@
-"""The scores of one pass over packed codes: a few queries against a few blocks of 16 items.
+"""The scores of one pass over packed codes: a few queries against a few blocks of 64 items.
 
-``l2q.kernels.packed`` has the formula, the layout and the running best K. A pass keeps the counts of its queries in
-registers: with codes, one xor, one popcount and one addition for 512 bits of a query. With float rows a group's 16
-possible sums are a table that fills one vector. A permutation by four item bits looks up 16 items at once.
+``l2q.kernels.packed`` has the formula, the layout and the running best K. A vector holds one byte of each of 64 items:
+eight values of their codes.
 
-The vectors are written down as such in LLVM's language. Processors with narrower vectors, or without a vector popcount,
-get the same arithmetic from their own instructions.
+- Codes, where the processor counts the ones of a vector's bytes: one xor, one count and one addition for 512 bits of a
+  query. The counts are added as bytes, 31 at a time, before they are widened.
+- Codes elsewhere: a query's four bits meet an item's four bits in a table of 16 counts. A byte shuffle looks up all
+  items at once, so that 256 bits cost two shuffles and two additions. The items' halves of bytes are cut out once for
+  all queries of the pass.
+- Float rows: the signed sums of every four values, as whole numbers of steps, in such tables; of every six values where
+  the processor looks up 64 places. They give an upper bound of the score (``l2q.kernels.packed_values``), and what
+  passes the bound is scored exactly.
+
+The vectors are written down as such in LLVM's language. Processors with narrower vectors get the same arithmetic from
+their own instructions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import reduce
 
-import llvmlite.binding
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES = 16
-_FEATURES = numba.config.CPU_FEATURES  # type: ignore[attr-defined]
-_AVX512 = "+avx512f" in (_FEATURES or llvmlite.binding.get_host_cpu_features().flatten())
-# Queries x blocks of one pass, by kind of query: as many accumulators as the registers hold.
-PASS = {np.dtype(np.uint32): (8 if _AVX512 else 4, 1), np.dtype(np.float32): (2, 4)}
-LONE = (1, 4)  # a query left over, or alone: several blocks keep the processor as busy
+from l2q.kernels.vectors import (
+    AVX512,
+    BITS,
+    BYTES,
+    COUNTS,
+    F32,
+    FLOATS,
+    HALVES,
+    I8,
+    I64,
+    INTS,
+    LANES,
+    LARGE_TABLES,
+    SHORTS,
+    UNIT,
+    WORDS,
+    Array,
+    add,
+    call,
+    look_up,
+    opened,
+    places_of,
+    repeat,
+    splat,
+)
 
-_I32, _I64, _F32, _MASK = ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.IntType(LANES)
-_INTS, _FLOATS = ir.VectorType(_I32, LANES), ir.VectorType(_F32, LANES)
-
-
-def _all(value, vector=_FLOATS):
-    return vector([value] * LANES)
-
-
-def _repeat(builder, count, carried: list, body: Callable[[ir.Value, list], list]) -> list:
-    """i = 0; do carried = body(i, carried) while (++i < count)."""
-    before, loop = builder.block, builder.append_basic_block("loop")
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    index, values = builder.phi(_I64), [builder.phi(value.type) for value in carried]
-    results = body(index, values)
-    following = builder.add(index, _I64(1))
-    for phi, first, next_ in zip([index, *values], [_I64(0), *carried], [following, *results], strict=True):
-        phi.add_incoming(first, before)
-        phi.add_incoming(next_, builder.block)
-    after = builder.append_basic_block("after")
-    builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
-    builder.position_at_end(after)
-    return results
-
-
-class _Array:
-    """An array argument: ``at`` an index, or the 16 of the last axis there as a vector (64-byte aligned)."""
-
-    def __init__(self, context, builder, kind, value):
-        array = context.make_array(kind)(context, builder, value)
-        self.builder, self.data, self.kind = builder, array.data, kind
-        self.shape = cgutils.unpack_tuple(builder, array.shape, kind.ndim)
-
-    def address(self, *index):
-        flat = index[0]
-        for size, place in zip(self.shape[1:], index[1:], strict=True):
-            flat = self.builder.add(self.builder.mul(flat, size), place)
-        return self.builder.gep(self.data, [flat])
-
-    def at(self, *index):
-        return self.builder.load(self.address(*index))
-
-    def splat_at(self, *index):
-        scalar = self.at(*index)
-        vector = ir.VectorType(scalar.type, LANES)
-        undefined = ir.Constant(vector, ir.Undefined)
-        single = self.builder.insert_element(undefined, scalar, _I32(0))
-        return self.builder.shuffle_vector(single, undefined, _all(0, _INTS))
-
-    def vector_at(self, *index):
-        vector = _FLOATS if self.kind.dtype == types.float32 else _INTS
-        address = self.builder.bitcast(self.address(*index, _I64(0)), vector.as_pointer())
-        loaded = self.builder.load(address)
-        loaded.align = 64
-        return loaded
+# Queries x blocks of one pass: as many sums as the registers hold.
+CODES_PASS = (8 if COUNTS else 2, 1)
+VALUES_PASS = (2, 2) if AVX512 else (2, 1)
+LONE = (1, 2)  # a query left over, or alone: several blocks keep the processor as busy
+TOGETHER = 8  # items that are scored exactly at once
+_WHOLE_BYTES = 31  # whose counts, 8 at most, fit into a byte
 
 
-def _call(builder, name: str, result, *operands):
-    kind = ir.FunctionType(result, [operand.type for operand in operands])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), operands)
+class _Pass:
+    """What the passes share: some queries from ``row`` on against some blocks from ``block`` on."""
+
+    def __init__(self, context, builder, shape, planes, row, block):
+        self.builder, self.planes = builder, planes.ends_in(LANES)
+        self.rows = [builder.add(row, I64(query)) for query in range(shape[0])]
+        self.blocks = [builder.add(block, I64(place)) for place in range(shape[1])]
+        self.cells = [(query, place) for query in range(shape[0]) for place in range(shape[1])]
+
+    def items(self, byte) -> list:
+        return [self.planes.vector_at(block, byte) for block in self.blocks]
+
+    def differing(self, queries, byte, start) -> list:
+        """Counts of one byte's ones in query xor item, by the processor; ``queries`` has the byte four times."""
+        builder = self.builder
+        items = [builder.bitcast(vector, WORDS) for vector in self.items(byte)]
+        bits = [queries.splat_at(row, start, lanes=16) for row in self.rows]  # an operand that spreads itself
+        differing = [builder.xor(bits[query], items[place]) for query, place in self.cells]
+        return [
+            call(builder, "llvm.ctpop.v64i8", BYTES, builder.bitcast(vector, BYTES)) for vector in differing
+        ]
+
+    def looked_up(self, tables, byte, start) -> list:
+        """Counts of one byte's ones in query xor item, from each query's two tables."""
+        return self.sums(tables, self.nibbles(byte), start)
+
+    def nibbles(self, byte) -> list[list]:
+        """Both halves of a byte, of the items of every block."""
+        items, builder = self.items(byte), self.builder
+        return [
+            [builder.and_(vector, splat(15, BYTES)) for vector in items],
+            [builder.lshr(vector, splat(4, BYTES)) for vector in items],
+        ]
+
+    def sixths(self, byte) -> list[list]:
+        """Three bytes as four places of six bits; what is above them is not looked at."""
+        builder = self.builder
+        first, second, third = (self.items(builder.add(byte, I64(place))) for place in range(3))
+
+        def across(low, high, bits):
+            shifts = splat(bits, BYTES), splat(8 - bits, BYTES)
+            return builder.or_(builder.lshr(low, shifts[0]), builder.shl(high, shifts[1]))
+
+        return [
+            first,
+            [across(*pair, 6) for pair in zip(first, second, strict=True)],
+            [across(*pair, 4) for pair in zip(second, third, strict=True)],
+            [builder.lshr(vector, splat(2, BYTES)) for vector in third],
+        ]
+
+    def sums(self, tables, places: list[list], start) -> list:
+        """The entries of each query's tables from ``start`` on, at the places of the items, added up."""
+        builder, size = self.builder, 2**BITS if len(places) > 2 else 16
+        tables.ends_in(len(places), size)
+        sums: list = []
+        for table, at in enumerate(places):
+            entries = [
+                tables.vector_at(row, start, I64(table), vector=ir.VectorType(I8, size)) for row in self.rows
+            ]
+            found = [look_up(builder, entries[query], at[place]) for query, place in self.cells]
+            sums = add(builder, sums, found) if sums else found
+        return sums
+
+    def counts(self, queries, byte, start, count) -> list:
+        """Differing bits of ``count`` bytes, (64,) 16-bit, of every cell."""
+        builder = self.builder
+        one = self.differing if queries.kind.ndim == 2 else self.looked_up
+        whole = I64(_WHOLE_BYTES)
+
+        def add_whole(part, counts):
+            done = builder.mul(part, whole)
+            left = builder.sub(count, done)
+            length = builder.select(builder.icmp_signed("<", left, whole), left, whole)
+            first = builder.add(byte, done), builder.add(start, done)
+            sums = repeat(
+                builder,
+                length,
+                [splat(0, BYTES) for _ in self.cells],
+                lambda i, sums: add(builder, sums, one(queries, *(builder.add(at, i) for at in first))),
+            )
+            return add(builder, counts, [builder.zext(vector, SHORTS) for vector in sums])
+
+        parts = builder.udiv(builder.add(count, I64(_WHOLE_BYTES - 1)), whole)
+        return repeat(builder, parts, [splat(0, SHORTS) for _ in self.cells], add_whole)
+
+    def steps(self, tables, byte, start, count) -> list:
+        """Sums of the tables' entries over ``count`` units, (64,) 16-bit, of every cell. The last unit's tables are 0
+        for what is beyond the segment."""
+        builder = self.builder
+
+        def add_unit(unit, carried):
+            first = builder.add(byte, builder.mul(unit, I64(UNIT)))
+            if LARGE_TABLES:
+                places = self.sixths(first)
+            else:
+                places = self.nibbles(first) + self.nibbles(builder.add(first, I64(1)))
+            sums = self.sums(tables, places, builder.add(start, unit))
+            pairs = [builder.bitcast(vector, HALVES) for vector in sums]
+            odd = [builder.lshr(vector, splat(8, HALVES)) for vector in pairs]
+            return add(builder, carried, pairs + odd)
+
+        sums = repeat(builder, count, [splat(0, HALVES) for _ in 2 * self.cells], add_unit)
+        order = places_of(*(lane // 2 + lane % 2 * (LANES // 2) for lane in range(LANES)))
+        found = []
+        for both, odd in zip(sums[: len(self.cells)], sums[len(self.cells) :], strict=True):
+            even = builder.sub(both, builder.shl(odd, splat(8, HALVES)))  # modulo 2^16, which holds the sum
+            found.append(builder.shuffle_vector(even, odd, order))
+        return found
+
+    def floats(self, numbers: list) -> list:
+        return [
+            self.builder.sitofp(self.builder.zext(vector, INTS), FLOATS) for vector in numbers
+        ]  # exact: below 2^16
+
+    def passing(self, totals, limits, comparison, scores, passed):
+        """Whether any total is above its query's limit. ``passed`` gets a bit for each item of every cell, ``scores``
+        the totals of cells with any."""
+        builder = self.builder
+        bars = [limits.splat_at(row) for row in self.rows]
+        found = []
+        for cell, (query, _) in enumerate(self.cells):
+            above = comparison(">", totals[cell], bars[query])
+            found.append(builder.bitcast(above, I64))
+            builder.store(found[-1], passed.address(I64(cell)))
+        for cell, (bits, total) in enumerate(zip(found, totals, strict=True)):
+            with builder.if_then(builder.icmp_unsigned("!=", bits, I64(0)), likely=False):
+                address = scores.address(I64(LANES * cell))
+                builder.store(total, builder.bitcast(address, FLOATS.as_pointer())).align = 4
+        return builder.icmp_unsigned("!=", reduce(builder.or_, found), I64(0))
 
 
-def _look_up(builder, tables: _Array, row, group, selectors):
-    """``tables[row, group, selector & 15]`` in every lane."""
-    if _AVX512:
-        table = tables.vector_at(row, group)
-        return _call(builder, "llvm.x86.avx512.permvar.sf.512", _FLOATS, table, selectors)
-    found = ir.Constant(_FLOATS, ir.Undefined)
-    for lane in map(_I32, range(LANES)):
-        selector = builder.and_(builder.extract_element(selectors, lane), _I32(15))
-        value = tables.at(row, group, builder.zext(selector, _I64))
-        found = builder.insert_element(found, value, lane)
-    return found
-
-
-def _score_pass(shapes: dict[np.dtype, tuple[int, int]]):
-    """An intrinsic that scores the queries from ``row`` on against the blocks from ``block`` on, as many as
-    ``shapes`` says. Returns whether any score passes its query's limit; only then it writes ``scores``
-    (queries x blocks x 16,) and ``passed`` (queries,), one bit an item."""
+def _code_pass(shape: tuple[int, int]):
+    """An intrinsic: exact scores of queries with codes. Returns whether any score passes its query's limit. It writes
+    ``passed`` (queries x blocks,), 64 bits each, and ``scores`` (queries x blocks x 64,) where any bit is set."""
 
     @intrinsic
-    def score(
-        context, queries, factors, words, scales, first_words, dims, limits, row, block, scores, passed
-    ):
-        arguments = (queries, factors, words, scales, first_words, dims, limits, row, block, scores, passed)
-        num_queries, num_blocks = shapes[np.dtype(str(queries.dtype))]
-        cells = [(query, place) for query in range(num_queries) for place in range(num_blocks)]
+    def score(context, queries, factors, planes, scales, firsts, dims, limits, row, block, scores, passed):
+        arguments = (queries, factors, planes, scales, firsts, dims, limits, row, block, scores, passed)
 
         def generate(context, builder, signature, values):
-            opened = [
-                _Array(context, builder, kind, value) if isinstance(kind, types.Array) else value
-                for kind, value in zip(arguments, values, strict=True)
-            ]
-            queries, factors, words, scales, first_words, dims, limits, row, block, scores, passed = opened
-            rows = [builder.add(row, _I64(query)) for query in range(num_queries)]
-            blocks = [builder.add(block, _I64(place)) for place in range(num_blocks)]
-
-            def count_differing(word, counts):
-                items = [words.vector_at(block, word) for block in blocks]
-                bits = [queries.splat_at(row, word) for row in rows]
-                differing = [builder.xor(bits[query], items[place]) for query, place in cells]
-                ones = [_call(builder, "llvm.ctpop.v16i32", _INTS, vector) for vector in differing]
-                return [builder.add(*pair) for pair in zip(counts, ones, strict=True)]
-
-            def dot_codes(segment, first, count):
-                counts = _repeat(
-                    builder,
-                    count,
-                    [_all(0, _INTS) for _ in cells],
-                    lambda i, counts: count_differing(builder.add(first, i), counts),
-                )
-                dim, minus_two = dims.splat_at(segment), _all(-2.0)
-                # Fused or not, this is exact: integers below 2^24.
-                return [
-                    _call(
-                        builder,
-                        "llvm.fmuladd.v16f32",
-                        _FLOATS,
-                        builder.sitofp(count, _FLOATS),
-                        minus_two,
-                        dim,
-                    )
-                    for count in counts
-                ]
-
-            def add_sums(word, dots):
-                items = [words.vector_at(block, word) for block in blocks]
-                for j in range(8):
-                    selectors = [builder.lshr(vector, _all(4 * j, _INTS)) for vector in items]
-                    group = builder.add(builder.mul(word, _I64(8)), _I64(j))
-                    sums = [
-                        _look_up(builder, queries, rows[query], group, selectors[place])
-                        for query, place in cells
-                    ]
-                    dots = [builder.fadd(*pair) for pair in zip(dots, sums, strict=True)]
-                return dots
-
-            def dot_values(segment, first, count):
-                return _repeat(
-                    builder,
-                    count,
-                    [_all(0.0) for _ in cells],
-                    lambda i, dots: add_sums(builder.add(first, i), dots),
-                )
+            queries, factors, planes, scales, firsts, dims, limits, row, block, scores, passed = opened(
+                context, builder, arguments, values
+            )
+            run = _Pass(context, builder, shape, planes, row, block)
 
             def add_term(segment, totals):
-                first = first_words.at(segment)
-                count = builder.sub(first_words.at(builder.add(segment, _I64(1))), first)
-                dot = dot_values if queries.kind.dtype == types.float32 else dot_codes
-                dots = dot(segment, first, count)
-                weights = [factors.splat_at(row, segment) for row in rows]
-                terms = [
-                    builder.fmul(weights[query], dot) for (query, _), dot in zip(cells, dots, strict=True)
-                ]
-                if isinstance(scales, _Array):
-                    sizes = [scales.vector_at(block, segment) for block in blocks]
-                    terms = [
-                        builder.fmul(term, sizes[place])
-                        for (_, place), term in zip(cells, terms, strict=True)
-                    ]
-                return [builder.fadd(*pair) for pair in zip(totals, terms, strict=True)]
+                first = firsts.at(segment)
+                count = builder.sub(firsts.at(builder.add(segment, I64(1))), first)
+                counts = run.floats(run.counts(queries, first, first, count))
+                dim, minus_two = dims.splat_at(segment), splat(-2.0)
+                weights = [factors.splat_at(row, segment) for row in run.rows]
+                sizes = []
+                if isinstance(scales, Array):
+                    sizes = [scales.vector_at(block, segment, vector=FLOATS) for block in run.blocks]
+                added = []
+                for (query, place), number, total in zip(run.cells, counts, totals, strict=True):
+                    # Fused or not, this is exact: integers below 2^24.
+                    dot = call(builder, "llvm.fmuladd.v64f32", FLOATS, number, minus_two, dim)
+                    term = builder.fmul(weights[query], dot)
+                    if sizes:
+                        term = builder.fmul(term, sizes[place])
+                    added.append(builder.fadd(total, term))
+                return added
 
-            nothing = [_all(-0.0) for _ in cells]  # -0.0 + x is x, to the bit
-            totals = _repeat(builder, factors.shape[1], nothing, add_term)
-            bars = [limits.splat_at(row) for row in rows]
-            above = [
-                builder.fcmp_ordered(">", total, bars[query])
-                for (query, _), total in zip(cells, totals, strict=True)
-            ]
-            anywhere = builder.bitcast(reduce(builder.or_, above), _MASK)
-            hit = builder.icmp_unsigned("!=", anywhere, _MASK(0))
-            with builder.if_then(hit, likely=False):
-                bits = [_I64(0)] * num_queries
-                for cell, ((query, place), total, lanes) in enumerate(zip(cells, totals, above, strict=True)):
-                    address = scores.address(_I64(LANES * cell))
-                    builder.store(total, builder.bitcast(address, _FLOATS.as_pointer())).align = 4
-                    lanes = builder.zext(builder.bitcast(lanes, _MASK), _I64)
-                    bits[query] = builder.or_(bits[query], builder.shl(lanes, _I64(LANES * place)))
-                for query in range(num_queries):
-                    builder.store(bits[query], passed.address(_I64(query)))
-            return hit
+            nothing = [splat(-0.0) for _ in run.cells]  # -0.0 + x is x, to the bit
+            totals = repeat(builder, factors.shape[1], nothing, add_term)
+            return run.passing(totals, limits, builder.fcmp_ordered, scores, passed)
 
         return types.boolean(*arguments), generate
 
     return score
 
 
-score_many = _score_pass(PASS)
-score_lone = _score_pass(dict.fromkeys(PASS, LONE))
+def _value_pass(shape: tuple[int, int]):
+    """An intrinsic: upper bounds of the scores of float queries. Returns whether any passes its query's limit, and
+    writes ``passed`` as ``_code_pass`` does. A bound that is no number passes."""
+
+    @intrinsic
+    def score(context, tables, lines, planes, scales, firsts, limits, row, block, scores, passed):
+        arguments = (tables, lines, planes, scales, firsts, limits, row, block, scores, passed)
+
+        def generate(context, builder, signature, values):
+            tables, lines, planes, scales, firsts, limits, row, block, scores, passed = opened(
+                context, builder, arguments, values
+            )
+            run = _Pass(context, builder, shape, planes, row, block)
+
+            def add_term(segment, totals):
+                byte, start = firsts.at(I64(0), segment), firsts.at(I64(1), segment)
+                count = builder.sub(firsts.at(I64(1), builder.add(segment, I64(1))), start)
+                steps = run.floats(run.steps(tables, byte, start, count))
+                slope, offset, half = (
+                    [lines.splat_at(row, segment, I64(part)) for row in run.rows] for part in range(3)
+                )
+                sizes = []
+                if isinstance(scales, Array):
+                    sizes = [scales.vector_at(block, segment, vector=FLOATS) for block in run.blocks]
+                added = []
+                for (query, place), number, total in zip(run.cells, steps, totals, strict=True):
+                    middle = call(builder, "llvm.fmuladd.v64f32", FLOATS, number, slope[query], offset[query])
+                    if sizes:
+                        size = call(builder, "llvm.fabs.v64f32", FLOATS, sizes[place])
+                        total = call(builder, "llvm.fmuladd.v64f32", FLOATS, middle, sizes[place], total)
+                        added.append(call(builder, "llvm.fmuladd.v64f32", FLOATS, half[query], size, total))
+                    else:
+                        added.append(builder.fadd(builder.fadd(total, middle), half[query]))
+                return added
+
+            tiny = [splat(2.0**-126) for _ in run.cells]  # for what is lost below the least normal number
+            totals = repeat(builder, lines.shape[1], tiny, add_term)
+            return run.passing(totals, limits, builder.fcmp_unordered, scores, passed)
+
+        return types.boolean(*arguments), generate
+
+    return score
+
+
+score_many, score_lone = _code_pass(CODES_PASS), _code_pass(LONE)
+bound_many, bound_lone = _value_pass(VALUES_PASS), _value_pass(LONE)
 
 
 @intrinsic
-def lowest_bit(context, value):
-    """Position of the lowest 1 of a value that is not 0."""
+def exact_dots(context, exact, planes, row, byte, count, items, dots):
+    """<q_us, q_is> of one query and ``TOGETHER`` items, group by group: eight chains of additions, since one waits."""
+    arguments = (exact, planes, row, byte, count, items, dots)
 
     def generate(context, builder, signature, values):
-        return builder.cttz(values[0], ir.IntType(1)(1))
+        exact, planes, row, byte, count, items, dots = opened(context, builder, arguments, values)
+        exact.ends_in(2, 16)
+        planes.ends_in(LANES)
+        bases = []
+        for place in range(TOGETHER):
+            item = items.at(I64(place))
+            block, lane = builder.lshr(item, I64(6)), builder.and_(item, I64(LANES - 1))
+            bases.append(planes.address(block, byte, lane))
 
-    return types.int64(types.int64), generate
+        def add_byte(i, sums):
+            offset, at = builder.mul(i, I64(LANES)), builder.add(byte, i)
+            added = []
+            for base, total in zip(bases, sums, strict=True):
+                bits = builder.zext(builder.load(builder.gep(base, [offset])), I64)
+                for half, place in enumerate((builder.and_(bits, I64(15)), builder.lshr(bits, I64(4)))):
+                    total = builder.fadd(total, exact.at(row, at, I64(half), place))
+                added.append(total)
+            return added
+
+        for place, total in enumerate(repeat(builder, count, [F32(0.0)] * TOGETHER, add_byte)):
+            builder.store(total, dots.address(I64(place)))
+        return context.get_dummy_value()
+
+    return types.void(*arguments), generate
+
+
+def table_of_counts() -> np.ndarray:
+    """For a query's byte: the differing bits beside every four bits of an item, (256, 2, 16) uint8."""
+    byte, half, item = np.ogrid[:256, :2, :16]
+    return np.bitwise_count((byte >> 4 * half & 15) ^ item).astype(np.uint8)
