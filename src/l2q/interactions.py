@@ -68,7 +68,9 @@ class Interactions:
 
     What is known of the events behind the pairs stands beside ``items``, (nnz,) each, None where nothing is: ``times``
     float64, seconds since 1970 where they were dates; ``values`` float32, such as ratings; ``counts`` int32, how many
-    events a pair had. ``reading`` is what reading them came to.
+    events a pair had. ``reading`` is what reading them came to. ``weights`` float32 is what each says in a fit
+    (``l2q.fitted.weights``); None: all the same. ``ahead``: what is asked for comes later than all of them, as after a
+    split by time.
 
     ``given``, of a test part: what those of its users bring along who have no train items, for the fold-in; see the
     split "users".
@@ -82,6 +84,8 @@ class Interactions:
     times: np.ndarray | None = field(default=None, repr=False)
     values: np.ndarray | None = field(default=None, repr=False)
     counts: np.ndarray | None = field(default=None, repr=False)
+    weights: np.ndarray | None = field(default=None, repr=False)
+    ahead: bool = field(default=False, repr=False)
     reading: Reading | None = field(default=None, repr=False)
     given: Interactions | None = field(default=None, repr=False)
 
@@ -143,6 +147,24 @@ class Interactions:
         return np.bincount(self.items, minlength=self.num_items)
 
     @cached_property
+    def user_weights(self) -> np.ndarray:
+        """The sum of each user's weights, (num_users,)."""
+        return (
+            self.user_degrees
+            if self.weights is None
+            else np.bincount(self.users, self.weights, self.num_users)
+        )
+
+    @cached_property
+    def item_weights(self) -> np.ndarray:
+        """The sum of each item's weights, (num_items,)."""
+        return (
+            self.item_degrees
+            if self.weights is None
+            else np.bincount(self.items, self.weights, self.num_items)
+        )
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the shape and the sorted pairs: the same whatever the order inside a file's lines."""
         digest = hashlib.sha256(f"{self.num_users} {self.num_items}\n".encode())
@@ -163,8 +185,9 @@ class Interactions:
             popular = train.select(train.item_degrees[train.items] >= 10)
         """
         before = np.concatenate(([0], np.cumsum(chosen)))
-        times, values, counts = (
-            None if beside is None else beside[chosen] for beside in (self.times, self.values, self.counts)
+        times, values, counts, weights = (
+            None if beside is None else beside[chosen]
+            for beside in (self.times, self.values, self.counts, self.weights)
         )
         return replace(
             self,
@@ -173,6 +196,7 @@ class Interactions:
             times=times,
             values=values,
             counts=counts,
+            weights=weights,
         )
 
     def to_csr(self, dtype=np.float32) -> sparse.csr_array:
@@ -204,17 +228,19 @@ def _ids(side: str, given: Any, size: int) -> np.ndarray:
 
 
 def normalize(train: Interactions, gamma_user: float = 0.5, gamma_item: float = 0.5) -> sparse.csr_array:
-    """R_hat = D_u^-gamma_user R D_i^-gamma_item, float32."""
-    users = power(train.user_degrees, -gamma_user)
-    items = power(train.item_degrees, -gamma_item)
+    """R_hat = D_u^-gamma_user R D_i^-gamma_item, float32. R has the weights of the pairs, D their sums."""
+    users = power(train.user_weights, -gamma_user)
+    items = power(train.item_weights, -gamma_item)
     values = np.repeat(users, train.user_degrees) * items[train.items]
+    if train.weights is not None:
+        values *= train.weights
     shape = (train.num_users, train.num_items)
     return sparse.csr_array((values, train.items, train.indptr.astype(np.int32)), shape=shape)
 
 
 def power(degrees: np.ndarray, exponent: float) -> np.ndarray:
     """degrees^exponent in float32, 0 where the degree is 0."""
-    return np.where(degrees > 0, np.maximum(degrees, 1.0) ** exponent, 0).astype(np.float32)
+    return np.where(degrees > 0, np.where(degrees > 0, degrees, 1.0) ** exponent, 0).astype(np.float32)
 
 
 @dataclass(frozen=True)

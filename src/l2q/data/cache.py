@@ -25,7 +25,7 @@ DIGEST = 32
 def load_embedded(source: str | Path | IO[bytes], name: str) -> Dataset:
     """The set in an ``.npz`` of ``train_indptr, train_items, test_indptr, test_items, num_items`` and, where
     there are names, ``user_names, item_names``: UTF-8 bytes, one name per line; likewise ``columns``. Times, values and
-    counts stand beside the items, ``given`` beside test, the reading as JSON."""
+    counts stand beside the items, ``given`` beside test, the reading as JSON; ``train_ahead`` where it holds."""
     with np.load(source, allow_pickle=False) as arrays:
         user_names, item_names, columns = (
             name_array(arrays[what].tobytes().decode().split("\n")) if what in arrays else None
@@ -48,6 +48,7 @@ def load_embedded(source: str | Path | IO[bytes], name: str) -> Dataset:
                 item_names,
                 reading=reading,
                 given=given,
+                ahead=f"{what}_ahead" in arrays,
                 **beside,
             )
 
@@ -87,6 +88,7 @@ def write(path: Path, dataset: Dataset, stamp: bytes) -> None:
         arrays |= {f"{part}_indptr": pairs.indptr, f"{part}_items": pairs.items}
         beside = {name: getattr(pairs, name) for name in BESIDE}
         arrays |= {f"{part}_{name}": values for name, values in beside.items() if values is not None}
+        arrays |= {f"{part}_ahead": np.array(True)} if pairs.ahead else {}
     lines = {"user_names": dataset.user_names, "item_names": dataset.item_names}
     for what, names in (lines | {"columns": dataset.columns or None}).items():
         if names is not None:

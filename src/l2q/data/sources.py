@@ -26,7 +26,7 @@ from l2q.options import Count, OneOf, Whole, options
 
 OPTIONS = (*tables.READING, "split", "test_fraction", "split_seed", "min_events")
 """Those of a table of events."""
-FORMAT = 4
+FORMAT = 5
 """Of the cache. Another reader of the same version makes files of its own."""
 
 

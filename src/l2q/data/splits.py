@@ -24,6 +24,8 @@ class Split(ABC):
     """Cuts interactions in two: what remains, and what is held out."""
 
     least: int
+    ahead = False
+    """Whether what is held out comes later than all that remains."""
 
     @abstractmethod
     def order(self, interactions: Interactions, seed: int) -> np.ndarray:
@@ -36,7 +38,7 @@ class Split(ABC):
         if not 0 < fraction < 1:
             raise L2QError(f"fraction={fraction} must lie between 0 and 1")
         held = self.held(interactions, fraction, seed)
-        return interactions.select(~held), interactions.select(held)
+        return replace(interactions.select(~held), ahead=self.ahead), interactions.select(held)
 
     def held(self, interactions: Interactions, fraction: float, seed: int) -> np.ndarray:
         """Which pairs are held out, (nnz,) bool."""
@@ -134,6 +136,7 @@ class Time(Split):
     """
 
     least = 1
+    ahead = True
 
     def order(self, interactions: Interactions, seed: int) -> np.ndarray:
         return -_times(interactions, "time")

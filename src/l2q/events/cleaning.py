@@ -238,6 +238,7 @@ def _interactions(
         None if times is None else times[kept],
         None if values is None or np.isnan(values).all() else values[kept].astype(np.float32),
         counts.astype(np.int32),
+        ahead=times is not None,
     )
     oddities.judge(table, roles, result, events, work.notes)
     reading = Reading(

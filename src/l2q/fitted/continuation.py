@@ -96,6 +96,11 @@ class Known:
         weight = chosen.get("embeddings", 0.0) if embeddings.weight is None else embeddings.weight
         return Teacher(filter, replace(embeddings, weight=float(weight)))
 
+    @property
+    def halvings(self) -> float:
+        """Those of the index's weights."""
+        return float(self.index.manifest["filter"].get("halvings", 0.0))
+
     def directions(self, train: Interactions, filter: SpectralFilter) -> tuple[np.ndarray, np.ndarray]:
         """About the singular vectors of train, users' and items', those of new items zero."""
         V = _taken(np.asarray(self.index.arrays["items.filter"], np.float32), self.items)

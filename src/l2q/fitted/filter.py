@@ -57,7 +57,7 @@ class SpectralFilter:
         U[train.user_degrees == 0] = U[train.user_degrees > 0].mean(axis=0)
         if ended:
             h, factor = np.concatenate([h, beyond]), 0.0
-        degrees = power(train.item_degrees, self.popularity)
+        degrees = power(train.item_weights, self.popularity)
         inner, Y = h - factor * s[:columns] ** 3, V * degrees[:, None]
         return FilterScores(U, h, inner, Y, R_hat, R_hat.T.tocsr(), degrees, float(factor))
 

@@ -36,6 +36,7 @@ from l2q.fitted.parts import (
 from l2q.fitted.shortcuts import Choice, choose_quickly, strongest, tail_ends
 from l2q.fitted.teacher import CosineEmbeddings, Made, Teacher, TeacherIndex, TeacherScores
 from l2q.fitted.tuning import choose_teacher
+from l2q.fitted.weights import choose_halvings, weighed
 from l2q.interactions import Interactions
 from l2q.kernels import dense
 from l2q.kernels.top_lists import MEASURED, heads
@@ -44,6 +45,7 @@ from l2q.progress import Progress, progress_bars
 
 AGAIN = 0.5  # of a quick training, for embeddings that start from codes
 MOST_BITS = 8192  # the rotation before a fit takes time with their cube
+MOST_HALVINGS = 31  # a weight is one byte in an index
 
 
 @options("model")
@@ -53,7 +55,8 @@ class L2QPlus:
     The teacher is a spectral ``filter`` beside trained ``embeddings`` (``l2q.fitted.teacher``). A filter None and
     a weight None of the embeddings are chosen on a validation part of train, drawn by ``split``. The codes are fitted
     to the ``length`` best unseen items of every user by coordinate ``descent``. Users have no scale: a positive factor
-    cannot change a ranking.
+    cannot change a ranking. The weight of a pair is halved so many times over the time that train spans
+    (``l2q.fitted.weights``); ``halvings`` None are chosen on its latest events, where train ends with them.
     """
 
     name: str
@@ -62,6 +65,7 @@ class L2QPlus:
     filter: SpectralFilter | None
     embeddings: CosineEmbeddings
     split: Literal["random", "cluster"]
+    halvings: Annotated[float, Ge(0), Le(MOST_HALVINGS)] | None
     descent: CoordinateDescent
     length: Count
 
@@ -73,6 +77,8 @@ class L2QPlus:
         ``parts``: where it finds what an earlier call with the same arguments had when it was broken off. The result
         has the same bits for any number of threads."""
         known = None if start is None else Known.of(start, train, self.bits)
+        halvings = self._halvings(train, seed, known, parts)
+        train = weighed(train, halvings)
         descent = self.descent
         if known is not None:
             descent = descent.again()
@@ -88,8 +94,19 @@ class L2QPlus:
             state = self._descend(base, lists, descent, seed, train, known, progress, parts)
         weight = descent.list_weight(lists)
         beside = teacher.embeddings.weight or 0.0
-        side = FilterSide.of(teacher.filter, scores.filter, weight, self.length, beside)
+        side = FilterSide.of(
+            teacher.filter, scores.filter, weight, self.length, beside, halvings, train.weights
+        )
         return Fitted(to_representations(state), teacher, TeacherIndex(scores, ranking), side)
+
+    def _halvings(self, train: Interactions, seed: int, known: Known | None, parts: Parts) -> float:
+        if self.halvings is not None:
+            return self.halvings
+        if known is not None and train.times is not None:
+            return known.halvings
+        if train.times is None or not train.ahead:
+            return 0.0
+        return once(parts, "halvings", lambda: choose_halvings(train, seed))
 
     def _teacher(
         self, train: Interactions, seed: int, known: Known | None, progress: Progress, parts: Parts

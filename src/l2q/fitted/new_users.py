@@ -10,12 +10,13 @@ Source of the fold-in: Deerwester et al., "Indexing by latent semantic analysis"
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
 
 from l2q.fitted.filter import FilterScores, SpectralFilter
+from l2q.fitted.weights import of_steps, to_steps
 from l2q.interactions import Interactions, normalize
 
 
@@ -24,11 +25,13 @@ class FilterSide:
     """The item side of a filter: ``V`` (N, rank) float16, the right singular vectors, and ``values``
     (3, rank) float32: s, h and inner as in ``FilterScores``. ``options``: gamma_user, gamma_item and popularity
     of the filter, the tail's factor, weight and length of the lists; and what a later fit goes on with, rank and tail
-    of the filter and the weight of embeddings beside it. Plain numbers, for a manifest."""
+    of the filter, the weight of embeddings beside it, and the halvings of the pairs' weights. Plain numbers, for a
+    manifest. ``steps`` (train pairs,) uint8 are those weights (``l2q.fitted.weights``); None: all weigh the same."""
 
     V: np.ndarray
     values: np.ndarray
     options: dict[str, float]
+    steps: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -38,6 +41,8 @@ class FilterSide:
         weight: float,
         length: int,
         embeddings: float = 0.0,
+        halvings: float = 0.0,
+        weights: np.ndarray | None = None,
     ) -> FilterSide:
         degrees = scores.degrees[:, None]
         V = np.divide(scores.Y, degrees, out=np.zeros_like(scores.Y), where=degrees > 0)
@@ -55,8 +60,14 @@ class FilterSide:
                 "rank": int(options.rank),
                 "tail": float(options.tail),
                 "embeddings": float(embeddings),
+                "halvings": float(halvings),
             },
+            None if weights is None else to_steps(weights),
         )
+
+    def weighed(self, train: Interactions) -> Interactions:
+        """``train`` with the weights of its pairs, as the other functions take it."""
+        return replace(train, weights=None if self.steps is None else of_steps(self.steps))
 
     def graph(self, train: Interactions) -> tuple[sparse.csr_array, sparse.csr_array]:
         """R_hat of the known users and its transpose, which every call of ``scores`` needs."""
@@ -75,7 +86,7 @@ class FilterSide:
         )
         known, known_T = graph or self.graph(train)
         # an item that train lacks has no direction in V and no known user: its factor does not matter
-        item_degrees = np.maximum(train.item_degrees, 1).astype(np.float32)
+        item_degrees = np.where(train.item_degrees > 0, train.item_weights, 1).astype(np.float32)
         popularity = item_degrees**power
         R_new = new.to_csr()
         users = (new.user_degrees**-gamma_user).astype(np.float32)

@@ -38,7 +38,7 @@ PASSES = (
     1e12  # pairs that the tails of all users may pass; MovieLens-1M has 10^10, 25 million dense events 10^13
 )
 BROAD = SpectralFilter.rank
-KEPT = 2**29  # numbers in decompositions that are at hand for later tries (2 GiB)
+KEPT = 2**28  # numbers in decompositions that are at hand for later tries (1 GiB)
 NARROW = 256  # directions of the base at most
 FIRST, NEXT = 3, 1  # power iterations of the first decomposition, and of those that start from another
 
@@ -93,10 +93,8 @@ def choose_quickly(
         )
         return Choice(best)
     asked = users[:: max(len(users) // max(min(ASKED, SCORES // train.num_items), 1), 1)]
-    chosen = np.isin(held.users, asked)
-    rest, held = held.select(~chosen), held.select(chosen)
-    kept = np.concatenate([part.users, rest.users]), np.concatenate([part.items, rest.items])
-    part = Interactions.from_pairs(*kept, train.num_users, train.num_items)
+    held = held.select(np.isin(held.users, asked))
+    part = train.select(~np.isin(train.keys, held.keys))
     learned = None
     if weight != 0:
         learned = once(parts, "embeddings", lambda: embeddings.quick()(part, seed, progress))
@@ -179,7 +177,7 @@ class Trials:
                 groups.setdefault((filter.gamma_user, filter.gamma_item, filter.rank), []).append(teacher)
         for group in sorted(groups, key=lambda group: -group[-1]):  # a decomposition serves lower ranks too
             teachers = list(dict.fromkeys(groups[group]))
-            for teacher, quality in zip(teachers, self._try(teachers), strict=True):
+            for teacher, quality in zip(teachers, self.by_user(teachers).mean(axis=0), strict=True):
                 self.tried[teacher] = float(quality)
                 log_tries.info(
                     f"teacher try {len(self.tried)}: Recall + NDCG {quality:.4f} with {teacher.filter}, "
@@ -205,8 +203,8 @@ class Trials:
             if self.svds:
                 other, (U, s, V) = max(self.svds.items(), key=lambda found: len(found[1][1]))
                 start = (
-                    U * power(self.part.user_degrees, other[0] - gammas[0])[:, None],
-                    V * power(self.part.item_degrees, other[1] - gammas[1])[:, None],
+                    U * power(self.part.user_weights, other[0] - gammas[0])[:, None],
+                    V * power(self.part.item_weights, other[1] - gammas[1])[:, None],
                 )
                 iterations = NEXT if len(s) >= rank else FIRST
             self.svds[gammas] = truncated_svd(
@@ -223,8 +221,8 @@ class Trials:
             if sum(U.size + V.size for U, _, V in self.svds.values()) > KEPT:
                 del self.svds[gammas]
 
-    def _try(self, teachers: Sequence[Teacher]) -> np.ndarray:
-        """Of teachers whose filters share gammas and rank."""
+    def by_user(self, teachers: Sequence[Teacher]) -> np.ndarray:
+        """Recall + NDCG of every user who is asked, (asked, teachers); their filters share gammas and rank."""
         filter = teachers[0].filter
         U, s, V = self.decomposed(filter)
         curves = [teacher.filter.curve(s, self.most) for teacher in teachers]
@@ -244,10 +242,9 @@ class Trials:
         else:
             A = dense.product(U * h, V.T)
             B = self._tail(filter) - dense.product(U * s**3, V.T)
-        degrees = np.stack([power(self.part.item_degrees, one.filter.popularity) for one in teachers])
+        degrees = np.stack([power(self.part.item_weights, one.filter.popularity) for one in teachers])
         weights = np.array([one.embeddings.weight for one in teachers], np.float32)
-        found = recall_and_ndcg(A, B, shares, degrees, self._E, weights, *self._known, *self._held, self.k)
-        return found.mean(axis=0)
+        return recall_and_ndcg(A, B, shares, degrees, self._E, weights, *self._known, *self._held, self.k)
 
     def _tail(self, filter: SpectralFilter) -> np.ndarray:
         """R_hat R_hat^T R_hat of the users who are asked, (asked, N)."""

@@ -90,10 +90,14 @@ class CosineEmbeddings:
         batch = min(BATCH, -(-len(train) // BATCHES))
         users, items = train.users, train.items
         order, place = rng.permutation(len(train)), 0
+        sums = None if train.weights is None else np.cumsum(train.weights, dtype=np.float64)
         for step in range(self.steps if len(train) else 0):
-            if place >= len(order):
-                order, place = rng.permutation(len(train)), 0
-            pairs, place = order[place : place + batch], place + batch
+            if sums is not None:  # drawn as often as they weigh
+                pairs = np.searchsorted(sums[:-1], rng.random(batch) * sums[-1], "right")
+            else:
+                if place >= len(order):
+                    order, place = rng.permutation(len(train)), 0
+                pairs, place = order[place : place + batch], place + batch
             u, i = (torch.from_numpy(side[pairs].astype(np.int64)) for side in (users, items))
             n = torch.from_numpy(rng.choice(num_items, min(self.negatives, num_items), replace=False))
             # the rows that take part, gathered at once

@@ -57,7 +57,7 @@ def choose_teacher(
     best = Teacher(filter or SpectralFilter(), replace(embeddings, weight=weight or 0.0))
     if filter is not None and weight is not None:
         return best
-    fit, val = split(train, how, fraction=0.15 if how == "cluster" else 0.1, seed=seed)
+    _, val = split(train, how, fraction=0.15 if how == "cluster" else 0.1, seed=seed)
     users = np.flatnonzero(val.user_degrees)
     if not len(users):
         log.warning(
@@ -65,11 +65,8 @@ def choose_teacher(
         )
         return best
     # what users who are not asked would give stays in the graph, which should be like the one that codes are fitted to
-    chosen = np.isin(val.users, users[:: max(len(users) // sample, 1)])
-    rest, val = val.select(~chosen), val.select(chosen)
-    users = np.concatenate([fit.users, rest.users])
-    items = np.concatenate([fit.items, rest.items])
-    fit = Interactions.from_pairs(users, items, train.num_users, train.num_items)
+    val = val.select(np.isin(val.users, users[:: max(len(users) // sample, 1)]))
+    fit = train.select(~np.isin(train.keys, val.keys))
 
     most = min(train.num_users, train.num_items)
     svds: dict[tuple[float, float], SVD] = {}

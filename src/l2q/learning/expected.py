@@ -33,12 +33,12 @@ class Model(NamedTuple):
 
 # To be filled again when a model gets faster: benchmarks/fitting.py on several sets, drawn ones for the memory, and
 # least squares of relative errors give the three numbers of each Cost.
-#   l2q_plus: outputs/benchmarks/fitting.jsonl, six sets, processor seconds over 1.15, since the machine was busy. Three
-#   are within 2 % of what this says; it is 12 % too much for two, and 31 % too little for online_retail.
+#   l2q_plus: the seven sets of docs/results/fitting.md. Four are 4 to 8 % above what this says, two 20 % below it, and
+#   online_retail takes half as long again. Memory: the drawn sets and gowalla, 3,371 MiB; 16 % off at most.
 #   effort=best: four sets; 1 to 12 % off, and 38 % too little for online_retail. Memory: debian, movielens_1m, gowalla.
 #   l2q_anl, an epoch, from outputs/results: debian 3.2 s, gowalla 16.9 s, yelp2018 39.5 s, amazon_book 84.8 s.
 MODELS = {
-    "l2q_plus": Model(Cost(0.5, 1.68, 22.8), Cost(524, 39.6, 601), "six sets, in seconds of one core"),
+    "l2q_plus": Model(Cost(0.5, 1.33, 17.8), Cost(863, 32.9, 0), "seven sets, in seconds of one core"),
     "l2q_plus effort=best": Model(
         Cost(14, 6, 166), Cost(524, 39.6, 601), "four sets, in seconds of one core"
     ),
@@ -53,7 +53,7 @@ def expected(model: str, rows: int, pairs: int) -> tuple[float, float | None, st
     """Seconds, of a trained model those of an epoch, MiB, and where both come from.
 
     >>> [round(number) for number in expected("l2q_plus", 21_819, 128_776)[:2]]
-    [40, 1465]
+    [32, 1581]
     """
     found = MODELS[model]
     memory = None if found.memory is None else found.memory.of(rows, pairs)

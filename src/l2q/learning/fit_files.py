@@ -28,7 +28,7 @@ log_file = logging.getLogger("l2q.file")
 
 VERSION = 1
 """Of the parts. Those of another version are made anew."""
-NAMES = ("embeddings", "tries", "choice", "teacher", "lists", "rounds")
+NAMES = ("halvings", "embeddings", "tries", "choice", "teacher", "lists", "rounds")
 SHARE = 50  # a part that is not needed is written when so many times as long has passed as writing it took
 
 
@@ -46,10 +46,15 @@ def identity_of(
         "version": VERSION,
         "dataset": dataset,
         "fingerprint": train.fingerprint,
+        "times": _digest(train.times) if train.ahead or config["model"].get("halvings") else None,
         "seed": config["seed"],
         "start": earlier,
         **flat({"model": config["model"]}),
     }
+
+
+def _digest(values: np.ndarray | None) -> str | None:
+    return None if values is None else hashlib.sha256(values.tobytes()).hexdigest()
 
 
 class FitFiles:

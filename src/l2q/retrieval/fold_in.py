@@ -31,11 +31,12 @@ class HalfRound:
         from l2q.fitted.descent import Side
 
         assert items.scales is not None
+        train = side.weighed(train)
         self._side, self._train, self._graph = side, train, side.graph(train)
         self._items = Side(items.values, items.scales[:, 0])
         A = items.values * items.scales
         self._G = A.T @ A
-        degrees = np.maximum(train.item_degrees, 1).astype(np.float32)
+        degrees = np.where(train.item_degrees > 0, train.item_weights, 1).astype(np.float32)
         self._C = (side.V * (degrees ** side.options["popularity"])[:, None]).T @ A
         _check_finite(self._G, self._C, side.values)
         self._start = np.linalg.solve(_ridge(self._G, 1e-3), self._C.T).T  # (rank, bits)

@@ -116,6 +116,8 @@ class Index:
         if filter_side is not None:
             arrays["items.filter"], arrays["filter.values"] = filter_side.V, filter_side.values
             manifest["filter"] = filter_side.options
+            if filter_side.steps is not None:
+                arrays["filter.weights"] = filter_side.steps
         names = {"users": train.user_names, "items": train.item_names}
         return cls(
             manifest, arrays, {side: None if of is None else of.tolist() for side, of in names.items()}
@@ -254,7 +256,13 @@ class Index:
             return None
         from l2q.fitted.new_users import FilterSide
 
-        return FilterSide(self.arrays["items.filter"], self.arrays["filter.values"], self.manifest["filter"])
+        arrays = self.arrays
+        return FilterSide(
+            arrays["items.filter"],
+            arrays["filter.values"],
+            self.manifest["filter"],
+            arrays.get("filter.weights"),
+        )
 
     @cached_property
     def fold_in(self) -> FoldIn | HalfRound:

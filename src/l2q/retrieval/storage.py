@@ -7,6 +7,7 @@ users.txt           names, one a line in row order; absent where the row number 
 items.*             the same for items
 items.filter.npy    (items, rank) float16, filter.values.npy (3, rank) float32: for new users of codes fitted
                     to a spectral filter (``l2q.fitted.new_users``); absent for other models, or left out
+filter.weights.npy  (train pairs,) uint8 n: a pair weighs 2^(-n / 8) in that filter; absent where all weigh the same
 items.degrees.npy   (items,) int32, train interactions of each item
 train.indptr.npy, train.items.npy   train items of every user, left out of a search
 """
@@ -215,6 +216,8 @@ def _check_arrays(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str
         rank = arrays["filter.values"].shape[-1] if "filter.values" in arrays else 0
         expected["filter.values"] = ((3, rank), "float32")
         expected["items.filter"] = ((num_items, rank), "float16")
+        if "filter.weights" in arrays:
+            expected["filter.weights"] = ((int(arrays["train.indptr"].flat[-1]),), "uint8")
     for name, (shape, dtype) in expected.items():
         if name not in arrays:
             raise L2QError(f"index {folder}: {name}.npy is missing; copy or export the index again")
