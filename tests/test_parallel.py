@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from runs import ROOT, composed, environment, history_of, metrics_of, process, table
 
 import l2q
@@ -219,6 +222,64 @@ def test_a_killed_process_ends_the_others_with_one_line_and_torchrun_goes_on_fro
     assert text.count("another of the 2 processes of this run has ended") + text.count("broken off by") == 1
     assert text.count("goes on from the last whole epoch in") == 1
     assert_same_training(histories[0].parent, tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the script is bash's")
+def test_the_script_for_slurm_runs_one_training_on_two_machines(tmp_path):
+    """With a stand-in for srun, which starts a process for each machine, both here."""
+    (tmp_path / "bin").mkdir()
+    starts = 'set -e\nfor _ in $(seq "$SLURM_NNODES"); do "$@" & started+=($!); done\n'
+    waits = 'for one in "${started[@]}"; do wait "$one"; done'
+    for name, does in {"srun": starts + waits, "scontrol": "echo localhost"}.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{does}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    for name in ("train.py", "conf"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    script = ROOT / "docs" / "clusters" / "slurm.sh"
+    given = {
+        "SLURM_JOB_NODELIST": "a,b",
+        "SLURM_NNODES": "2",
+        "SLURM_CPUS_PER_TASK": "1",
+        "SLURM_JOB_ID": "7",
+    }
+    path = f"{tmp_path}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    words = [*table(tmp_path / "events.csv"), *SMALL, "model=lightgcn", "parallel=columns", "epochs=1"]
+    ended = subprocess.run(
+        ["bash", str(script), *words],
+        cwd=tmp_path,
+        env=environment(tmp_path) | ONE_THREAD | given | {"PATH": path, "PORT": str(port)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    metrics = metrics_of(tmp_path / "outputs" / "slurm" / "7")
+    assert (metrics["processes"], metrics["parallel"], metrics["epochs"]) == (2, "columns", 1)
+
+
+def test_the_manifest_for_kubernetes_starts_as_many_as_torchrun_waits_for():
+    service, job = yaml.safe_load_all((ROOT / "docs" / "clusters" / "kubernetes.yaml").read_text())
+    spec, pod = job["spec"], job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    options = dict(
+        word.removeprefix("--").split("=", 1) for word in container["args"] if word.startswith("--")
+    )
+    assert spec["completionMode"] == "Indexed"
+    assert spec["completions"] == spec["parallelism"] == int(options["nnodes"])
+    # the name of the first pod
+    port = container["ports"][0]["containerPort"]
+    assert options["rdzv-endpoint"] == f"{job['metadata']['name']}-0.{service['metadata']['name']}:{port}"
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert service["spec"]["selector"].items() <= spec["template"]["metadata"]["labels"].items()
+    words = [word for word in container["args"] if "=" in word and not word.startswith(("--", "hydra."))]
+    assert composed(*words)["parallel"] == "columns"
+    assert {mount["name"] for mount in container["volumeMounts"]} == {
+        volume["name"] for volume in pod["volumes"]
+    }
 
 
 @pytest.mark.slow

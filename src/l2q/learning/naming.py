@@ -42,13 +42,13 @@ def title(config: Mapping[str, Any]) -> str:
     return f"{config['model']['name']} {config['dataset']['name']}"
 
 
-def going_on(words: Sequence[str], place: str, folder: str | Path) -> str:
+def going_on(words: Sequence[str], place: str, folder: str | Path, start: str = "python train.py") -> str:
     """The command that goes on with what was broken off: the same ``words``, in the same folder, by the option
     ``place``."""
     kept = [word for word in words if not word.startswith((f"{place}=", "ckpt_path="))]
     if not any(word.startswith("sweep=") for word in words):
         kept.append(quoted(f"{place}={folder}"))
-    return f"python train.py {shlex.join(kept)}"
+    return f"{start} {shlex.join(kept)}"
 
 
 def command(config: Mapping[str, Any], overrides: Sequence[str]) -> str:

@@ -92,16 +92,17 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def ignored() -> Iterator[None]:
-    """Within it, none of ``SIGNALS`` ends the process."""
+def ignored() -> Iterator[list[int]]:
+    """Within it, none of ``SIGNALS`` ends the process; those that arrive are kept."""
+    arrived: list[int] = []
 
     def stay(number: int, frame: FrameType | None) -> None:
-        pass
+        arrived.append(number)
 
     before = {number: signal.signal(number, stay) for number in SIGNALS}
     _handlers.append(stay)
     try:
-        yield
+        yield arrived
     finally:
         _handlers.remove(stay)
         for number, handler in before.items():

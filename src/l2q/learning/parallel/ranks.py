@@ -68,6 +68,11 @@ def torchrun(processes: int, words: Sequence[str]) -> None:
     os.execv(sys.executable, command + [word for word in words if "trainer.devices=" not in word])
 
 
+def command() -> str:
+    """What starts ``train.py`` as it was started; other numbers of processes go on with its runs, too."""
+    return f"torchrun --nproc-per-node={on_this_machine()} train.py" if size() > 1 else "python train.py"
+
+
 def check() -> None:
     """Raises L2QError in one of several processes that have not joined: each would do the same."""
     if not _joined and (started := _number("WORLD_SIZE", 1)) > 1:
@@ -164,16 +169,17 @@ def follow() -> int:
 
     logging.getLogger().setLevel(logging.ERROR)
     warnings.simplefilter("ignore")  # rank 0 says what there is to say
+    stopped: list[int] = []
     try:
         connect()
         told: list[Any] = [None]
         with lost():
             dist.broadcast_object_list(told)
         if told[0] is not None:
-            with signals.ignored():  # rank 0 decides when to stop, and ends the others with its connections
+            with signals.ignored() as stopped:  # rank 0 decides when to stop; its connections end the others
                 _train(told[0])
     except Lost as error:
-        if rank() == 1:  # once, should rank 0 be the one that has ended
+        if rank() == 1 and not stopped:  # said once, should rank 0 be the one that has ended
             print(f"process {rank()} of {size()}: {error}", file=sys.stderr)
         return 2
     except L2QError as error:
@@ -186,6 +192,7 @@ def _train(config: dict[str, Any]) -> None:
     from l2q.learning.run import Run  # brings Lightning along
 
     why, run = None, None
+    config["trainer"].pop("profiler", None)  # its file is of rank 0
     try:
         run = Run(config, Path())
     except Exception as error:
