@@ -1,0 +1,399 @@
+"""What several processes send, hold and compute in a step, beside the cost model of docs/scale.md; and that model, for
+graphs that no machine here holds.
+
+    python benchmarks/scale.py [--data ../shared/data] [--json outputs/benchmarks/scale.jsonl]     # measures
+    python benchmarks/scale.py --plan [--json outputs/benchmarks/scale.jsonl]                      # evaluates the model
+
+Every case trains a few steps of `batch_size=32768` in 1, 2 or 4 processes of one thread each. Bytes are those that the
+kernel counts on the loopback of a network namespace of its own (`unshare`), headers and acknowledgments with them, from
+the third step to the last. Seconds are processor seconds of a process, since the processes outnumber the cores: they
+say what a step computes, not how long it takes. Memory is the most that a process held. The losses of every step are
+compared with those of one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import l2q  # before numpy, whose threads would spin where they wait
+
+# isort: split
+import numpy as np
+from pytorch_lightning.callbacks import Callback
+from rich.console import Console
+from rich.table import Table
+from scipy.optimize import nnls
+
+from l2q import settings
+from l2q.interactions import Interactions
+
+BATCH, WARM, LAYERS, SEED = 32768, 2, 2, 0
+MIB = 2**20
+
+
+def cases() -> Iterator[dict[str, Any]]:
+    two = ("", 1), ("batches", 2), ("columns", 2)
+    for dim, steps, ways in ((64, 25, two), (256, 8, (*two, ("batches", 4), ("columns", 4)))):  # 25: an epoch
+        for model in ("lightgcn", "l2q_anl"):
+            for parallel, processes in ways:
+                given = {"parallel": parallel, "processes": processes, "steps": steps}
+                yield {"graph": "gowalla", "model": model, "dim": dim} | given
+    for processes in (1, 2, 4):  # each with as much of the graph's edges, and of the columns
+        given = {"parallel": "columns" if processes > 1 else "", "processes": processes, "steps": 8}
+        yield {"graph": f"made_{2.5 * processes:g}m", "model": "l2q_anl", "dim": 32 * processes} | given
+
+
+def made(edges: int) -> Interactions:
+    """A tenth as many users as pairs, a fiftieth as many items; degrees and popularity follow power laws."""
+    rng = np.random.default_rng(SEED)
+    users, items = edges // 10, edges // 50
+    u, i = (
+        (rng.random(edges) ** 2 * users).astype(np.int64),
+        (rng.random(edges) ** 3 * items).astype(np.int64),
+    )
+    return Interactions.from_pairs(rng.permutation(users)[u], rng.permutation(items)[i], users, items)
+
+
+def graph_of(name: str, data: str) -> Interactions:
+    if name.startswith("made_"):
+        return made(int(float(name[5:-1]) * 1e6))
+    return l2q.load_dataset(name, dir=f"{data}/{name}").train
+
+
+def sent() -> int:
+    """Bytes on the loopback so far, of all processes in this network namespace."""
+    for line in Path("/proc/net/dev").read_text().splitlines():
+        if line.strip().startswith("lo:"):
+            return int(line.split(":")[1].split()[8])
+    return 0
+
+
+def held(what: str = "VmRSS") -> float:
+    """MiB that this process holds now, or the most that it held (VmHWM)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(what):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+class Meter(Callback):
+    """Losses of every step; bytes and processor seconds from the third one on."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.rows: list[int] = []
+        self.begin = self.end = (0.0, 0)
+        METERS.append(self)
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_index: int) -> None:
+        users, pos_items, neg_items = batch[:3]
+        import torch
+
+        nodes = module._batch_nodes(users, torch.cat([pos_items, neg_items]) + module.encoder.num_users)
+        self.rows.append(len(module.encoder.embeddings) if nodes is None else len(nodes))
+
+    def on_train_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int
+    ) -> None:
+        self.losses.append(float(outputs["loss"]))
+        if batch_index + 1 in (WARM, trainer.num_training_batches):
+            trainer.strategy.barrier()
+            mark = time.process_time(), sent()
+            self.begin, self.end = (mark, mark) if batch_index + 1 == WARM else (self.begin, mark)
+            if trainer.is_last_batch:
+                self.most = held("VmHWM")
+
+
+METERS: list[Meter] = []
+
+
+def work(case: dict[str, Any], data: str, out: Path) -> None:
+    """What one process does."""
+    from l2q.learning import memory
+    from l2q.learning.parallel import ranks
+    from l2q.learning.training import Training
+
+    ranks.join()
+    if ranks.size() > 1:
+        ranks.connect()
+    train = graph_of(case["graph"], data)
+    memory.prepare()
+    changes: dict[str, Any] = {
+        "batch_size": BATCH,
+        "epochs": 1,
+        "parallel": case["parallel"] or "batches",
+        "model": {"embedding_dim": case["dim"], "num_layers": LAYERS},
+        "trainer": {"accelerator": "cpu", "limit_train_batches": case["steps"], "enable_progress_bar": False},
+    }
+    if case["model"] == "l2q_anl":
+        changes["model"]["rotation_blocks"] = 4
+    config = settings.compose(changes, model=case["model"], protocol="final")
+    config["callbacks"] = {"meter": {"_target_": "scale.Meter"}}
+    before = held()
+    Path("/proc/self/clear_refs").write_text("5")  # the most from here on
+    Training(config, train, None, None)()
+    (meter,) = METERS
+    steps = len(meter.losses) - WARM
+    found = {
+        "losses": meter.losses,
+        "rows": float(np.mean(meter.rows[WARM:])),
+        "seconds": (meter.end[0] - meter.begin[0]) / steps,
+        "sent": (meter.end[1] - meter.begin[1]) / steps / ranks.size(),
+        "data_mib": before,
+        "most_mib": meter.most,
+        "nodes": train.num_users + train.num_items,
+        "edges": len(train),
+    }
+    out.with_suffix(f".{ranks.rank()}").write_text(json.dumps(found))
+
+
+def run(case: dict[str, Any], data: str) -> dict[str, Any]:
+    """A case in processes of its own, in a network namespace of its own; means over its processes."""
+    threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "NUMBA", "OPENBLAS", "MKL")}
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        worker = [__file__, "--work", json.dumps(case), "--data", data, "--out", str(out)]
+        start = [sys.executable]
+        if case["processes"] > 1:
+            start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={case['processes']}"]
+        shell = 'ip link set lo up && exec "$@"'
+        subprocess.run(
+            ["unshare", "-rn", "sh", "-c", shell, "sh", *start, *worker],
+            check=True,
+            env=os.environ | threads,
+            stdout=subprocess.DEVNULL,
+        )
+        parts = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("out.*"))]
+    mean = {key: float(np.mean([part[key] for part in parts])) for key in parts[0] if key != "losses"}
+    # by batches a process's loss counts for its share
+    return case | mean | {"losses": np.mean([part["losses"] for part in parts], axis=0).tolist()}
+
+
+def payload(case: dict[str, Any], rows: float, nodes: float, batch: float = BATCH) -> float:
+    """Bytes that a process sends in a step: a sum of n float32 numbers over p processes costs each 8 n (p - 1) / p in a
+    ring. By batches it is the gradient; by columns 2 b scores, row scales of every segment, the squares of L2."""
+    p, d = case["processes"], case["dim"]
+    if case["parallel"] == "batches":
+        numbers = nodes * d
+    else:
+        segments = LAYERS + 1 if case["model"] == "l2q_anl" else 0
+        numbers = 2 * batch + segments * rows + 1
+    return 8 * numbers * (p - 1) / p
+
+
+def constants(train: Interactions) -> dict[str, float]:
+    """Processor nanoseconds of one thread: of a product with the graph by edge, direction and column, for several
+    widths; of Adam by number."""
+    import torch
+
+    from l2q.models.graph import Graph, Propagation
+
+    torch.set_num_threads(1)
+    propagation = Propagation(Graph.from_interactions(train))
+    found, nodes = {}, train.num_users + train.num_items
+
+    def nanoseconds(call: Any, units: float) -> float:
+        call()
+        began = time.process_time()
+        for _ in range(3):
+            call()
+        return (time.process_time() - began) / 3 / units * 1e9
+
+    for width in WIDTHS:
+        E = torch.randn(nodes, width)
+        found[f"hop_{width}"] = nanoseconds(lambda E=E: propagation.hop(E), 2 * len(train) * width)
+    value = torch.nn.Parameter(torch.randn(nodes, 64))
+    value.grad = torch.randn(nodes, 64)
+    found["adam"] = nanoseconds(torch.optim.Adam([value], fused=True).step, nodes * 64)
+    return found
+
+
+WIDTHS = (16, 32, 64, 128, 256)
+USERS, ITEMS, DIM, STEPS_OF_EPOCH = 1e8, 1e7, 256, 1000
+CORES, NETWORK = 32, 25e9 / 8  # of a machine, and bytes a second
+
+
+def amounts(one: dict[str, Any]) -> dict[str, float]:
+    """What a process of a case works on in a step and holds: its columns, entries of the graph in all products,
+    numbers of the tables, numbers that are quantized, numbers of pairs; rows of a batch in all segments, edges."""
+    width = one["dim"] / (one["processes"] if one["parallel"] == "columns" else 1)
+    pairs = one.get("batch", BATCH) / (one["processes"] if one["parallel"] == "batches" else 1)
+    codes = one["model"] == "l2q_anl"
+    rows = one["rows"] * width * (LAYERS + 1 if codes else 1)
+    return {
+        "width": width,
+        "products": 2 * LAYERS * 2 * one["edges"] * width,
+        "numbers": one["nodes"] * width,
+        "quantized": rows * codes,
+        "pairs": pairs * width * (LAYERS + 1 if codes else 1),
+        "rows": rows,
+        "edges": one["edges"],
+    }
+
+
+def product(hops: dict[str, float], width: float) -> float:
+    """Nanoseconds by edge, direction and column. A line of the cache has 16 columns, and costs the same with fewer."""
+    found = [hops[f"hop_{one}"] for one in WIDTHS]
+    return found[0] * WIDTHS[0] / width if width < WIDTHS[0] else float(np.interp(width, WIDTHS, found))
+
+
+def fitted(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """The constants of the model. Products and Adam were measured alone; the others fit all cases best by their
+    relative errors, none below 0. The last two are the lowest and highest ratio of the model to what was measured."""
+    known, found = records[0]["constants"], records[1:]
+    alone, units, memory = [], [], []
+    for one in found:
+        of, hops = amounts(one), known["gowalla" if one["graph"] == "gowalla" else "made_10m"]
+        alone.append((of["products"] * product(hops, of["width"]) + of["numbers"] * hops["adam"]) / 1e9)
+        units.append([of["quantized"] / 1e9, of["pairs"] / 1e9])
+        memory.append([4 * of["numbers"] / MIB, 4 * of["rows"] / MIB, of["edges"] / MIB, 1])
+    seconds, most = (np.array([one[key] for one in found]) for key in ("seconds", "most_mib"))
+    more, _ = nnls(np.array(units) / seconds[:, np.newaxis], (seconds - alone) / seconds)
+    weights, _ = nnls(np.array(memory) / most[:, np.newaxis], np.ones(len(found)))
+    ratios = (alone + np.array(units) @ more) / seconds, np.array(memory) @ weights / most
+    return {
+        "hops": known["made_10m"],
+        **dict(zip(("quantize", "pair"), more, strict=True)),
+        **dict(zip(("tables", "rows", "edge", "any"), weights, strict=True)),
+        **{
+            name: (ratio.min(), ratio.max())
+            for name, ratio in zip(("seconds", "memory"), ratios, strict=True)
+        },
+    }
+
+
+def plan(path: Path) -> None:
+    """The tables of docs/scale.md."""
+    known = fitted([json.loads(line) for line in path.read_text().splitlines()])
+    for name, value in known.items():
+        print(name, value)
+    print(
+        "\n| edges | share | p | tables GB | batch GB | graph GB | GB sent | CPU h, epoch | h, epoch | network h |"
+    )
+    print("|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    nodes = USERS + ITEMS
+    for edges in (1e9, 1e10):
+        for parallel in ("batches", "columns"):
+            for p in (16, 64, 256):
+                batch = edges / STEPS_OF_EPOCH
+                share = batch / p if parallel == "batches" else batch
+                one = {
+                    "edges": edges,
+                    "nodes": nodes,
+                    "rows": min(3 * share, nodes),
+                    "batch": batch,
+                    "dim": DIM,
+                }
+                one |= {"parallel": parallel, "processes": p, "model": "l2q_anl"}
+                of = amounts(one)
+                nanoseconds = of["products"] * product(known["hops"], of["width"])
+                nanoseconds += of["numbers"] * known["hops"]["adam"]
+                nanoseconds += of["quantized"] * known["quantize"] + of["pairs"] * known["pair"]
+                hours = nanoseconds / 1e9 * STEPS_OF_EPOCH / 3600
+                sent = payload(one, one["rows"], nodes, batch)
+                held = (
+                    4 * of["numbers"] * known["tables"],
+                    4 * of["rows"] * known["rows"],
+                    edges * known["edge"],
+                )
+                said = [f"{number / 1e9:,.0f}" for number in held]
+                said += [f"{sent / 1e9:,.2f}", f"{hours:,.0f}", f"{hours / CORES:,.1f}"]
+                network = sent / NETWORK * STEPS_OF_EPOCH / 3600
+                print(f"| 10^{edges:.0e}".replace("10^1e+", "10^").replace("^0", "^"), end=" | ")
+                print(" | ".join([parallel, str(p), *said, f"{network:,.2f}"]), "|")
+
+
+def measure(data: str, path: Path) -> None:
+    console, records = Console(), []
+    one: dict[str, dict[str, Any]] = {}
+    alone = {name: constants(graph_of(name, data)) for name in ("gowalla", "made_10m")}
+    known: dict[str, Any] = {"constants": alone, **described()}
+    for case in cases():
+        found = run(case, data)
+        name = f"{case['graph']} {case['model']} {case['dim']}"
+        if case["processes"] == 1:
+            one[name] = found
+        found["formula"] = payload(case, found["rows"], found["nodes"])
+        if name in one and case["graph"] == "gowalla":
+            found["loss_off"] = float(np.abs(np.subtract(found["losses"], one[name]["losses"])).max())
+        records.append(found)
+        console.print({key: value for key, value in found.items() if key != "losses"})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in [known, *records]))
+    show(path)
+
+
+def described() -> dict[str, str]:
+    from l2q.learning.results import environment
+
+    return {
+        key: value for key, value in environment().items() if key in ("git_commit", "hardware", "versions")
+    }
+
+
+def show(path: Path) -> None:
+    columns = (
+        "graph",
+        "model",
+        "d",
+        "share",
+        "p",
+        "MB sent",
+        "formula",
+        "ratio",
+        "CPU s",
+        "data MiB",
+        "+ MiB",
+        "loss off",
+    )
+    table = Table(*columns)
+    for line in path.read_text().splitlines()[1:]:
+        one = json.loads(line)
+        ratio = one["sent"] / one["formula"] if one["formula"] else math.nan
+        table.add_row(
+            one["graph"],
+            one["model"],
+            str(one["dim"]),
+            one["parallel"] or "-",
+            str(one["processes"]),
+            f"{one['sent'] / 1e6:.2f}",
+            f"{one['formula'] / 1e6:.2f}",
+            f"{ratio:.3f}",
+            f"{one['seconds']:.2f}",
+            f"{one['data_mib']:.0f}",
+            f"{one['most_mib'] - one['data_mib']:.0f}",
+            f"{one.get('loss_off', math.nan):.1e}",
+        )
+    Console(width=130).print(table)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", default="../shared/data")
+    parser.add_argument("--json", type=Path, default=Path("outputs/benchmarks/scale.jsonl"))
+    parser.add_argument("--plan", action="store_true")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        sys.modules["scale"] = sys.modules["__main__"]  # where the trainer finds the meter
+        work(json.loads(options.work), options.data, options.out)
+    elif options.plan:
+        plan(options.json)
+    elif shutil.which("unshare") is None:
+        sys.exit("needs unshare (util-linux), for a network that is this measurement's alone")
+    else:
+        measure(options.data, options.json)
