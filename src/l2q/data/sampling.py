@@ -25,13 +25,16 @@ class Triplets(NamedTuple):
 
 class TripletSampler:
     """Batches of (user, positive, negative); what an epoch holds depends on (seed, epoch) alone. ``candidates`` is
-    the number of independent negatives of every pair.
+    the number of independent negatives of every pair. ``by_users`` fills a batch with all pairs of some users, about
+    ``batch_size`` in all, as many users in each: scores of a batch's users with its items are then far fewer.
 
     A user who has every item has no negative: that user's pairs take no part, and ``train`` holds the pairs
     that do. Raises L2QError where none are left.
     """
 
-    def __init__(self, train: Interactions, batch_size: int, seed: int, candidates: int = 1) -> None:
+    def __init__(
+        self, train: Interactions, batch_size: int, seed: int, candidates: int = 1, by_users: bool = False
+    ) -> None:
         if batch_size < 1:
             raise L2QError(f"batch_size={batch_size} must be at least 1")
         has_negatives = train.user_degrees < train.num_items
@@ -40,10 +43,12 @@ class TripletSampler:
         if not len(train):
             raise L2QError("no train pair has a negative: every user with items has all of them")
         self.train, self.batch_size, self.seed, self.candidates = train, batch_size, seed, candidates
+        self.by_users = by_users
 
     def __len__(self) -> int:
         """Batches per epoch, the last one possibly smaller."""
-        return -(-len(self.train) // self.batch_size)
+        batches = -(-len(self.train) // self.batch_size)
+        return min(batches, np.count_nonzero(self.train.user_degrees)) if self.by_users else batches
 
     def epoch(self, epoch: int) -> Iterator[Triplets]:
         """Every train pair once, shuffled. Drawing begins with the call, and the next batch is drawn while the
@@ -54,14 +59,24 @@ class TripletSampler:
     def _draw(self, epoch: int) -> Iterator[Triplets]:
         users, items = self.train.users, self.train.items
         keys = np.random.SeedSequence((self.seed, epoch)).generate_state(self.candidates + 2, np.uint64)
-        order = _permutation(len(items), keys[1])
+        batches = self._of_users(keys[1]) if self.by_users else self._of_pairs(keys[1])
         indptr, num_items = self.train.indptr, self.train.num_items
         negatives = np.empty((self.candidates, len(items)), np.int32)
         for row, key in zip(negatives, (keys[0], *keys[2:]), strict=False):  # the second one orders the pairs
             row[:] = draw_negatives(indptr, items, num_items, key)
-        for start in range(0, len(order), self.batch_size):
-            batch = _gather(order[start : start + self.batch_size], users, items, negatives)
+        for pairs in batches:
+            batch = _gather(pairs, users, items, negatives)
             yield Triplets(batch[0], batch[1], batch[2:].reshape(-1))
+
+    def _of_pairs(self, key: np.uint64) -> Iterator[np.ndarray]:
+        order = _permutation(len(self.train), key)
+        for start in range(0, len(order), self.batch_size):
+            yield order[start : start + self.batch_size]
+
+    def _of_users(self, key: np.uint64) -> Iterator[np.ndarray]:
+        present, indptr = np.flatnonzero(self.train.user_degrees), self.train.indptr
+        for users in np.array_split(present[_permutation(len(present), key)], len(self)):
+            yield np.concatenate([np.arange(indptr[user], indptr[user + 1]) for user in np.sort(users)])
 
 
 def _one_ahead(worker: Executor, batches: Iterator[Triplets], ahead: Future) -> Iterator[Triplets]:

@@ -67,6 +67,7 @@ class Configuration:
     seed: Annotated[Whole, Lt(2**32)]
     epochs: Whole
     batch_size: Count
+    batches: Literal["pairs", "users"]
     learning_rate: Positive
     schedule: Literal["constant", "cosine"]
     fit: bool
@@ -148,7 +149,17 @@ NO_FIGURES = (
 how several processes share the work: but for the order of float32 sums their figures are those of one."""
 
 # what training does depends on these options and on the model's
-TRAINING = ("seed", "batch_size", "learning_rate", "schedule", "epochs", "objective", "annealing", "protocol")
+TRAINING = (
+    "seed",
+    "batch_size",
+    "batches",
+    "learning_rate",
+    "schedule",
+    "epochs",
+    "objective",
+    "annealing",
+    "protocol",
+)
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,20 +35,24 @@ class TripletLoader:
 
 class InteractionsModule(pl.LightningDataModule):
     """The pairs of ``train`` in batches of ``batch_size``, each pair with ``candidates`` negatives; ``seed`` fixes
-    their order and the negatives. ``loader`` makes of them what this process trains on."""
+    their order and the negatives. ``by_users`` keeps the pairs of a user together. ``loader`` makes of them what this
+    process trains on."""
 
     def __init__(
         self,
         train: Interactions,
         *,
         batch_size: int,
+        by_users: bool,
         candidates: int,
         seed: int,
         loader: Callable[[TripletSampler], TripletLoader] = TripletLoader,
     ) -> None:
         super().__init__()
-        self.train, self.batch_size, self.candidates, self.seed = train, batch_size, candidates, seed
-        self.loader = loader
+        self.train, self.batch_size, self.by_users = train, batch_size, by_users
+        self.candidates, self.seed, self.loader = candidates, seed, loader
 
     def train_dataloader(self) -> TripletLoader:
-        return self.loader(TripletSampler(self.train, self.batch_size, self.seed, self.candidates))
+        return self.loader(
+            TripletSampler(self.train, self.batch_size, self.seed, self.candidates, self.by_users)
+        )

@@ -147,6 +147,7 @@ class Training:
         self.data = InteractionsModule(
             train,
             batch_size=config["batch_size"],
+            by_users=config["batches"] == "users",
             candidates=getattr(objective, "candidates", 1),
             seed=config["seed"],
             loader=way.loader,

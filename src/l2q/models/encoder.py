@@ -28,10 +28,12 @@ class Encoder(nn.Module):
         mean:    X = sum_l w_l E^(l)          one segment   (LightGCN; last-layer quantization)
         concat:  X = [w_l X^(l)]_l            one segment per layer   (L2Q-GCN, L2Q-GCN-anl)
                  X^(0) = E^(0),    X^(l) = E^(l) + residual X^(l-1)
+             or  X^(l) = E^(l) + mixing sum_(k != l) E^(k)
         values:  w_s quantizer(X_s W_s)
 
     The score of a mean has the products of every layer with every other one. A concatenation lacks them: its score
-    multiplies each layer with itself. A ``residual`` above 0 brings the products with earlier layers back.
+    multiplies each layer with itself. A ``residual`` above 0 brings the products with earlier layers back, ``mixing``
+    those with all layers: with 1 every segment has the sum of the layers, under a rotation of its own.
 
     A_hat is the normalised adjacency without self loops. Float values are propagated, never codes. W_s is the identity,
     a fixed random rotation per segment, a learned orthogonal matrix, or the ITQ rotation of the start. Without a
@@ -40,7 +42,7 @@ class Encoder(nn.Module):
     part of the columns: what mixes fewer columns can be shared by processes. None and 1 are one block.
 
     ``initialization(train, dim, seed)`` returns the two sides of E^(0). ``layer_weights`` None: each w is
-    1 / (num_layers + 1) for ``mean`` and 1 for ``concat``; "learned" weights start there. ``residual`` None is 0.
+    1 / (num_layers + 1) for ``mean`` and 1 for ``concat``; "learned" weights start there. ``residual`` and ``mixing`` None are 0.
     ``seed`` fixes initialization and rotations.
 
     The length of an item's row is how much its popularity counts in a ranking. ``popularity`` None leaves it as it was
@@ -63,6 +65,7 @@ class Encoder(nn.Module):
         combination: Literal["mean", "concat"],
         layer_weights: list[float] | Literal["learned"] | None,
         residual: float | None = None,
+        mixing: Annotated[float, Ge(0), Le(1)] | None = None,
         popularity: Annotated[float, Ge(-1), Le(1)] | None = None,
         transform: Literal["identity", "rotation", "itq", "learned"],
         rotation_blocks: Count | None = None,
@@ -75,8 +78,11 @@ class Encoder(nn.Module):
                 f"model.layer_weights has {len(layer_weights)} values; "
                 f"num_layers={num_layers} needs {num_layers + 1}"
             )
-        if residual and combination == "mean":
-            raise L2QError(f"model.residual={residual} needs model.combination=concat")
+        for name, value in (("residual", residual), ("mixing", mixing)):
+            if value and combination == "mean":
+                raise L2QError(f"model.{name}={value} needs model.combination=concat")
+        if residual and mixing:
+            raise L2QError(f"model.mixing={mixing} has all layers, so it needs model.residual=0, not {residual}")
         if popularity is not None and getattr(quantizer, "scales", "row") == "none":
             raise L2QError(
                 f"model.popularity={popularity} needs scales to stand in; set model.quantizer.scales=row"
@@ -89,7 +95,8 @@ class Encoder(nn.Module):
         self.rotation_blocks = rotation_blocks
         users, items = initialization(train, embedding_dim, seed)
         self.num_users, self.num_items = train.num_users, train.num_items
-        self.num_layers, self.combination, self.residual = num_layers, combination, residual
+        self.num_layers, self.combination = num_layers, combination
+        self.residual, self.mixing = residual, mixing
         self.popularity, self.item_degrees = popularity, train.item_degrees
         self.embeddings = nn.Parameter(torch.from_numpy(np.concatenate([users, items]).astype(np.float32)))
         self.propagation = propagation
@@ -156,6 +163,11 @@ class Encoder(nn.Module):
         elif self.residual:
             for layer in range(1, len(rows)):
                 rows[layer] = rows[layer].add(rows[layer - 1], alpha=self.residual)
+        elif self.mixing == 1:
+            rows = [sum(rows[1:], rows[0])] * len(rows)
+        elif self.mixing:
+            mixed = sum(rows[1:], rows[0]) * self.mixing
+            rows = [mixed.add(row, alpha=1 - self.mixing) for row in rows]
         return [self.transforms[s](row) for s, row in enumerate(rows)] if self.transforms else rows
 
     def forward(self, nodes: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
