@@ -59,11 +59,26 @@ def test_mean_and_concat_are_the_dense_layers(train):
     with pytest.raises(L2QError, match=r"model\.residual=0\.3 needs model\.combination=concat"):
         encoder_of(train, combination="mean", residual=0.3)
 
+    for mixing in (0.3, 1.0):
+        mixed = encoder_of(train, layer_weights=[1.0, 0.5, 0.25], mixing=mixing)
+        own = [layer + mixing * (sum(layers) - layer) for layer in layers]
+        expected = torch.cat([own[0], 0.5 * own[1], 0.25 * own[2]], dim=1)
+        torch.testing.assert_close(mixed().detach(), expected)
+    with pytest.raises(L2QError, match=r"model\.mixing=0\.3 needs model\.combination=concat"):
+        encoder_of(train, combination="mean", mixing=0.3)
+    with pytest.raises(L2QError, match=r"model\.mixing=0\.3 .* needs model\.residual=0, not 0\.2"):
+        encoder_of(train, residual=0.2, mixing=0.3)
+    with pytest.raises(L2QError, match=r"model\.mixing=1\.5 must be a number of at least 0 and at most 1"):
+        encoder_of(train, mixing=1.5)
 
-@pytest.mark.parametrize(("combination", "residual"), [("mean", 0), ("concat", 0), ("concat", 0.5)])
-def test_the_rows_of_a_batch_give_the_same_values_and_gradients(train, combination, residual):
+
+@pytest.mark.parametrize(
+    "options",
+    [{"combination": "mean"}, {}, {"residual": 0.5}, {"mixing": 0.5}, {"mixing": 1.0, "transform": "rotation"}],
+)
+def test_the_rows_of_a_batch_give_the_same_values_and_gradients(train, options):
     quantizer = quantizer_of(estimator="clipped", normalize=True, clip=2.5, scales="row")
-    encoder = encoder_of(train, quantizer, combination=combination, residual=residual)
+    encoder = encoder_of(train, quantizer, **options)
     encoder.quantizer.strength = 0.5
     nodes = torch.tensor([0, 3, 7, 21, 30])
     target = torch.randn(len(nodes), encoder().shape[1], generator=torch.Generator().manual_seed(0))

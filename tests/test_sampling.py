@@ -123,6 +123,31 @@ def test_batch_boundaries(batch_size, sizes):
     assert {part.dtype for batch in batches for part in batch} == {np.dtype(np.int64)}
 
 
+@pytest.mark.parametrize("batch_size", [1, 7, 40, 10**6])
+def test_by_users_a_batch_has_all_pairs_of_its_users(batch_size):
+    train = random_graph(300, 12, density=0.3, seed=1)
+    assert (train.user_degrees == 0).any()  # who has nothing is in no batch
+    sampler = TripletSampler(train, batch_size, 0, candidates=2, by_users=True)
+    have = set(zip(train.users.tolist(), train.items.tolist(), strict=True))
+    seen, orders = [], []
+    for number in (0, 1):
+        batches = list(sampler.epoch(number))
+        assert len(batches) == len(sampler)
+        orders.append([batch.users.tolist() for batch in batches])
+        found = []
+        for users, pos_items, neg_items in batches:
+            distinct, counts = np.unique(users, return_counts=True)
+            np.testing.assert_array_equal(counts, train.user_degrees[distinct])
+            found += zip(users.tolist(), pos_items.tolist(), strict=True)
+            assert not have & set(zip(np.tile(users, 2).tolist(), neg_items.tolist(), strict=True))
+        assert sorted(found) == sorted(have)
+        seen.append([len(np.unique(batch.users)) for batch in batches])
+    assert max(seen[0]) - min(seen[0]) <= 1  # as many users in each
+    assert orders[0] != orders[1] or len(sampler) == 1
+    mean = len(train) / len(sampler)
+    assert mean <= batch_size or len(sampler) == (train.user_degrees > 0).sum()
+
+
 def test_the_order_is_shuffled():
     train = Interactions.from_pairs(np.arange(10_000), np.zeros(10_000), 10_000, 2)
     users = epoch(train, 512)[:, 0]
