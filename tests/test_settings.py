@@ -217,6 +217,7 @@ ABSENT = {
     (trainer.taken, "log_every_n_steps"): "None: Lightning's own",
     (trainer.taken, "deterministic"): "None: Lightning's own",
     (Encoder, "residual"): "models that take the mean of their layers have none",
+    (Encoder, "mixing"): "likewise",
     (Encoder, "popularity"): "None: lengths as trained; codes without scales have no other ones",
     (Encoder, "rotation_blocks"): "None: a rotation is one; others rotate nothing, or not by blocks",
     (Quantizer, "normalize"): "the straight-through derivative is the same everywhere",
