@@ -74,7 +74,13 @@ def test_mean_and_concat_are_the_dense_layers(train):
 
 @pytest.mark.parametrize(
     "options",
-    [{"combination": "mean"}, {}, {"residual": 0.5}, {"mixing": 0.5}, {"mixing": 1.0, "transform": "rotation"}],
+    [
+        {"combination": "mean"},
+        {},
+        {"residual": 0.5},
+        {"mixing": 0.5},
+        {"mixing": 1.0, "transform": "rotation"},
+    ],
 )
 def test_the_rows_of_a_batch_give_the_same_values_and_gradients(train, options):
     quantizer = quantizer_of(estimator="clipped", normalize=True, clip=2.5, scales="row")

@@ -42,8 +42,8 @@ class Encoder(nn.Module):
     part of the columns: what mixes fewer columns can be shared by processes. None and 1 are one block.
 
     ``initialization(train, dim, seed)`` returns the two sides of E^(0). ``layer_weights`` None: each w is
-    1 / (num_layers + 1) for ``mean`` and 1 for ``concat``; "learned" weights start there. ``residual`` and ``mixing`` None are 0.
-    ``seed`` fixes initialization and rotations.
+    1 / (num_layers + 1) for ``mean`` and 1 for ``concat``; "learned" weights start there. ``residual`` and
+    ``mixing`` None are 0. ``seed`` fixes initialization and rotations.
 
     The length of an item's row is how much its popularity counts in a ranking. ``popularity`` None leaves it as it was
     trained; a number e gives ``encode`` rows of length degree^e, with degree the item's number of train users: by the
@@ -82,7 +82,9 @@ class Encoder(nn.Module):
             if value and combination == "mean":
                 raise L2QError(f"model.{name}={value} needs model.combination=concat")
         if residual and mixing:
-            raise L2QError(f"model.mixing={mixing} has all layers, so it needs model.residual=0, not {residual}")
+            raise L2QError(
+                f"model.mixing={mixing} has all layers, so it needs model.residual=0, not {residual}"
+            )
         if popularity is not None and getattr(quantizer, "scales", "row") == "none":
             raise L2QError(
                 f"model.popularity={popularity} needs scales to stand in; set model.quantizer.scales=row"
