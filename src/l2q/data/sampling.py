@@ -48,7 +48,7 @@ class TripletSampler:
     def __len__(self) -> int:
         """Batches per epoch, the last one possibly smaller."""
         batches = -(-len(self.train) // self.batch_size)
-        return min(batches, np.count_nonzero(self.train.user_degrees)) if self.by_users else batches
+        return min(batches, int(np.count_nonzero(self.train.user_degrees))) if self.by_users else batches
 
     def epoch(self, epoch: int) -> Iterator[Triplets]:
         """Every train pair once, shuffled. Drawing begins with the call, and the next batch is drawn while the
