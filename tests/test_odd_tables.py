@@ -353,3 +353,23 @@ def test_the_order_of_day_and_month_is_asked_for_where_no_row_tells(tmp_path):
         L2QError, match="day_first=true is of dates such as 01/12/2010; times are in no column"
     ):
         read_events(put(tmp_path / "plain.csv", PLAIN), day_first=True)
+
+
+@pytest.mark.parametrize("name", ["Total", "Grand Total:", "SUM", "Gesamt", "Sub-total", "合计"])
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_a_row_of_sums_is_said(tmp_path, name, side):
+    rows = [f"u{n % 12},i{n % 7}" for n in range(60)]
+    last = f"{name},i3" if side == "user" else f"u3,{name}"
+    (tmp_path / "events.csv").write_text("user,item\n" + "\n".join([*rows, last]) + "\n", "utf-8")
+    said = [
+        note for note in read_events(tmp_path / "events.csv").reading.notes if "sum of other rows" in note
+    ]
+    assert len(said) == 1
+    assert f"{name!r} is taken for a" in said[0]
+    assert f"{side} <> '{name}'" in said[0]
+
+
+def test_a_name_that_only_begins_like_a_sum_is_a_name(tmp_path):
+    rows = [f"u{n % 12},{('Total Recall', 'Sum 41', 'i1')[n % 3]}" for n in range(60)]
+    (tmp_path / "events.csv").write_text("user,item\n" + "\n".join(rows) + "\n")
+    assert "sum of other rows" not in " ".join(read_events(tmp_path / "events.csv").reading.notes)

@@ -8,9 +8,11 @@ from l2q.errors import L2QError
 from l2q.events.columns import Roles
 from l2q.events.likes import quote
 from l2q.events.table import Table, plain_name, quoted
+from l2q.events.vocabulary import plain, words
 from l2q.interactions import Interactions
 
 ENOUGH = 20  # events below which nothing is odd
+SUMS = words("values", "sum")
 FEW = 5  # items in all that are hardly a catalog
 
 
@@ -56,6 +58,12 @@ def judge(table: Table, roles: Roles, events: Interactions, count: int, notes: l
         notes.append(f"there are {users:,} users in all, column {user!r}; are these the users?")
     if items <= FEW:
         notes.append(f"there are {items:,} items in all, column {item!r}; are these the items?")
+    for side, names, column in (("user", events.user_names, user), ("item", events.item_names, item)):
+        for name in filter(_sums_up, [] if names is None else names):
+            notes.append(
+                f"{name!r} is taken for {'an item' if side == 'item' else 'a user'}, as if it were no sum of other "
+                f"rows; where={_without(column, name)} leaves it out"
+            )
     density = pairs / (users * items)
     events_of = np.bincount(events.users, events.counts, users)
     most = int(events_of.argmax())
@@ -71,6 +79,14 @@ def judge(table: Table, roles: Roles, events: Interactions, count: int, notes: l
         notes.append(
             f"{count - pairs:,} of {count:,} events repeat a pair of user and item ({(count - pairs) / count:.0%})"
         )
+
+
+def _sums_up(name: str) -> bool:
+    """Whether a name is that of a row of sums, such as "Grand Total"."""
+    if len(name) > 24 or name[-1:].isdigit():  # most ids, at once
+        return False
+    found = set(plain(name).replace(":", " ").replace("-", " ").split())
+    return bool(found) and found <= SUMS
 
 
 def _without(column: str, name: str) -> str:
