@@ -10,7 +10,7 @@ from faults.frame import RIGHT, TRACEBACK, WRONG, Found, Tally
 from faults.mutations import MUTATIONS, mutated
 from runs import ROOT, environment
 
-KINDS = ("kills", "signals", "resources", "network", "guided", "determinism", "soak")
+KINDS = ("kills", "signals", "resources", "network", "service", "guided", "determinism", "soak")
 
 
 QUICK = {

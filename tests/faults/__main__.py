@@ -15,7 +15,18 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 
-KINDS = ("kills", "signals", "corruptions", "fuzz", "guided", "resources", "network", "determinism", "soak")
+KINDS = (
+    "kills",
+    "signals",
+    "corruptions",
+    "fuzz",
+    "guided",
+    "resources",
+    "network",
+    "service",
+    "determinism",
+    "soak",
+)
 QUIET = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2", "WANDB_MODE": "offline", "MPLBACKEND": "Agg"}
 
 
