@@ -101,5 +101,6 @@ if __name__ == "__main__":
     if SWEEP.folder and SWEEP.folder.exists() and (code > 128 or not SWEEP.named):
         why = "to go on" if code else "the same sweep again, or more of it"
         print(f"{why}: {naming.going_on(words, SWEEP.place, SWEEP.folder, ranks.command())}", file=sys.stderr)
-    ranks.dismiss()
+    if code <= 128:  # a signal reaches the others, too
+        ranks.dismiss()
     sys.exit(code)

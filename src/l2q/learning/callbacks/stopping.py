@@ -46,6 +46,10 @@ class TimeLimit(Timer):
         return left is not None and left <= 0
 
 
+class Diverged(L2QError):
+    """A loss that is not finite, of which all processes of a run learn."""
+
+
 class FiniteLoss(Callback):
     """Stops at a loss that is not finite, or where an epoch ends with embeddings that are not, before a
     checkpoint of it could be written. ``lowest`` is that of all processes, so that they stop together."""
@@ -74,4 +78,4 @@ class FiniteLoss(Callback):
             kept = (
                 "checkpoints/last.ckpt holds a whole epoch before" if whole_epochs else "no epoch was whole"
             )
-            raise L2QError(f"the loss is not finite at step {first}; lower learning_rate; {kept}")
+            raise Diverged(f"the loss is not finite at step {first}; lower learning_rate; {kept}")

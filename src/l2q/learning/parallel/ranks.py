@@ -13,7 +13,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,8 @@ def dismiss() -> None:
     """For rank 0 at its end: the others end, too, where they still wait."""
     if size() > 1 and leads() and not _told:
         _told.append(True)
-        tell(None)
+        with suppress(L2QError):  # they have ended
+            tell(None)
         leave()
 
 
@@ -189,7 +190,8 @@ def follow() -> int:
 
 
 def _train(config: dict[str, Any]) -> None:
-    from l2q.learning.run import Run  # brings Lightning along
+    from l2q.learning.callbacks.stopping import Diverged  # brings Lightning along
+    from l2q.learning.run import Run
 
     why, run = None, None
     config["trainer"].pop("profiler", None)  # its file is of rank 0
@@ -205,7 +207,8 @@ def _train(config: dict[str, Any]) -> None:
         return
     assert run is not None
     assert run.training is not None
-    run.training()
+    with suppress(Diverged):  # rank 0 says it, too
+        run.training()
     leave()
 
 
