@@ -254,3 +254,18 @@ def test_a_damaged_status_counts_as_none(tmp_path):
     (tmp_path / "status.json").write_text("[]")
     assert read_status(tmp_path) == {}
     assert Outcome("done").metrics == {}
+
+
+def test_a_signal_within_a_callback_of_the_compiler_is_not_lost():
+    def _raw_object_cache_notify():  # as llvmlite calls it: what is raised there goes nowhere
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        return "whole"
+
+    def compile_and_go_on():
+        with interruptible():
+            assert _raw_object_cache_notify() == "whole"
+            time.sleep(30)
+
+    with pytest.raises(Interrupted):
+        compile_and_go_on()

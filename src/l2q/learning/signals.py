@@ -60,6 +60,19 @@ def release() -> None:
         raise Interrupted(_waiting.pop())
 
 
+def _in_callback(frame: FrameType | None) -> bool:
+    """Whether Python stands in a function that LLVM has called: an exception would end there, and the signal too."""
+    while frame is not None:
+        if frame.f_code.co_name.startswith("_raw_object_cache"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """A signal that changes nothing. Where it has arrived before ``SIG_IGN`` is set, Python prints a traceback."""
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Within it, each of ``SIGNALS`` raises ``Interrupted`` where the program stands, once: while the run is being left
@@ -75,9 +88,12 @@ def interruptible() -> Iterator[None]:
         if not _waiting and any(hold() for hold in _holds):
             _waiting.append(number)
             return
+        if _in_callback(frame):
+            threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+            return
         _waiting.clear()
         for other in SIGNALS:
-            signal.signal(other, signal.SIG_IGN)
+            signal.signal(other, _nothing)
         raise Interrupted(number)
 
     before = {number: signal.signal(number, leave) for number in SIGNALS}
