@@ -1,5 +1,6 @@
 """A job: its folder, its state and its lock; what is done again and what is not; signals; names of folders."""
 
+import ctypes
 import json
 import os
 import re
@@ -257,15 +258,15 @@ def test_a_damaged_status_counts_as_none(tmp_path):
 
 
 def test_a_signal_within_a_callback_of_the_compiler_is_not_lost():
-    def _raw_object_cache_notify():  # as llvmlite calls it: what is raised there goes nowhere
+    @ctypes.CFUNCTYPE(None)  # as llvmlite calls it: what is raised there goes nowhere
+    def _raw_object_cache_notify():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)
-        return "whole"
 
     def compile_and_go_on():
         with interruptible():
-            assert _raw_object_cache_notify() == "whole"
-            time.sleep(30)
+            _raw_object_cache_notify()
+            time.sleep(10)
 
     with pytest.raises(Interrupted):
         compile_and_go_on()
