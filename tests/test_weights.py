@@ -43,7 +43,7 @@ def timed(drift: bool, num_users: int = 150, each: int = 24) -> Interactions:
 
 
 def model(**changes) -> L2QPlus:
-    given = {"bits": 48, "length": 20, "descent": descent(rounds=1, intruder_rounds=2)}
+    given = {"halvings": None, "bits": 48, "length": 20, "descent": descent(rounds=1, intruder_rounds=2)}
     return l2q_plus(**given | {"filter": {"rank": 12}, "embeddings": embeddings(weight=0.0)} | changes)
 
 

@@ -56,7 +56,8 @@ class L2QPlus:
     a weight None of the embeddings are chosen on a validation part of train, drawn by ``split``. The codes are fitted
     to the ``length`` best unseen items of every user by coordinate ``descent``. Users have no scale: a positive factor
     cannot change a ranking. The weight of a pair is halved so many times over the time that train spans
-    (``l2q.fitted.weights``); ``halvings`` None are chosen on its latest events, where train ends with them.
+    (``l2q.fitted.weights``); ``halvings`` None are chosen on its latest events, where train ends before what is asked
+    for.
     """
 
     name: str

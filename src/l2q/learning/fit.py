@@ -41,10 +41,8 @@ def fit(
     none. ``protocol`` "final" takes all of train and, of a model that is trained, all its epochs; "holdout" keeps a
     tenth of train back and takes the epoch that is best on it. ``new_users`` keeps what codes of later users are fitted
     to (``l2q_plus``). ``start`` is an index of earlier events, or its folder: ``l2q_plus`` goes on from its codes, by
-    names, in a fraction of the time. Where ``train`` is all of a table with times, or the first part of a split by
-    time, it is fitted for what comes later, and old pairs may weigh less (docs/results/weights.md);
-    ``model={"halvings": 0}`` lets all weigh the same. ``changes`` are settings as ``conf/`` has them, groups as
-    mappings. What is None or not given is as in ``conf/``.
+    names, in a fraction of the time. ``changes`` are settings as ``conf/`` has them, groups
+    as mappings. What is None or not given is as in ``conf/``.
 
     The same settings give the same index as ``train.py``, where the train part is the same. Raises L2QError for an
     unknown model or setting, and for a value out of range.
