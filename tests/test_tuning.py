@@ -196,7 +196,7 @@ def test_an_encoder_gives_fitted_codes_back_to_the_bit(train, model):
     encoder = presets.encoder(
         train,
         quantizer(scales="row", scale_dtype="float16"),
-        FromFitted(model),
+        FromFitted(model, std=None),
         embedding_dim=24,
         num_layers=0,
         combination="mean",
@@ -209,8 +209,15 @@ def test_an_encoder_gives_fitted_codes_back_to_the_bit(train, model):
     assert encoded.scale_dtype == "float16"
 
 
+def test_rows_to_start_from_get_the_standard_deviation_that_is_asked_for(train, model):
+    fitted, started = (np.concatenate(FromFitted(model, std=std)(train, 24, 0)) for std in (None, 0.25))
+    assert started.std() == pytest.approx(0.25, rel=1e-5)
+    np.testing.assert_allclose(started, fitted * (0.25 / fitted.std()), rtol=1e-5)
+    assert started.dtype == np.float32
+
+
 def test_an_encoder_is_as_wide_as_the_rows_that_it_starts_from(train, model):
     with pytest.raises(
         L2QError, match=r"model\.embedding_dim=32: the fitted rows have 24 columns; give as many"
     ):
-        FromFitted(model)(train, 32, 0)
+        FromFitted(model, std=None)(train, 32, 0)

@@ -8,7 +8,7 @@ import numpy as np
 
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
-from l2q.options import NotNegative, options
+from l2q.options import NotNegative, Positive, options
 
 DRAWN = 1 << 22  # numbers that are drawn at once, where most of them are not kept
 
@@ -39,9 +39,11 @@ class Normal:
 @options("model.initialization")
 class FromFitted:
     """Training goes on from the rows of a ``model`` that is fitted first, such as ``l2q.fitted.baselines.Spectral``:
-    from its factors, or from its codes times their scales."""
+    from its factors, or from its codes times their scales. One factor for all rows gives their entries the standard
+    deviation ``std``, which decides how far a learning rate goes; None: they stay as they were fitted."""
 
     model: Any
+    std: Positive | None
 
     def __call__(self, train: Interactions, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         users, items = self.model.fit(train, seed).representations.factors()
@@ -49,4 +51,8 @@ class FromFitted:
             raise L2QError(
                 f"model.embedding_dim={dim}: the fitted rows have {users.shape[1]} columns; give as many"
             )
+        if self.std is not None:
+            entries = np.concatenate([users.ravel(), items.ravel()])
+            factor = np.float32(self.std / max(entries.std(), np.finfo(np.float32).tiny))
+            users, items = users * factor, items * factor
         return users, items
