@@ -20,6 +20,7 @@ from l2q.errors import L2QError
 from l2q.fitted.descent import Side, State
 from l2q.fitted.filter import SpectralFilter
 from l2q.fitted.teacher import CosineEmbeddings, Teacher
+from l2q.fitted.weights import PairWeights
 from l2q.interactions import Interactions, normalize
 from l2q.kernels import dense
 from l2q.kernels.svd import product
@@ -96,10 +97,14 @@ class Known:
         weight = chosen.get("embeddings", 0.0) if embeddings.weight is None else embeddings.weight
         return Teacher(filter, replace(embeddings, weight=float(weight)))
 
-    @property
-    def halvings(self) -> float:
-        """Those of the index's weights."""
-        return float(self.index.manifest["filter"].get("halvings", 0.0))
+    def weights(self, train: Interactions, halvings: float | None, value_power: float | None) -> PairWeights:
+        """The index's choice, apart from what is given, and from that of times or values that train has none of."""
+        chosen: Mapping[str, Any] = self.index.manifest["filter"]
+        given = {"halvings": (halvings, train.times), "value_power": (value_power, train.values)}
+        return PairWeights(**{
+            option: value if value is not None else float(chosen.get(option, 0.0)) if known is not None else 0.0
+            for option, (value, known) in given.items()
+        })  # fmt: skip
 
     def directions(self, train: Interactions, filter: SpectralFilter) -> tuple[np.ndarray, np.ndarray]:
         """About the singular vectors of train, users' and items', those of new items zero."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Literal
 
@@ -36,7 +37,7 @@ from l2q.fitted.parts import (
 from l2q.fitted.shortcuts import Choice, choose_quickly, strongest, tail_ends
 from l2q.fitted.teacher import CosineEmbeddings, Made, Teacher, TeacherIndex, TeacherScores
 from l2q.fitted.tuning import choose_teacher
-from l2q.fitted.weights import choose_halvings, weighed
+from l2q.fitted.weights import MOST_HALVINGS, MOST_POWER, PairWeights, choose_weights
 from l2q.interactions import Interactions
 from l2q.kernels import dense
 from l2q.kernels.top_lists import MEASURED, heads
@@ -45,7 +46,6 @@ from l2q.progress import Progress, progress_bars
 
 AGAIN = 0.5  # of a quick training, for embeddings that start from codes
 MOST_BITS = 8192  # the rotation before a fit takes time with their cube
-MOST_HALVINGS = 31  # a weight is one byte in an index
 
 
 @options("model")
@@ -55,9 +55,8 @@ class L2QPlus:
     The teacher is a spectral ``filter`` beside trained ``embeddings`` (``l2q.fitted.teacher``). A filter None and
     a weight None of the embeddings are chosen on a validation part of train, drawn by ``split``. The codes are fitted
     to the ``length`` best unseen items of every user by coordinate ``descent``. Users have no scale: a positive factor
-    cannot change a ranking. The weight of a pair is halved so many times over the time that train spans
-    (``l2q.fitted.weights``); ``halvings`` None are chosen on its latest events, where train ends before what is asked
-    for.
+    cannot change a ranking. The weight of a pair is halved ``halvings`` times over the time that train spans, times the
+    rank of its value to the ``value_power`` (``l2q.fitted.weights``); None are chosen on held-out parts of train.
     """
 
     name: str
@@ -67,6 +66,7 @@ class L2QPlus:
     embeddings: CosineEmbeddings
     split: Literal["random", "cluster"]
     halvings: Annotated[float, Ge(0), Le(MOST_HALVINGS)] | None
+    value_power: Annotated[float, Ge(0), Le(MOST_POWER)] | None
     descent: CoordinateDescent
     length: Count
 
@@ -78,8 +78,8 @@ class L2QPlus:
         ``parts``: where it finds what an earlier call with the same arguments had when it was broken off. The result
         has the same bits for any number of threads."""
         known = None if start is None else Known.of(start, train, self.bits)
-        halvings = self._halvings(train, seed, known, parts)
-        train = weighed(train, halvings)
+        weights = self._weights(train, seed, known, parts)
+        train = weights.of(train)
         descent = self.descent
         if known is not None:
             descent = descent.again()
@@ -96,18 +96,20 @@ class L2QPlus:
         weight = descent.list_weight(lists)
         beside = teacher.embeddings.weight or 0.0
         side = FilterSide.of(
-            teacher.filter, scores.filter, weight, self.length, beside, halvings, train.weights
+            teacher.filter, scores.filter, weight, self.length, beside, weights, train.weights
         )
         return Fitted(to_representations(state), teacher, TeacherIndex(scores, ranking), side)
 
-    def _halvings(self, train: Interactions, seed: int, known: Known | None, parts: Parts) -> float:
-        if self.halvings is not None:
-            return self.halvings
-        if known is not None and train.times is not None:
-            return known.halvings
-        if train.times is None or not train.ahead:
-            return 0.0
-        return once(parts, "halvings", lambda: choose_halvings(train, seed))
+    def _weights(self, train: Interactions, seed: int, known: Known | None, parts: Parts) -> PairWeights:
+        if known is not None:
+            return known.weights(train, self.halvings, self.value_power)
+        if self.halvings is not None and self.value_power is not None:
+            return PairWeights(self.halvings, self.value_power)
+        return PairWeights(
+            **once(
+                parts, "weights", lambda: asdict(choose_weights(train, seed, self.halvings, self.value_power))
+            )
+        )
 
     def _teacher(
         self, train: Interactions, seed: int, known: Known | None, progress: Progress, parts: Parts

@@ -10,13 +10,13 @@ Source of the fold-in: Deerwester et al., "Indexing by latent semantic analysis"
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from scipy import sparse
 
 from l2q.fitted.filter import FilterScores, SpectralFilter
-from l2q.fitted.weights import of_steps, to_steps
+from l2q.fitted.weights import EQUAL, PairWeights, of_steps, to_steps
 from l2q.interactions import Interactions, normalize
 
 
@@ -25,8 +25,8 @@ class FilterSide:
     """The item side of a filter: ``V`` (N, rank) float16, the right singular vectors, and ``values``
     (3, rank) float32: s, h and inner as in ``FilterScores``. ``options``: gamma_user, gamma_item and popularity
     of the filter, the tail's factor, weight and length of the lists; and what a later fit goes on with, rank and tail
-    of the filter, the weight of embeddings beside it, and the halvings of the pairs' weights. Plain numbers, for a
-    manifest. ``steps`` (train pairs,) uint8 are those weights (``l2q.fitted.weights``); None: all weigh the same."""
+    of the filter, the weight of embeddings beside it, and what pairs weigh by. Plain numbers, for a manifest.
+    ``steps`` (train pairs,) uint8 are those weights (``l2q.fitted.weights``); None: all weigh the same."""
 
     V: np.ndarray
     values: np.ndarray
@@ -41,7 +41,7 @@ class FilterSide:
         weight: float,
         length: int,
         embeddings: float = 0.0,
-        halvings: float = 0.0,
+        by: PairWeights = EQUAL,
         weights: np.ndarray | None = None,
     ) -> FilterSide:
         degrees = scores.degrees[:, None]
@@ -60,7 +60,7 @@ class FilterSide:
                 "rank": int(options.rank),
                 "tail": float(options.tail),
                 "embeddings": float(embeddings),
-                "halvings": float(halvings),
+                **asdict(by),
             },
             None if weights is None else to_steps(weights),
         )

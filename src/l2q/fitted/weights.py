@@ -1,16 +1,18 @@
-"""What a pair weighs in a fit, by its age.
+"""What a pair weighs in a fit, by its age and by its value.
 
-    w_ui = 2^(-halvings (T - t_ui) / (T - t_0)),    t_0 and T: the first and the last time of train
+    w_ui = 2^(-halvings (T - t_ui) / (T - t_0)) q_ui^value_power
 
-What people turn to next follows from what they and others did lately. How fast the past fades differs between sets, so
-``halvings`` are chosen on the latest events of train, by the filter alone (docs/results/weights.md).
+t_0 and T are the first and the last time of train; q_ui is the share of its pairs whose value is at most that of
+(u, i), so that it does not matter whether values are stars or minutes. What people turn to next follows from what they
+and others did lately and liked most. How much each says differs between sets, so both can be chosen on parts of train,
+by the filter alone (docs/results/weights.md).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,36 +28,61 @@ log = logging.getLogger("l2q")
 log_tries = logging.getLogger("l2q.file")
 
 STEPS = 8  # of a halving: weights are 2^(-n / 8), and an index keeps n as one byte
-TRIED = (0.0, 2.0, 4.0, 8.0, 16.0)
-LATEST, WINDOWS = 0.1, 3  # of train, and so many times at most
-FEWEST, ENOUGH = 50, 400  # users: of fewer nothing can be said, and more are not asked for
+MOST_HALVINGS, MOST_POWER = 31, 8
+HALVINGS, POWERS = (2.0, 4.0, 8.0, 16.0), (0.25, 0.5, 1.0, 2.0)
+HELD, PARTS = 0.1, 3  # of train, and so many times
+FEWEST = 50  # users: of fewer nothing can be said
+MOST = 2_000_000  # pairs that are looked at: of more, those of every second, third ... user
 SURE = 2.5  # standard errors of the mean over users that weights must bring
 DEGREES = FILTERS[1]
 RANKS: tuple[dict[str, float], ...] = tuple({"rank": rank} for rank in (64, 256, 512))
 
 
-def weighed(train: Interactions, halvings: float) -> Interactions:
-    """``train`` with weights by age; with 0 halvings none. A pair without a time has the median age. Raises L2QError
-    where no time is known.
+@dataclass(frozen=True)
+class PairWeights:
+    """How often the weight of a pair is halved over the time of train, and the power of its value's rank; with 0 and 0
+    all pairs weigh the same."""
 
-    >>> from dataclasses import replace
-    >>> train = Interactions.from_pairs([0, 0, 1], [0, 1, 1], 2, 2)
-    >>> weighed(replace(train, times=np.array([0.0, 50.0, 100.0])), 2).weights
-    array([0.25, 0.5 , 1.  ], dtype=float32)
-    """
-    if not halvings:
-        return replace(train, weights=None)
-    times = train.times
-    if times is None or np.isnan(times).all():
+    halvings: float = 0.0
+    value_power: float = 0.0
+
+    def of(self, train: Interactions) -> Interactions:
+        """``train`` with weights. A pair without a time or value has the median one. Raises L2QError where no time, or
+        no value, is known.
+
+        >>> from dataclasses import replace
+        >>> train = Interactions.from_pairs([0, 0, 1], [0, 1, 1], 2, 2)
+        >>> train = replace(train, times=np.array([0.0, 50.0, 100.0]), values=np.float32([5, 1, 5]))
+        >>> PairWeights(halvings=2).of(train).weights
+        array([0.25, 0.5 , 1.  ], dtype=float32)
+        >>> PairWeights(value_power=1).of(train).weights  # a third, to a step of 2^(1/8)
+        array([1.        , 0.32421875, 1.        ], dtype=float32)
+        """
+        if not self.halvings and not self.value_power:
+            return replace(train, weights=None)
+        halved = np.zeros(len(train))
+        if self.halvings:
+            times = _known(train.times, "model.halvings", self.halvings, "their age", "time")
+            age = times.max() - times
+            halved += self.halvings * age / max(age.max(), 1e-300)
+        if self.value_power:
+            values = _known(train.values, "model.value_power", self.value_power, "their value", "value")
+            _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+            halved -= self.value_power * np.log2(np.cumsum(counts) / len(values))[places]
+        return replace(train, weights=of_steps(np.minimum(np.rint(STEPS * halved), 255).astype(np.uint8)))
+
+
+EQUAL = PairWeights()
+
+
+def _known(found: np.ndarray | None, option: str, value: float, by: str, role: str) -> np.ndarray:
+    """All of them, the median where one is missing."""
+    if found is None or np.isnan(found).all():
         raise L2QError(
-            f"model.halvings={halvings:g} weighs pairs by their age, and no time is known; name its column: "
-            "dataset.time=COLUMN, or leave halvings out"
+            f"{option}={value:g} weighs pairs by {by}, and no {role} is known; name its column: "
+            f"dataset.{role}=COLUMN, or leave {option.removeprefix('model.')} out"
         )
-    age = np.nanmax(times) - np.where(np.isnan(times), np.nanmedian(times), times)
-    share = age / max(age.max(), 1e-300)
-    return replace(
-        train, weights=of_steps(np.minimum(np.rint(STEPS * halvings * share), 255).astype(np.uint8))
-    )
+    return np.where(np.isnan(found), np.nanmedian(found), found)
 
 
 def of_steps(steps: np.ndarray) -> np.ndarray:
@@ -68,63 +95,115 @@ def to_steps(weights: np.ndarray) -> np.ndarray:
     return np.rint(-STEPS * np.log2(weights)).astype(np.uint8)
 
 
-def choose_halvings(train: Interactions, seed: int) -> float:
-    """By the latest events of train; 0 where too few users have such, and where weights bring less than ``SURE``
-    standard errors."""
-    none = CosineEmbeddings(weight=0.0, dim=1, temperature=1.0, steps=0, negatives=1, learning_rate=1.0)
-    tried: dict[float, list[np.ndarray]] = {halvings: [] for halvings in TRIED}
-    share, asked = 1.0, 0
-    for part, held in _windows(train):
-        users = np.flatnonzero(held.user_degrees)
-        users = users[:: max(len(users) // max(min(ASKED, SCORES // train.num_items), 1), 1)]
-        held = held.select(np.isin(held.users, users))
-        share, asked = _span(part) / _span(train), asked + len(users)
-        for halvings in TRIED:
-            trials = Trials(weighed(part, halvings * share), held, users, None, none.temperature, seed)
-            best = Teacher(SpectralFilter(), none)
-            for line in (RANKS, DEGREES):
-                trials(_filters(line, min(part.num_users, part.num_items), best))
-                best = trials.best
-            tried[halvings].append(trials.by_user([best])[:, 0])
-        if asked >= ENOUGH:
-            break
-    if asked < FEWEST:
-        log.info(
-            f"all pairs weigh the same: only {asked:,} users have late events in train, and earlier ones"
-        )
-        return 0.0
-    by_user = {halvings: np.concatenate(found) for halvings, found in tried.items()}
-    for halvings, found in by_user.items():
-        log_tries.info(f"weights halved {halvings:g} times: Recall + NDCG {found.mean():.4f}")
-    chosen = max(by_user, key=lambda halvings: by_user[halvings].mean())
-    gain = by_user[chosen] - by_user[0.0]
-    sure = gain.mean() / max(gain.std() / np.sqrt(len(gain)), 1e-12)
-    on = f"for {asked:,} users with late events in train"
-    if sure < SURE:
-        log.info(
-            f"all pairs weigh the same: weights by age bring nothing sure {on} ({sure:.1f} standard errors)"
-        )
-        return 0.0
-    log.info(
-        f"pairs weigh by their age, halved {chosen:g} times over the time of train: Recall + NDCG "
-        f"{by_user[chosen].mean():.4f} instead of {by_user[0.0].mean():.4f} {on} ({sure:.1f} standard errors)"
-    )
+def choose_weights(
+    train: Interactions, seed: int, halvings: float | None = None, value_power: float | None = None
+) -> PairWeights:
+    """What is None of the two, age before value, by held-out parts of train: its latest events where what is asked for
+    comes later, else parts drawn at random, where age plays no part. Weights are taken where they bring ``SURE``
+    standard errors over all users and lose in no part."""
+    chosen = PairWeights(halvings or 0.0, value_power or 0.0)
+    lines: dict[str, Sequence[float]] = {}
+    if halvings is None and train.ahead and _vary(train.times):
+        lines["halvings"] = HALVINGS
+    if value_power is None and _vary(train.values):
+        lines["value_power"] = POWERS
+    if not lines:
+        return chosen
+    trials = _Trials(train, seed)
+    if trials.users < FEWEST:
+        log.info(f"{' and '.join(lines)} of model stay 0: only {trials.users:,} users have items to hold out")
+        return chosen
+    for option, line in lines.items():
+        chosen = trials.best_of(option, [replace(chosen, **{option: value}) for value in line], chosen)
     return chosen
 
 
-def _windows(train: Interactions) -> Iterator[tuple[Interactions, Interactions]]:
-    """The latest tenth of train and all before it, then the tenth before that, and a third one. Users and items of a
-    later part are known from the earlier one."""
+class _Trials:
+    """Recall + NDCG of the filter with pairs weighed, on parts of train that are held out."""
+
+    def __init__(self, train: Interactions, seed: int) -> None:
+        self.seed, self.train = seed, train
+        every = -(-len(train) // MOST)
+        few = train.select(train.users % every == 0)
+        self.parts = list(_latest(few) if train.ahead else _random(few, seed))
+        self.users = sum(np.count_nonzero(held.user_degrees) for _, held in self.parts)
+        self._tried: dict[PairWeights, list[np.ndarray]] = {}
+
+    def best_of(self, option: str, candidates: list[PairWeights], before: PairWeights) -> PairWeights:
+        """The candidate that brings most, of those that are sure; ``before`` where none is."""
+        gains = {one: self._gain(one, before) for one in candidates}
+        sure = [one for one in candidates if gains[one][1] >= SURE and gains[one][2] >= 0]
+        best = max(sure or candidates, key=lambda one: gains[one][0])
+        _, errors, worst = gains[best]
+        found, instead = (np.concatenate(self._by_user(one)).mean() for one in (best, before))
+        value = f"{getattr(best, option):g}"
+        decided = f"is {value}: with it" if sure else f"stays 0: with {value}, the best,"
+        log.info(
+            f"model.{option} {decided} Recall + NDCG is {found:.4f} instead of {instead:.4f} for {self.users:,} users "
+            f"of {len(self.parts)} {'late' if self.train.ahead else 'random'} parts of train, by {errors:.1f} standard "
+            f"errors and {worst:+.4f} in the part with the least"
+        )
+        return best if sure else before
+
+    def _gain(self, weights: PairWeights, before: PairWeights) -> tuple[float, float, float]:
+        """Mean over users, the same in standard errors, and the mean of the part with the least."""
+        by_part = [a - b for a, b in zip(self._by_user(weights), self._by_user(before), strict=True)]
+        gain = np.concatenate(by_part)
+        error = max(gain.std() / np.sqrt(len(gain)), 1e-12)
+        return gain.mean(), gain.mean() / error, min(part.mean() for part in by_part)
+
+    def _by_user(self, weights: PairWeights) -> list[np.ndarray]:
+        """Of every part, with the best of a dozen filters: more directions may bring what weights bring."""
+        if weights not in self._tried:
+            self._tried[weights] = [self._quality(weights, *part) for part in self.parts]
+            log_tries.info(f"{weights}: Recall + NDCG {np.concatenate(self._tried[weights]).mean():.4f}")
+        return self._tried[weights]
+
+    def _quality(self, weights: PairWeights, part: Interactions, held: Interactions) -> np.ndarray:
+        # as fast as in all of train: a part spans less of the time
+        weights = replace(weights, halvings=weights.halvings * _span(part) / _span(self.train))
+        none = CosineEmbeddings(weight=0.0, dim=1, temperature=1.0, steps=0, negatives=1, learning_rate=1.0)
+        users = np.flatnonzero(held.user_degrees)
+        trials = Trials(weights.of(part), held, users, None, none.temperature, self.seed)
+        best = Teacher(SpectralFilter(), none)
+        for line in (RANKS, DEGREES):
+            trials(_filters(line, min(part.num_users, part.num_items), best))
+            best = trials.best
+        return trials.by_user([best])[:, 0]
+
+
+def _latest(train: Interactions) -> Iterator[tuple[Interactions, Interactions]]:
+    """All before the latest tenth of train, and that; then with the tenth before it, and a third one. Users and items
+    of a later part are known from the earlier one."""
     assert train.times is not None
-    for number in range(WINDOWS):
-        until = np.nanquantile(train.times, 1 - number * LATEST)
+    for number in range(PARTS):
+        until = np.nanquantile(train.times, 1 - number * HELD)
         try:
-            part, held = split(train.select(~(train.times > until)), "time", fraction=LATEST)
+            part, held = split(train.select(~(train.times > until)), "time", fraction=HELD)
         except L2QError:  # one time for all
             return
-        yield part, held.select((part.user_degrees[held.users] > 0) & (part.item_degrees[held.items] > 0))
+        held = held.select((part.user_degrees[held.users] > 0) & (part.item_degrees[held.items] > 0))
+        yield part, _asked(held)
+
+
+def _random(train: Interactions, seed: int) -> Iterator[tuple[Interactions, Interactions]]:
+    for number in range(PARTS):
+        _, held = split(train, "random", fraction=HELD, seed=seed + number)
+        held = _asked(held)
+        yield train.select(~np.isin(train.keys, held.keys)), held
+
+
+def _asked(held: Interactions) -> Interactions:
+    """Of so many users as can be asked at once, spread over all."""
+    users = np.flatnonzero(held.user_degrees)
+    users = users[:: max(len(users) // max(min(ASKED, SCORES // held.num_items), 1), 1)]
+    return held.select(np.isin(held.users, users))
+
+
+def _vary(found: np.ndarray | None) -> bool:
+    return found is not None and len(np.unique(found[~np.isnan(found)])) > 1
 
 
 def _span(train: Interactions) -> float:
-    assert train.times is not None
-    return float(np.nanmax(train.times) - np.nanmin(train.times))
+    """1 where no time is known, and none is asked for."""
+    return float(np.nanmax(train.times) - np.nanmin(train.times)) if _vary(train.times) else 1.0  # type: ignore

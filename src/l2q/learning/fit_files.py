@@ -28,7 +28,7 @@ log_file = logging.getLogger("l2q.file")
 
 VERSION = 1
 """Of the parts. Those of another version are made anew."""
-NAMES = ("halvings", "embeddings", "tries", "choice", "teacher", "lists", "rounds")
+NAMES = ("weights", "embeddings", "tries", "choice", "teacher", "lists", "rounds")
 SHARE = 50  # a part that is not needed is written when so many times as long has passed as writing it took
 
 
@@ -47,6 +47,7 @@ def identity_of(
         "dataset": dataset,
         "fingerprint": train.fingerprint,
         "times": _digest(train.times) if train.ahead or config["model"].get("halvings") else None,
+        "values": None if config["model"].get("value_power") == 0 else _digest(train.values),
         "seed": config["seed"],
         "start": earlier,
         **flat({"model": config["model"]}),
