@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.l2q_command_line import SEE, one_line
+from l2q import processes
 from l2q.errors import lacking, print_anything, printable
 from l2q.learning import naming
 from l2q.learning.parallel import ranks
@@ -69,7 +70,7 @@ def tell(reason: object) -> None:
 
 if __name__ == "__main__":
     print_anything()
-    if not ranks.join():
+    if not processes.join():
         sys.exit(ranks.follow())
     words = sys.argv[1:]
     sys.argv = [naming.quoted(word) for word in sys.argv]

@@ -120,13 +120,13 @@ METERS: list[Meter] = []
 
 def work(case: dict[str, Any], data: str, out: Path) -> None:
     """What one process does."""
+    from l2q import processes
     from l2q.learning import memory
-    from l2q.learning.parallel import ranks
     from l2q.learning.training import Training
 
-    ranks.join()
-    if ranks.size() > 1:
-        ranks.connect()
+    processes.join()
+    if processes.size() > 1:
+        processes.connect()
     train = graph_of(case["graph"], data)
     memory.prepare()
     changes: dict[str, Any] = {
@@ -149,13 +149,13 @@ def work(case: dict[str, Any], data: str, out: Path) -> None:
         "losses": meter.losses,
         "rows": float(np.mean(meter.rows[WARM:])),
         "seconds": (meter.end[0] - meter.begin[0]) / steps,
-        "sent": (meter.end[1] - meter.begin[1]) / steps / ranks.size(),
+        "sent": (meter.end[1] - meter.begin[1]) / steps / processes.size(),
         "data_mib": before,
         "most_mib": meter.most,
         "nodes": train.num_users + train.num_items,
         "edges": len(train),
     }
-    out.with_suffix(f".{ranks.rank()}").write_text(json.dumps(found))
+    out.with_suffix(f".{processes.rank()}").write_text(json.dumps(found))
 
 
 def run(case: dict[str, Any], data: str) -> dict[str, Any]:

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from l2q.learning.parallel import ranks
+from l2q import processes
 from l2q.learning.run import Run
 
-ranks.join()
-ranks.connect()
+processes.join()
+processes.connect()
 for name, config in json.loads(Path(sys.argv[1]).read_text()).items():
     Path(f"{name}-two").mkdir(exist_ok=True)
     run = Run(config, Path(f"{name}-two"))
     assert run.training is not None
     found = run.training()
-    if ranks.leads():
+    if processes.leads():
         np.savez(f"{name}-two.npz", *found.representations.factors())
-ranks.leave()
+processes.leave()

@@ -202,7 +202,7 @@ def test_tiles_do_not_change_the_result(monkeypatch):
     excluded = Interactions.from_pairs(*np.nonzero(rng.random((30, 70)) < 0.4), 30, 70)
     users = np.array([7, 3, 3, 29, 0])
     whole = DenseIndex(representations).search(users, 50, excluded)
-    monkeypatch.setattr(l2q.retrieval.index, "_TILE", 16)  # does not divide 70
+    monkeypatch.setattr(l2q.retrieval.index, "TILE", 16)  # does not divide 70
     for one, other in zip(whole, DenseIndex(representations).search(users, 50, excluded), strict=True):
         np.testing.assert_array_equal(one, other)
     assert (whole[1] == -1).any()  # some users have fewer than 50 items left
@@ -236,7 +236,7 @@ def test_a_chunk_that_ran_out_of_memory_between_two_tiles_is_ranked_anew(monkeyp
             raise MemoryError
         rank(*arguments)
 
-    monkeypatch.setattr(l2q.retrieval.index, "_TILE", 2)
+    monkeypatch.setattr(l2q.retrieval.index, "TILE", 2)
     monkeypatch.setattr(l2q.retrieval.index, "_rank", scarce)
     for one, other in zip(DenseIndex(literal()).search(users, 4, exclude), expected, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -19,10 +19,10 @@ import yaml
 from runs import ROOT, composed, environment, history_of, metrics_of, process, table
 
 import l2q
+from l2q import processes
 from l2q.data.sampling import TripletSampler
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
-from l2q.learning.parallel import ranks
 from l2q.learning.parallel.batches import Batches, Shares, share
 from l2q.learning.parallel.columns import Columns
 from l2q.learning.run import Run
@@ -296,11 +296,11 @@ def test_what_one_process_does_is_refused_once_and_all_of_them_end(tmp_path):
 def test_processes_share_one_run_at_a_time(monkeypatch):
     for name, value in {"WORLD_SIZE": "2", "RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(ranks, "_joined", [])
-    ranks.one_run("a sweep")
-    assert ranks.join()
+    monkeypatch.setattr(processes, "_joined", [])
+    processes.one_run("a sweep")
+    assert processes.join()
     with pytest.raises(L2QError, match=r"^a sweep: 2 processes share one run"):
-        ranks.one_run("a sweep")
+        processes.one_run("a sweep")
 
 
 def test_softmax_goes_by_columns(tmp_path):
@@ -400,7 +400,7 @@ def test_a_rotation_in_blocks_is_the_same_however_many_processes_have_them():
     ],
 )
 def test_what_mixes_all_columns_is_refused_in_one_line(tmp_path, monkeypatch, words, said):
-    monkeypatch.setattr(ranks, "_joined", [2])
+    monkeypatch.setattr(processes, "_joined", [2])
     config = composed(*table(tmp_path / "events.csv"), "model=lightgcn", *words, "parallel=columns")
     with pytest.raises(L2QError, match="^" + re.escape(said)) as caught:
         Columns().check(config)

@@ -31,9 +31,8 @@ class SearchSweeper(Sweeper):
         self.hydra_context, self.config = hydra_context, config
 
     def sweep(self, arguments: list[str]) -> None:
-        from l2q import settings
+        from l2q import processes, settings
         from l2q.errors import L2QError
-        from l2q.learning.parallel import ranks
         from l2q.sweeps import search as searching
         from l2q.sweeps.search_report import conclusion
         from l2q.sweeps.sweep import SWEEP, refused
@@ -41,7 +40,7 @@ class SearchSweeper(Sweeper):
         assert self.config is not None
         folder = Path(self.config.hydra.sweep.dir)
         with refused():
-            ranks.one_run("a search")
+            processes.one_run("a search")
             try:
                 import optuna  # noqa: F401
             except ImportError as error:

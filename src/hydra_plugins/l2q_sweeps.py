@@ -26,12 +26,11 @@ class SweepLauncher(Launcher):
         self.context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from l2q import settings
-        from l2q.learning.parallel import ranks
+        from l2q import processes, settings
         from l2q.sweeps.sweep import SWEEP, job, refused
 
         with refused():
-            ranks.one_run("a sweep")
+            processes.one_run("a sweep")
         folder, swept = Path(self.config.hydra.sweep.dir), self._swept()
         composed = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from l2q.quantization import quantize as quantize
     from l2q.retrieval.named import Index as Index
     from l2q.retrieval.named import Ranking as Ranking
+    from l2q.retrieval.shared import share_items as share_items
     from l2q.retrieval.storage import load_index as load_index
 
 __version__ = "0.1.0"
@@ -49,6 +50,7 @@ _HOMES = {
     "load_index": "l2q.retrieval.storage",
     "quantize": "l2q.quantization",
     "read_events": "l2q.events.read",
+    "share_items": "l2q.retrieval.shared",
     "split": "l2q.data.splits",
 }
 __all__ = sorted(_HOMES)

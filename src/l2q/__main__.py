@@ -5,8 +5,11 @@ import warnings
 
 from l2q.cli import main
 from l2q.errors import printable
+from l2q.retrieval.shared import share_items
 
 warnings.formatwarning = lambda message, *_, **__: (
     f"warning: {printable(str(message))}\n"
 )  # a line for people
-sys.exit(main())
+with share_items():
+    code = main()
+sys.exit(code)

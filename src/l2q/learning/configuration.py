@@ -14,12 +14,11 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Lt
 
-from l2q import settings
+from l2q import processes, settings
 from l2q.data.splits import SPLITS
 from l2q.errors import L2QError
 from l2q.interactions import Dataset
 from l2q.learning import trainer
-from l2q.learning.parallel import ranks
 from l2q.options import Count, FilePath, OneOf, Positive, Share, Whole, options
 
 
@@ -86,7 +85,7 @@ def check(config: dict[str, Any]) -> None:
     """Raises L2QError for a value that no set could make right, or a name that nothing reads."""
     Configuration(**config)
     trainer.check(config["trainer"])
-    ranks.check()
+    processes.check()
     if config.get("debug") and config["test"]:
         raise L2QError(f"test=true: debug={config['debug']} leaves test unread; leave one of them out")
     if not config["fit"] and not config["ckpt_path"]:

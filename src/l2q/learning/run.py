@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from l2q import settings
+from l2q import processes, settings
 from l2q.data.sources import Source
 from l2q.data.splits import split
 from l2q.errors import L2QError
@@ -105,9 +105,9 @@ class Run:
         self.told = deepcopy(config)  # what the other processes are told, where there are some
         self.config, self.folder, self.command = config, Path(folder), command
         self.model = closed_form(config)
-        if self.model is not None and ranks.size() > 1:
+        if self.model is not None and processes.size() > 1:
             raise L2QError(
-                f"model={config['model']['name']} is fitted by one process, not {ranks.size()}; start it without "
+                f"model={config['model']['name']} is fitted by one process, not {processes.size()}; start it without "
                 "torchrun"
             )
         settle(config, fitted=self.model is not None)
@@ -147,7 +147,7 @@ class Run:
                 config,
                 self.rest,
                 self.val,
-                self.folder if ranks.leads() else None,  # who writes
+                self.folder if processes.leads() else None,  # who writes
                 dataset=self.dataset.name,
                 watch=watch,
             )
@@ -185,7 +185,7 @@ class Run:
         else:
             ranks.share(self.told)
             found = self.training(logger)
-            ranks.leave()
+            processes.leave()
         fitted = time.perf_counter()
         metrics = self._report(found, started, fitted)
         if self.training is not None and (path := lineage.kept_checkpoint(self.folder)):
@@ -219,7 +219,11 @@ class Run:
             **{key: config[key] for key in ("debug", "tags") if config.get(key)},
             "protocol": config["protocol"]["name"],
             **({} if self.val is None else {"split": config["protocol"]["split"]}),
-            **({"processes": ranks.size(), "parallel": config["parallel"]} if ranks.size() > 1 else {}),
+            **(
+                {"processes": processes.size(), "parallel": config["parallel"]}
+                if processes.size() > 1
+                else {}
+            ),
             "epochs": epochs,
             "embedding_dim": representations.dims[0],
         }

@@ -34,11 +34,12 @@ from l2q.learning.callbacks import (
 from l2q.learning.checkpoints import CheckpointFiles
 from l2q.learning.configuration import TRAINING, flat
 from l2q.learning.datamodule import InteractionsModule
-from l2q.learning.parallel.ranks import leads, lost
+from l2q.learning.parallel.ranks import GO_ON
 from l2q.learning.recommender import read_checkpoint
 from l2q.learning.signals import held
 from l2q.models.graph import Graph, Propagation
 from l2q.models.initialization import Normal
+from l2q.processes import leads, lost
 from l2q.representations import Representations
 
 log = logging.getLogger("l2q")
@@ -236,7 +237,7 @@ class Training:
         if ckpt_path:
             self._read(Path(ckpt_path))
         # a short epoch that is not on disk yet is finished and written first
-        with held(lambda: last.behind), trainers.one_line(), lost():
+        with held(lambda: last.behind), trainers.one_line(), lost(GO_ON):
             trainer.fit(self.recommender, datamodule=self.data, ckpt_path=ckpt_path, weights_only=True)
         if trainer.interrupted:
             raise KeyboardInterrupt

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
@@ -22,7 +23,7 @@ from l2q.kernels import compiling, packing, selection
 from l2q.kernels import packed as kernels
 from l2q.representations import Representations, Rows
 
-_TILE = 4096  # items of a tile
+TILE = 4096  # items of a tile
 _CACHE_BYTES = 2**24  # of the products of a chunk and a tile
 
 
@@ -49,12 +50,17 @@ class Backend(Protocol):
         """The items alone, whose rows as queries find items like themselves (``similar_items``)."""
         ...
 
+    def with_users(self, users: Rows) -> Backend:
+        """The same items with other users, whose rows are as they are stored."""
+        ...
+
 
 class DenseIndex:
     """Float values, or codes as float32 matrix products of -1 and +1, which are exact integers.
 
     A chunk of queries meets a tile of items at a time: their products are ranked while they are in the cache. A chunk
-    is halved when memory runs out.
+    is halved when memory runs out. Items that are whole tiles of a catalogue of ``of`` items have the same products to
+    the bit as among all of them, since those have the same shapes.
 
     >>> values = Rows(np.float32([[1, 0], [1, 2], [0, 3]]))
     >>> index = DenseIndex(Representations(values, values, (2,), np.ones(1, np.float32)))
@@ -62,8 +68,9 @@ class DenseIndex:
     (array([[1., 1.]], dtype=float32), array([[0, 1]], dtype=int32))
     """
 
-    def __init__(self, representations: Representations):
+    def __init__(self, representations: Representations, of: int | None = None):
         self.representations = representations
+        self._of = of
         self.num_users = representations.num_users
         self.num_items = representations.num_items
         self._segments = [
@@ -73,11 +80,11 @@ class DenseIndex:
         values = representations.items.values
         self._items = [np.array(values[:, segment], np.float32, order="C") for segment in self._segments]
         self._item_scales = np.ascontiguousarray(_scales(representations.items, len(self._segments)).T)
-        row_bytes = 4 * min(self.num_items, _TILE) * len(self._segments)
+        row_bytes = 4 * min(self.num_items if of is None else of, TILE) * len(self._segments)
         self._chunk = max(_CACHE_BYTES // max(row_bytes, 1), 1)
 
     def item_rows(self, items: np.ndarray) -> Rows:
-        return _take(self.representations.items, items)
+        return take(self.representations.items, items)
 
     @cached_property
     def near(self) -> DenseIndex:
@@ -88,24 +95,29 @@ class DenseIndex:
         )
         if rows.binary:
             items = Rows(rows.values, None if rows.scales is None else _roots(rows.scales))
-            return DenseIndex(Representations(items, items, dims, weights))
+            return DenseIndex(Representations(items, items, dims, weights), self._of)
         factors = np.sqrt(weights) * _scales(rows, len(dims))
         values = rows.values * np.repeat(factors, dims, axis=1)
         norms = np.linalg.norm(values, axis=1, keepdims=True)
         unit = np.divide(values, norms, out=np.zeros_like(values), where=norms > 0)
-        return DenseIndex(Representations.floats(unit, unit))
+        return DenseIndex(Representations.floats(unit, unit), self._of)
+
+    def with_users(self, users: Rows) -> DenseIndex:
+        index, users = copy(self), unpacked(users, self.representations.dims)
+        index.representations, index.num_users = replace(self.representations, users=users), len(users)
+        return index
 
     def search(
         self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        side, rows, excluded = _queries(self, self.representations.users, users, k, exclude)
+        side, rows, excluded = rows_of_queries(self, self.representations.users, users, k, exclude)
         scores, items = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int32)
         start, chunk = 0, min(self._chunk, max(len(rows), 1))
         products = None
         while start < len(rows):
             try:
                 if products is None:
-                    products = np.empty(len(self._segments) * chunk * min(self.num_items, _TILE), np.float32)
+                    products = np.empty(len(self._segments) * chunk * min(self.num_items, TILE), np.float32)
                 part = slice(start, start + chunk)
                 self._search(side, rows[part], excluded, products, scores[part], items[part])
             except MemoryError:
@@ -117,14 +129,14 @@ class DenseIndex:
         return scores, items
 
     def _search(self, side, rows, excluded, products, scores, items) -> None:
-        queries = _take(side, rows)
+        queries = take(side, rows)
         sides = [np.array(queries.values[:, segment], np.float32, order="C") for segment in self._segments]
         factors = self.representations.weights * _scales(queries, len(self._segments))
         scaled = len(self._segments) > 1 or not (np.all(factors == 1) and np.all(self._item_scales == 1))
         scores[:], items[:] = -np.inf, -1
         next_excluded = excluded.indptr[rows]
-        for first in range(0, self.num_items, _TILE):
-            tile = slice(first, min(first + _TILE, self.num_items))
+        for first in range(0, self.num_items, TILE):
+            tile = slice(first, min(first + TILE, self.num_items))
             shape = len(sides), len(rows), tile.stop - first
             some = products[: np.prod(shape)].reshape(shape)
             for product, side_, values in zip(some, sides, self._items, strict=True):
@@ -201,7 +213,7 @@ class PackedIndex:
         return cls(users, items, dims, representations.weights)
 
     def item_rows(self, items: np.ndarray) -> Rows:
-        packed = _take(self._items, items)
+        packed = take(self._items, items)
         return Rows(packing.unpack(packed.values, self._dims), packed.scales)
 
     @cached_property
@@ -210,7 +222,11 @@ class PackedIndex:
         if self._items.scales is not None and self._packed.scales is not None:
             index._items = Rows(self._items.values, _roots(self._items.scales))
             index._packed = self._packed.with_scales(_roots(self._packed.scales))
-        index._users, index.num_users = index._items, self.num_items
+        return index.with_users(index._items)
+
+    def with_users(self, users: Rows) -> PackedIndex:
+        index = copy(self)
+        index._users, index.num_users = users, len(users)
         return index
 
     def search(
@@ -218,10 +234,26 @@ class PackedIndex:
     ) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(users, Rows):
             users = _packed(users, self._dims)
-        side, rows, excluded = _queries(self, self._users, users, k, exclude)
-        queries = _take(side, rows)
+        side, rows, excluded = rows_of_queries(self, self._users, users, k, exclude)
+        queries = take(side, rows)
         factors = self._weights * _scales(queries, len(self._dims))
         return kernels.top_k(queries.values, factors, self._packed, k, excluded, rows)
+
+
+def backend(
+    users: Rows, items: Rows, dims: tuple[int, ...], weights: np.ndarray, of: int | None = None
+) -> PackedIndex | DenseIndex:
+    """What searches rows as they are stored, packed bytes or float values: packed for item codes, else dense. Items may
+    be a part of a catalogue of ``of``."""
+    if items.values.dtype == np.uint8:
+        return PackedIndex(users, items, dims, weights)
+    return DenseIndex(Representations(unpacked(users, dims), items, dims, weights), of)
+
+
+def unpacked(side: Rows, dims: tuple[int, ...]) -> Rows:
+    """Packed bytes as codes; float values as they are."""
+    packed = side.values.dtype == np.uint8
+    return Rows(packing.unpack(side.values, dims), side.scales) if packed else side
 
 
 def _packed(side: Rows, dims: tuple[int, ...]) -> Rows:
@@ -250,7 +282,7 @@ def _roots(scales: np.ndarray) -> np.ndarray:
     return np.copysign(np.sqrt(np.abs(scales)), scales)
 
 
-def _queries(
+def rows_of_queries(
     index: Backend, stored: Rows, users: np.ndarray | Rows, k: int, exclude: Interactions | None
 ) -> tuple[Rows, np.ndarray, Interactions]:
     """The rows to draw from, which of them, and exclusions by the same row number."""
@@ -272,7 +304,8 @@ def _queries(
     return side, rows, exclude
 
 
-def _take(side: Rows, rows: np.ndarray) -> Rows:
+def take(side: Rows, rows: np.ndarray) -> Rows:
+    """Some of the rows."""
     return Rows(side.values[rows], None if side.scales is None else side.scales[rows])
 
 

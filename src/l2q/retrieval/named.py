@@ -16,14 +16,16 @@ from l2q.errors import L2QError
 from l2q.interactions import Interactions, name_array
 from l2q.kernels import packing
 from l2q.representations import Representations, Rows
+from l2q.retrieval import shared
 from l2q.retrieval.fold_in import FoldIn, HalfRound
-from l2q.retrieval.index import Backend, DenseIndex, PackedIndex, similar_items
+from l2q.retrieval.index import Backend, backend, similar_items, unpacked
 from l2q.retrieval.popular import Served
 
 if TYPE_CHECKING:
     from l2q.fitted.new_users import FilterSide
 
 MOST_NAMES_COMPARED = 200_000  # comparing more for a suggestion takes longer than a reader waits
+ALL = slice(None)
 FEW_NAMES = 16  # are searched for one by one; of more, all names are numbered once
 
 Name = str | int | np.integer
@@ -237,17 +239,17 @@ class Index:
     @cached_property
     def representations(self) -> Representations:
         """The rows of both sides, unpacked: eight times the memory of the codes' files."""
-        return Representations(
-            self._rows("users"), self._rows("items"), self.dims, self.weights, self.manifest["scale_dtype"]
-        )
+        users, items = (unpacked(stored(self.arrays, side), self.dims) for side in ("users", "items"))
+        return Representations(users, items, self.dims, self.weights, self.manifest["scale_dtype"])
 
     @cached_property
     def index(self) -> Backend:
-        """What searches by row number (``l2q.retrieval.index``): packed for item codes, dense for float rows."""
-        if "items.codes" in self.arrays:
-            users, items = (Rows(self._stored(side), self._scales(side)) for side in ("users", "items"))
-            return PackedIndex(users, items, self.dims, self.weights)
-        return DenseIndex(self.representations)
+        """What searches by row number (``l2q.retrieval.index``): packed for item codes, dense for float rows. Within
+        ``l2q.share_items`` all processes search an index that was opened from a folder."""
+        if self.folder is not None and (group := shared.group()) is not None:
+            return shared.SharedItems(group, self)
+        users, items = (stored(self.arrays, side) for side in ("users", "items"))
+        return backend(users, items, self.dims, self.weights)
 
     @property
     def filter_side(self) -> FilterSide | None:
@@ -345,18 +347,12 @@ class Index:
         found = items >= 0
         return Ranking([self.item_names[item] for item in items[found]], scores[found])
 
-    def _scales(self, side: str) -> np.ndarray | None:
-        scales = self.arrays.get(f"{side}.scales")
-        return None if scales is None else scales.astype(np.float32)
 
-    def _stored(self, side: str) -> np.ndarray:
-        return self.arrays[f"{side}.codes" if f"{side}.codes" in self.arrays else f"{side}.values"]
-
-    def _rows(self, side: str) -> Rows:
-        values = self._stored(side)
-        return Rows(
-            packing.unpack(values, self.dims) if values.dtype == np.uint8 else values, self._scales(side)
-        )
+def stored(arrays: Mapping[str, np.ndarray], side: str, rows: slice | np.ndarray = ALL) -> Rows:
+    """Rows of "users" or "items" as files have them: packed bytes, or float values."""
+    values = arrays[f"{side}.codes" if f"{side}.codes" in arrays else f"{side}.values"][rows]
+    scales = arrays.get(f"{side}.scales")
+    return Rows(values, None if scales is None else scales[rows].astype(np.float32))
 
 
 def _numbered(names: Sequence[str]) -> dict[str, int]:

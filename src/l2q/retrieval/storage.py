@@ -94,7 +94,7 @@ def load_index(folder: str | Path, verify: bool = True) -> Index:
     while True:
         before = state(folder)
         try:
-            index = _open(folder, verify)
+            index = opened(folder, verify)
         except L2QError:
             replaced = before != state(folder) or (before is None and aside(folder).exists())
             if not replaced or time.monotonic() > patience:
@@ -116,7 +116,9 @@ def state(folder: Path) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _open(folder: Path, verify: bool) -> Index:
+def opened(folder: Path, verify: bool = True, named: bool = True) -> Index:
+    """``load_index`` of a folder that nobody replaces meanwhile; not ``named``: who asks by row number needs no names
+    in memory."""
     manifest = manifests.read(folder)
     arrays = {}
     names: dict[str, list[str] | None] = {"users": None, "items": None}
@@ -134,7 +136,7 @@ def _open(folder: Path, verify: bool) -> Index:
                 raise L2QError(f"index {folder}: the checksum of {name} does not match; it is damaged")
             if path.suffix == ".npy":
                 arrays[path.stem] = read_array(path, mapped=True)
-            elif path.stem in names:  # read now: the index may be replaced while this one is open
+            elif path.stem in names and named:  # read now: the index may be replaced while this one is open
                 names[path.stem] = path.read_text("utf-8").split("\n")[:-1]
         except ValueError as error:
             raise L2QError(f"index {folder}: {name} cannot be used ({error}); it is damaged") from error

@@ -14,7 +14,7 @@ from l2q.errors import L2QError
 from l2q.interactions import Interactions
 from l2q.representations import Rows
 from l2q.retrieval import manifest as manifests
-from l2q.retrieval import storage
+from l2q.retrieval import shared, storage
 from l2q.retrieval.index import similar_items
 from l2q.retrieval.named import Index
 from l2q.serving.names import Names
@@ -22,6 +22,7 @@ from l2q.serving.names import Names
 KERNELS = threading.Lock()
 """Held by the thread that is at kernels. Without OpenMP Numba falls back to its workqueue, which ends the process where
 two threads are at them."""
+ITEM_ROWS = ("items.codes", "items.values", "items.filter")
 _NONE = np.empty(0, np.int64)
 
 
@@ -54,13 +55,17 @@ class Served:
 
     @classmethod
     def open(cls, name: str, folder: Path) -> Served:
-        """Reads the whole folder, so that no later change of a file reaches an answer. Raises L2QError for what is no
-        sound index."""
+        """Reads the whole folder, so that no later change of a file reaches an answer; rows of items stay where they
+        are if other processes share them. Raises L2QError for what is no sound index."""
         state = storage.state(folder)
         opened = storage.load_index(folder)
         if not (opened.num_users and opened.num_items):
             raise L2QError(f"index {folder} has no users or no items; there is nothing to serve")
-        index = replace(opened, arrays={key: np.array(array) for key, array in opened.arrays.items()})
+        left = ITEM_ROWS if shared.group() else ()
+        index = replace(
+            opened,
+            arrays={key: array if key in left else np.array(array) for key, array in opened.arrays.items()},
+        )
         with KERNELS:
             index.search(np.array([0]), 1, index.exclude)  # lays out what a search needs
             similar_items(index.index, np.array([0]), 1)
@@ -123,7 +128,7 @@ class Served:
             for key, array in self.index.arrays.items()
         }
         manifest = {key: value for key, value in self.index.manifest.items() if key != "filter"}
-        return replace(self.index, arrays=arrays, manifest=manifest | {"num_items": len(items)})
+        return replace(self.index, arrays=arrays, manifest=manifest | {"num_items": len(items)}, folder=None)
 
 
 def _first(items: np.ndarray, scores: np.ndarray, left_out: np.ndarray, k: int) -> Ranked:

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 def way(config: Mapping[str, Any]) -> One:
     """How the processes of this run share the work, by ``config["parallel"]``."""
-    from l2q.learning.parallel import ranks
+    from l2q import processes
     from l2q.learning.parallel.one import One  # brings Lightning along, as the others do
 
-    if ranks.size() == 1:
+    if processes.size() == 1:
         return One()
     if config["parallel"] == "columns":
         from l2q.learning.parallel.columns import Columns

@@ -17,10 +17,10 @@ from typing import Any
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
+from l2q import processes
 from l2q.data.sampling import TripletSampler
 from l2q.errors import L2QError
 from l2q.learning.datamodule import TripletLoader
-from l2q.learning.parallel import ranks
 from l2q.learning.parallel.several import Several, placed
 from l2q.learning.recommender import Recommender
 
@@ -76,7 +76,7 @@ class Batches(Several):
             )
 
     def loader(self, sampler: TripletSampler) -> TripletLoader:
-        return Shares(sampler, ranks.rank(), ranks.size())
+        return Shares(sampler, processes.rank(), processes.size())
 
     def trainer(self) -> dict[str, Any]:
         # buffers are constants, the same everywhere

@@ -24,9 +24,9 @@ import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 
+from l2q import processes
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
-from l2q.learning.parallel import ranks
 from l2q.learning.parallel.several import Several, placed
 from l2q.learning.recommender import Recommender
 from l2q.models.columns import AllColumns
@@ -65,7 +65,7 @@ class SharedColumns(AllColumns):
     """Sums over the columns of all processes."""
 
     def __init__(self) -> None:
-        self.parts = ranks.size()  # type: ignore[misc]
+        self.parts = processes.size()  # type: ignore[misc]
 
     def total(self, partial: Tensor) -> Tensor:
         return _Total.apply(partial)
@@ -79,14 +79,14 @@ class ColumnEncoder(Encoder):
 
     @property
     def first_block(self) -> int:  # type: ignore[override]
-        return ranks.rank() * (self.rotation_blocks or 0)
+        return processes.rank() * (self.rotation_blocks or 0)
 
     def _encoded(self) -> Representations:
         found = super()._encoded()
         return Representations(
             Rows(joined(found.users.values, len(found.dims)), found.users.scales),
             Rows(joined(found.items.values, len(found.dims)), found.items.scales),
-            tuple(dim * ranks.size() for dim in found.dims),
+            tuple(dim * processes.size() for dim in found.dims),
             found.weights,
             found.scale_dtype,
         )
@@ -95,7 +95,7 @@ class ColumnEncoder(Encoder):
 def joined(values: np.ndarray, segments: int) -> np.ndarray:
     """Rows of all columns from this process's: (rows, segments * d / p) -> (rows, segments * d)."""
     own = torch.from_numpy(np.ascontiguousarray(values))
-    parts = [torch.empty_like(own) for _ in range(ranks.size())]
+    parts = [torch.empty_like(own) for _ in range(processes.size())]
     dist.all_gather(parts, own)
     split = [part.view(len(own), segments, -1) for part in parts]
     return torch.cat(split, dim=2).view(len(own), -1).numpy()
@@ -112,8 +112,8 @@ class ColumnRecommender(Recommender):
 
     def own(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
         def cut(value: Tensor, dim: int) -> Tensor:
-            width = value.shape[dim] // ranks.size()
-            return value.narrow(dim, ranks.rank() * width, width).clone()
+            width = value.shape[dim] // processes.size()
+            return value.narrow(dim, processes.rank() * width, width).clone()
 
         return self._with(checkpoint, cut)
 
@@ -158,7 +158,7 @@ def _dim(name: str) -> int | None:
 def gathered(value: Tensor, dim: int) -> Tensor:
     """Joined along ``dim``, at rank 0; elsewhere the part that is there."""
     own = value.detach().contiguous()
-    parts = [torch.empty_like(own) for _ in range(ranks.size())] if ranks.leads() else None
+    parts = [torch.empty_like(own) for _ in range(processes.size())] if processes.leads() else None
     dist.gather(own, parts)
     return own if parts is None else torch.cat(parts, dim=dim)
 
@@ -177,11 +177,11 @@ class Columns(Several):
     recommender = ColumnRecommender
 
     def check(self, config: Mapping[str, Any]) -> None:
-        model, processes = config["model"], ranks.size()
-        if isinstance(model["embedding_dim"], int) and model["embedding_dim"] % processes:
+        model, number = config["model"], processes.size()
+        if isinstance(model["embedding_dim"], int) and model["embedding_dim"] % number:
             raise L2QError(
-                f"model.embedding_dim={model['embedding_dim']}: {processes} processes share the columns evenly; give a "
-                f"multiple of {processes}"
+                f"model.embedding_dim={model['embedding_dim']}: {number} processes share the columns evenly; give a "
+                f"multiple of {number}"
             )
         blocks, transform = model.get("rotation_blocks"), model["transform"]
         if transform not in ("identity", "rotation"):
@@ -189,10 +189,10 @@ class Columns(Several):
                 f"model.transform={transform} mixes all columns, of which parallel=columns gives a process a part; "
                 "give model.transform=rotation model.rotation_blocks=B, or parallel=batches"
             )
-        if transform == "rotation" and isinstance(blocks, int | None) and (blocks or 1) % processes:
+        if transform == "rotation" and isinstance(blocks, int | None) and (blocks or 1) % number:
             raise L2QError(
-                f"model.rotation_blocks={blocks or 'null'}: a rotation mixes the columns of its block, and {processes} "
-                f"processes share the blocks evenly; give a multiple of {processes}, or parallel=batches"
+                f"model.rotation_blocks={blocks or 'null'}: a rotation mixes the columns of its block, and {number} "
+                f"processes share the blocks evenly; give a multiple of {number}, or parallel=batches"
             )
         trainer = config["trainer"]
         if trainer.get("gradient_clip_val") and trainer.get("gradient_clip_algorithm") != "value":
@@ -211,8 +211,8 @@ class Columns(Several):
         shared, whole = SharedColumns(), model["embedding_dim"]
         for module in (quantizer, objective):
             module.columns = shared  # type: ignore[assignment]
-        width = whole // ranks.size()
-        columns = slice(ranks.rank() * width, (ranks.rank() + 1) * width)
+        width = whole // processes.size()
+        columns = slice(processes.rank() * width, (processes.rank() + 1) * width)
 
         def start(train: Interactions, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
             if isinstance(initialization, Normal):
@@ -222,7 +222,7 @@ class Columns(Several):
 
         own = model | {"embedding_dim": width}
         if model.get("rotation_blocks"):
-            own["rotation_blocks"] = model["rotation_blocks"] // ranks.size()
+            own["rotation_blocks"] = model["rotation_blocks"] // processes.size()
         return own, start
 
     def trainer(self) -> dict[str, Any]:

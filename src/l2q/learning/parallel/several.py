@@ -9,9 +9,9 @@ import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
+from l2q import processes
 from l2q.evaluation import Evaluation, evaluate
 from l2q.interactions import Interactions
-from l2q.learning.parallel import ranks
 from l2q.learning.parallel.one import One
 
 
@@ -22,9 +22,9 @@ class Several(One):
         """A process ranks for its share of the users; torchmetrics joins what they found. With fewer users than
         processes each ranks for all, which leaves the means as they are."""
         users = np.flatnonzero(part.user_degrees)
-        if len(users) >= ranks.size():
+        if len(users) >= processes.size():
             own = np.zeros(part.num_users, bool)
-            own[users[ranks.rank() :: ranks.size()]] = True
+            own[users[processes.rank() :: processes.size()]] = True
             part = part.select(own[part.users])
         return evaluate(index, part, *more)
 
@@ -41,5 +41,5 @@ class Several(One):
 
 def placed(strategy: DDPStrategy) -> dict[str, Any]:
     """The trainer's options for one process of several, each with a device of its own."""
-    here = ranks.on_this_machine()
-    return {"strategy": strategy, "devices": here, "num_nodes": ranks.size() // here}
+    here = processes.on_this_machine()
+    return {"strategy": strategy, "devices": here, "num_nodes": processes.size() // here}

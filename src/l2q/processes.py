@@ -1,0 +1,123 @@
+"""Several processes that do one thing, which torchrun numbers by RANK, 0 .. WORLD_SIZE - 1: who this one is, and what
+connects them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from l2q.errors import L2QError
+
+LONGEST = timedelta(days=1)
+"""That a process waits for another one, such as for rank 0 to read a table. One that has died is not waited for: its
+connections close."""
+
+_joined: list[int] = []
+"""How many processes share what this one does, once it has joined them."""
+
+
+def join() -> bool:
+    """To be called first by a program whose processes share a run; whether this one leads. Without it each is alone."""
+    _joined[:] = [started()]
+    return rank() == 0
+
+
+def started() -> int:
+    """How many processes torchrun started, whether or not they join; 1 without it."""
+    return _number("WORLD_SIZE", 1)
+
+
+def rank() -> int:
+    """The number of this process."""
+    return _number("RANK", 0) if _joined else 0
+
+
+def size() -> int:
+    """How many processes share the run; 1 where torchrun did not start this one."""
+    return _joined[0] if _joined else 1
+
+
+def on_this_machine() -> int:
+    """How many of them are on this machine."""
+    return _number("LOCAL_WORLD_SIZE", size())
+
+
+def leads() -> bool:
+    """Whether it is the first."""
+    return rank() == 0
+
+
+def check() -> None:
+    """Raises L2QError in one of several processes that have not joined: each would do the same."""
+    if not _joined and started() > 1:
+        raise L2QError(
+            f"WORLD_SIZE={started()}: each of these processes would train the same; start train.py by torchrun, whose "
+            "processes share a run, or take WORLD_SIZE out of the environment"
+        )
+
+
+def one_run(how: str) -> None:
+    """Raises L2QError where several processes are asked for more than a run."""
+    if size() > 1:
+        raise L2QError(
+            f"{how}: {size()} processes share one run; start them by torchrun for one run at a time"
+        )
+
+
+def _number(name: str, usual: int) -> int:
+    value = os.environ.get(name, str(usual))
+    if not value.isdecimal():
+        raise L2QError(f"{name}={value} is no number of processes; torchrun sets it, leave it out")
+    return int(value)
+
+
+def connect(longest: timedelta = LONGEST) -> None:
+    """Connects the processes, once: by gloo between CPUs, by NCCL between GPUs. One waits so long for another."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        return
+    if not {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise L2QError(
+            f"WORLD_SIZE={size()}, but RANK, MASTER_ADDR or MASTER_PORT is missing; start the processes with torchrun"
+        )
+    import torch
+
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    with lost():
+        store, number, number_of_all = next(dist.rendezvous("env://", timeout=longest))
+        # torchrun starts processes again with the same store, which has the addresses of the dead ones
+        store = dist.PrefixStore(f"l2q/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        dist.init_process_group(backend, store=store, rank=number, world_size=number_of_all, timeout=longest)
+
+
+def leave() -> None:
+    """The end of what the processes do together; each goes on alone."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class Lost(L2QError):
+    """A process of the run has ended before the run did."""
+
+
+@contextmanager
+def lost(advice: str = "start them again") -> Iterator[None]:
+    """Within it, a connection that breaks is an L2QError in one line, which ends with ``advice``."""
+    try:
+        yield
+    except RuntimeError as error:  # of torch, whose gloo has no kind of its own
+        said = " ".join(str(error).split())
+        if size() == 1 or not re.search(_BROKEN, said, re.IGNORECASE):
+            raise
+        raise Lost(f"another of the {size()} processes of this run has ended; {advice}") from error
+
+
+_BROKEN = (
+    r"closed by peer|connection (reset|closed|refused|lost)|broken pipe|timed out|remote process|gloo|nccl"
+)
