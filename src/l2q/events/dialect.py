@@ -107,11 +107,14 @@ def dialect(
         )
         skip, body = skip + titles, body[titles:]
         rows = _cells(body, given)
-    commented = [cell.strip() for cell in _cells([comment.lstrip("#% ")], given)[0]] if comment else []
-    if header is None and len(commented) == fields and not any(map(is_value, commented)):
-        header, first, why, drop = True, commented, "", 0  # "# user item" above the events
+    above = _cells([comment.lstrip("#% ")], given)
+    commented = [cell.strip() for cell in above[0]] if above else []
+    first = [cell.strip() for cell in rows[0]]
+    # "# user item" above events, and no remark that a spreadsheet has filled up with commas
+    titled = len(commented) == fields and sum(map(bool, commented)) > 1 and not any(map(is_value, commented))
+    if header is None and titled and first != commented and not known_names(first):
+        header, first, why, drop = True, commented, "", 0
     else:
-        first = [cell.strip() for cell in rows[0]]
         found, why = header_by(first, rows[1:], fields)
         if header is None:
             header = found
