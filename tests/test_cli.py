@@ -2,9 +2,12 @@
 
 import io
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -432,3 +435,19 @@ def test_quantize_refuses_what_it_cannot_use(embeddings, capsys, change, message
     assert main([*command, "--bits", bits, "--out", str(embeddings / "index")]) == 2
     assert message in capsys.readouterr().err
     assert not (embeddings / "index").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_ends_a_command_by_its_code_and_without_a_word(name, monkeypatch, capfd):
+    number = getattr(signal, name)
+
+    def disturbed(**_: object) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        except BaseException:
+            raise RuntimeError("Query interrupted") from None  # as DuckDB does
+
+    monkeypatch.setattr("l2q.cli.info.run", disturbed)
+    assert main(["info", "--index", "anything"]) == 128 + number
+    assert capfd.readouterr().err == ""

@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from runs import SMALL, command, composed, environment, figures, history_of, met
 
 from l2q.learning.jobs import LOCK, Job, Outcome, folder_name, read_status
 from l2q.learning.run import Run
-from l2q.learning.signals import Interrupted, interruptible
+from l2q.learning.signals import Interrupted, interruptible, unhidden
 
 
 @pytest.fixture
@@ -257,16 +258,48 @@ def test_a_damaged_status_counts_as_none(tmp_path):
     assert Outcome("done").metrics == {}
 
 
-def test_a_signal_within_a_callback_of_the_compiler_is_not_lost():
-    @ctypes.CFUNCTYPE(None)  # as llvmlite calls it: what is raised there goes nowhere
-    def _raw_object_cache_notify():
+class Dying:
+    def __del__(self):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)
 
-    def compile_and_go_on():
+
+@ctypes.CFUNCTYPE(None)  # as llvmlite calls it
+def from_native_code():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.01)
+
+
+@pytest.mark.parametrize("lose", [Dying, from_native_code])
+def test_a_signal_where_nothing_can_be_raised_is_not_lost(lose, capfd):
+    def go_on():
         with interruptible():
-            _raw_object_cache_notify()
+            lose()
             time.sleep(10)
 
-    with pytest.raises(Interrupted):
-        compile_and_go_on()
+    hook = sys.unraisablehook
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        go_on()
+    assert sys.unraisablehook is hook
+    assert capfd.readouterr().err == ""
+
+
+def test_a_signal_that_a_query_makes_an_error_of_is_one_again(made, monkeypatch):
+    job = made()
+
+    def long_query(*_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except Interrupted:  # DuckDB does so, in native code, where a signal comes within a statement
+            raise RuntimeError("Query interrupted") from None
+
+    monkeypatch.setattr(Run, "__call__", long_query)
+    outcome = job.attempt()
+    assert (outcome.state, outcome.reason, outcome.code) == ("interrupted", "SIGTERM", 143)
+    assert job.status()["state"] == "interrupted"
+
+
+def test_an_error_without_a_signal_stays_what_it_is():
+    with pytest.raises(ZeroDivisionError), interruptible(), unhidden():
+        1 / 0  # noqa: B018

@@ -126,10 +126,10 @@ def _export(setting: Setting) -> Found:
     there = place if place.exists() else aside(place)  # between the two renames
     whole = l2q.load_index(there).manifest["dataset"] in "01"
     indexes[1].save(place)
-    again = l2q.load_index(place).manifest["dataset"] == "1"
+    anew = l2q.load_index(place).manifest["dataset"] == "1"
     kept = (place / "of-others.txt").read_text() == "kept"
     alone = os.listdir(place.parent) == ["index"]
-    return Found(RIGHT if whole and again and kept and alone else WRONG, f"{whole}, {again}, {kept}, {alone}")
+    return Found(RIGHT if whole and anew and kept and alone else WRONG, f"{whole}, {anew}, {kept}, {alone}")
 
 
 class Slow(http.server.BaseHTTPRequestHandler):
@@ -163,7 +163,7 @@ def fetched(url: str, cache: Path) -> Any:
     return data.train.fingerprint, data.test.fingerprint
 
 
-def _again(setting: Setting, work: Callable[[], Any], expected: Any) -> Found:
+def again(setting: Setting, work: Callable[[], Any], expected: Any) -> Found:
     end = Child(work).end()
     if end is None:
         return Found(WRONG, "no end")
@@ -180,7 +180,7 @@ def _download(setting: Setting) -> Found:
         expected, seconds = setting.made.of("download", lambda folder: fetched(url, folder))
         cache = setting.folder / "cache"
         _killed(lambda: fetched(url, cache), setting, seconds)
-        found = _again(setting, lambda: fetched(url, cache), expected)
+        found = again(setting, lambda: fetched(url, cache), expected)
     finally:
         server.shutdown()
         server.server_close()
@@ -199,14 +199,15 @@ def _cache(setting: Setting) -> Found:
 
     expected, seconds = setting.made.of("cache", work)
     _killed(lambda: work(setting.folder / "cache"), setting, seconds)
-    return _again(setting, lambda: work(setting.folder / "cache"), expected)
+    return again(setting, lambda: work(setting.folder / "cache"), expected)
 
 
-def _commands(setting: Setting) -> Found:
-    """``python -m l2q quantize``, ``batch``, ``export`` and ``convert``: their files are there whole or not at all."""
+def commands(place: Path) -> Callable[[Path], Any]:
+    """``python -m l2q quantize``, ``batch``, ``export`` and ``convert`` of what lies in ``place``: the exit codes, and
+    their files."""
     from l2q.cli import main
 
-    rng, place = np.random.default_rng(0), setting.folder
+    rng = np.random.default_rng(0)
     for side in ("users", "items"):
         np.save(place / f"{side}.npy", rng.standard_normal((900, 24)).astype(np.float32))
     events = table(place / "events.csv", users=300)[1].partition("=")[2]
@@ -214,19 +215,29 @@ def _commands(setting: Setting) -> Found:
     def work(folder: Path) -> Any:
         folder.mkdir(exist_ok=True)
         arrays = ["--users", f"{place}/users.npy", "--items", f"{place}/items.npy", "--bits", "32"]
-        codes = (
-            main(["quantize", *arrays, "--out", f"{folder}/index"]),
-            main(["batch", "--index", f"{folder}/index", "--out", f"{folder}/top.parquet"]),
-            main(["export", "--index", f"{folder}/index", "--to", "parquet", "--out", f"{folder}/engine"]),
-            main(["convert", events, f"{folder}/split", "--to", "csv", "--split", "random", "--force"]),
-        )
+        codes = []
+        for words in (
+            ["quantize", *arrays, "--out", f"{folder}/index"],
+            ["batch", "--index", f"{folder}/index", "--out", f"{folder}/top.parquet"],
+            ["export", "--index", f"{folder}/index", "--to", "parquet", "--out", f"{folder}/engine"],
+            ["convert", events, f"{folder}/split", "--to", "csv", "--split", "random", "--force"],
+        ):
+            if code := main(words):
+                return [*codes, code]
+            codes.append(code)
         written = [files_of(folder / part) for part in ("index", "engine", "split")]
         return codes, written, (folder / "top.parquet").read_bytes()
 
+    return work
+
+
+def _commands(setting: Setting) -> Found:
+    """Their files are there whole or not at all."""
+    work = commands(setting.folder)
     expected, seconds = setting.made.of("commands", work)
-    _killed(lambda: work(place / "out"), setting, seconds)
-    found = _again(setting, lambda: work(place / "out"), expected)
-    return Found(WRONG, f"left: {left}") if (left := leftovers(place)) else found
+    _killed(lambda: work(setting.folder / "out"), setting, seconds)
+    found = again(setting, lambda: work(setting.folder / "out"), expected)
+    return Found(WRONG, f"left: {left}") if (left := leftovers(setting.folder)) else found
 
 
 CASES = {

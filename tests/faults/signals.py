@@ -12,7 +12,7 @@ from runs import table
 
 from faults.children import Child, job, leftovers, of_job
 from faults.frame import RIGHT, TRACEBACK, WRONG, Found, Setting
-from faults.kills import FITTED, TRAINED
+from faults.kills import FITTED, TRAINED, again, commands
 from faults.kills import prepare as prepare
 from l2q.learning.jobs import read_status
 from l2q.learning.signals import SIGNALS
@@ -66,4 +66,31 @@ def _twice(setting: Setting) -> Found:
     return of_job(Child(lambda: work(setting.folder / "run")).end(), list(expected[3:]))
 
 
-CASES = {"training": _job("training", TRAINED), "fitting": _job("fitting", FITTED), "twice": _twice}
+def _commands(setting: Setting) -> Found:
+    """A command ends with the signal's code, says nothing, and is done by the same again."""
+    work, how = commands(setting.folder), SIGNALS[int(setting.rng.integers(len(SIGNALS)))]
+    expected, seconds = setting.made.of("commands", work)
+    child = Child(lambda: work(setting.folder / "out"))
+    time.sleep(float(setting.rng.uniform(0, seconds)))
+    child.send(how)
+    end = child.end()
+    if end is None:
+        return Found(WRONG, f"no end after {how.name}")
+    if end.traceback or "error" in end.said:
+        return Found(TRACEBACK, f"{how.name}: {' '.join(end.said.split())[-300:]}")
+    # between two commands a signal ends the process as it ends any other
+    ended = end.code in (-how, 3) or end.value == expected or end.value[-1] == 128 + how
+    if not ended:
+        return Found(WRONG, f"{how.name}: code {end.code}, {str(end.value)[:200]}")
+    found = again(setting, lambda: work(setting.folder / "out"), expected)
+    if left := leftovers(setting.folder):
+        return Found(WRONG, f"{how.name}: left {left}")
+    return Found(found.outcome, f"{how.name}: {found.said}") if found.outcome != RIGHT else found
+
+
+CASES = {
+    "training": _job("training", TRAINED),
+    "fitting": _job("fitting", FITTED),
+    "twice": _twice,
+    "commands": _commands,
+}

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 from l2q.errors import L2QError, lacking, print_anything, printable
-from l2q.learning.signals import Interrupted, piped
+from l2q.learning.signals import Interrupted, interruptible, piped, unhidden
 
 
 class Command(Protocol):
@@ -36,13 +36,13 @@ class Command(Protocol):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns 0, 2 after one line on stderr about input that cannot be used, or 141, as a shell says
-    it, where nobody reads on, as behind ``| head -1``."""
+    """Runs one command. Returns 0, 2 after one line on stderr about input that cannot be used, or, as a shell says it,
+    128 and the number of the signal that ended it: 130 by Ctrl-C, 141 where nobody reads on, as behind ``| head``."""
     print_anything()
     arguments = vars(_parser().parse_args(argv))
     run = arguments.pop("run")
     try:
-        with piped():
+        with interruptible(), unhidden(), piped():
             run(**arguments)
     except Exception as error:
         said = str(error) if isinstance(error, L2QError) else lacking(error)

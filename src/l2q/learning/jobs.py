@@ -30,7 +30,7 @@ from l2q.errors import L2QError, lacking, printable
 from l2q.events.databases import database_of
 from l2q.files import read_json, read_sealed, replaced_file
 from l2q.learning.configuration import NO_FIGURES, flat
-from l2q.learning.signals import Interrupted, interruptible, piped
+from l2q.learning.signals import Interrupted, interruptible, piped, unhidden
 
 if TYPE_CHECKING:
     from l2q.learning.leftovers import Before
@@ -152,7 +152,7 @@ class Job:
                 log.info(f"{self.name}: done already, in {self.folder}")
                 return Outcome("done", metrics, reused=True)
             self._write("running")
-            with piped():
+            with unhidden(), piped():
                 # a copy: what a run settles is not what the job was asked for
                 metrics = Run(
                     deepcopy(config),

@@ -29,6 +29,7 @@ _handlers: list[Callable[[int, FrameType | None], None]] = []  # of the contexts
 # conditions under which a first signal waits, and the one that waits
 _holds: list[Callable[[], bool]] = []
 _waiting: list[int] = []
+_left: list[int] = []  # the signal by which a context is being left
 
 
 @contextmanager
@@ -60,15 +61,6 @@ def release() -> None:
         raise Interrupted(_waiting.pop())
 
 
-def _in_callback(frame: FrameType | None) -> bool:
-    """Whether Python stands in a function that LLVM has called: an exception would end there, and the signal too."""
-    while frame is not None:
-        if frame.f_code.co_name.startswith("_raw_object_cache"):
-            return True
-        frame = frame.f_back
-    return False
-
-
 def _nothing(number: int, frame: FrameType | None) -> None:
     """A signal that changes nothing. Where it has arrived before ``SIG_IGN`` is set, Python prints a traceback."""
 
@@ -88,23 +80,46 @@ def interruptible() -> Iterator[None]:
         if not _waiting and any(hold() for hold in _holds):
             _waiting.append(number)
             return
-        if _in_callback(frame):
-            threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
-            return
         _waiting.clear()
+        _left[:] = [number]
         for other in SIGNALS:
             signal.signal(other, _nothing)
         raise Interrupted(number)
 
+    def lost(told: sys.UnraisableHookArgs) -> None:
+        # raised within __del__ or what native code has called, where it ends: the signal once more, a moment later
+        if not isinstance(told.exc_value, Interrupted):
+            show(told)
+            return
+        _left.clear()
+        for other in SIGNALS:
+            signal.signal(other, leave)
+        threading.Timer(0.05, os.kill, (os.getpid(), told.exc_value.number)).start()
+
     before = {number: signal.signal(number, leave) for number in SIGNALS}
+    show, sys.unraisablehook = sys.unraisablehook, lost
     _handlers.append(leave)
     try:
         yield
     finally:
         _handlers.remove(leave)
+        sys.unraisablehook = show
         _waiting.clear()
+        _left.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def unhidden() -> Iterator[None]:
+    """Within it, inside of ``interruptible``, an error that native code has put in the place of ``Interrupted``, as
+    DuckDB does, is that again."""
+    try:
+        yield
+    except Exception as error:
+        if _left:
+            raise Interrupted(_left[0]) from error
+        raise
 
 
 @contextmanager
