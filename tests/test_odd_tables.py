@@ -3,6 +3,7 @@
 import gzip
 import io
 import lzma
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,14 @@ def npz_of_arrays():
     out = io.BytesIO()
     sparse.save_npz(out, sparse.eye(3, format="csr"))
     return out.getvalue()
+
+
+def zip_without_a_name():
+    """An archive whose one file has a name of no bytes but a zero, where names end."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("e", "user,item\n1,2\n")
+    return out.getvalue().replace(b"e", b"\0")
 
 
 PLAIN = lines("user{u:02},item{i:02},{v}", "user,item,rating")
@@ -146,6 +155,7 @@ REFUSED = {
         .replace(",4\n", ",ja\n").replace(",5\n", ",ja\n"),
         ["'liked' 0", "liked = 'ja'"],
     ),
+    "nameless.zip": (zip_without_a_name(), ["holds no table"]),
     "snappy": (b"\xff\x06\x00\x00sNaPpY" + bytes(300), ["Snappy"]),
     "compress.Z": (b"\x1f\x9d\x90" + bytes(300), ["compress"]),
     "encrypted.parquet": (b"PARE" + bytes(300) + b"PARE", ["encrypted"]),

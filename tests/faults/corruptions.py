@@ -303,7 +303,7 @@ def _sqlite_bytes() -> bytes:
     return connection.serialize()
 
 
-def _zip(data: bytes) -> bytes:
+def zipped(data: bytes) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("events.csv", data)
@@ -417,7 +417,7 @@ MAKERS: dict[str, Callable[[Path], Sample]] = {
     ),
     "bzip2": _table("events.csv.bz2", bz2.compress(CSV), lambda data: DELIMITED(bz2.decompress(data))),
     "xz": _table("events.csv.xz", lzma.compress(CSV), lambda data: DELIMITED(lzma.decompress(data))),
-    "zip": _table("events.zip", _zip(CSV), lambda data: DELIMITED(_unzip(data))),
+    "zip": _table("events.zip", zipped(CSV), lambda data: DELIMITED(_unzip(data))),
     "split_ids": _split("txt"),
     "split_tables": _split("csv"),
 }

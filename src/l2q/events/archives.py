@@ -144,7 +144,8 @@ def _opened(path: Path, kind: str) -> IO[bytes]:
 
 def _unzip(path: Path, where: str, to: Path) -> str:
     with zipfile.ZipFile(path) as archive:
-        names = [info.filename for info in archive.infolist() if not info.is_dir() and is_part(info.filename)]
+        files = [name for name in archive.namelist() if name and not name.endswith("/")]
+        names = [name for name in files if is_part(name)]
         if any(name.startswith("xl/") for name in names):
             raise L2QError(f"{where} is an Excel workbook; save the sheet as CSV or Parquet")
         if names and all(name.endswith(".npy") for name in names):
