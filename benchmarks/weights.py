@@ -1,7 +1,7 @@
 """What weights of pairs bring: `l2q_plus` with all pairs alike and with weights by age or value, on held-out parts.
 
     python benchmarks/weights.py [--table TABLE --options "user=CustomerID item=StockCode where=Quantity>0"]
-    python benchmarks/weights.py --table ml-100k.inter --split random --settings value_power=0 value_power=null
+    python benchmarks/weights.py --table ml-100k.inter --settings halvings=null halvings=null,value_power=null
 
 The last fifth of the events is left alone, or a random fifth with `--split random`. Of the others a tenth is held
 out: behind the part that is fitted, the latest, the one before it, and so forth, or at random. Figures are those of
@@ -36,8 +36,7 @@ def main() -> None:
     given = arguments.options
     if given is None:
         given = SHOP if arguments.table == parser.get_default("table") else ""
-    options = dict(pair.split("=", 1) for pair in given.split())
-    events = l2q.read_events(arguments.table, **options)
+    events = l2q.read_events(arguments.table, **dict(pair.split("=", 1) for pair in given.split()))
     known, _ = l2q.split(events, arguments.split, fraction=0.2)
     table = Table(title=f"{arguments.table}, {len(known):,} pairs")
     for column in ("part", "users", "model", "taken", "Recall@20", "NDCG@20"):
@@ -53,14 +52,16 @@ def main() -> None:
             )
             held = held.select((train.user_degrees[held.users] > 0) & (train.item_degrees[held.items] > 0))
         for setting in arguments.settings:
-            option, value = setting.split("=")
-            index = l2q.fit(train, "l2q_plus", model={option: None if value == "null" else float(value)})
+            options = dict(one.split("=") for one in setting.split(","))
+            index = l2q.fit(train, "l2q_plus", model={
+                option: None if value == "null" else float(value) for option, value in options.items()
+            })  # fmt: skip
             found = l2q.evaluate(index, held, ks=[20], exclude=train).metrics
             table.add_row(
                 str(part),
                 f"{np.count_nonzero(held.user_degrees):,}",
                 setting,
-                f"{index.manifest['filter'][option]:g}",
+                " ".join(f"{index.manifest['filter'][option]:g}" for option in options),
                 f"{found['recall_20']:.4f}",
                 f"{found['ndcg_20']:.4f}",
             )

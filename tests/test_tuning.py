@@ -15,7 +15,7 @@ from l2q.fitted import tuning
 from l2q.fitted.descent import fit
 from l2q.fitted.filter import SpectralFilter
 from l2q.fitted.teacher import Teacher, TeacherIndex
-from l2q.fitted.tuning import choose_teacher
+from l2q.fitted.tuning import choose_teacher, held_out
 from l2q.interactions import Interactions
 from l2q.models.initialization import FromFitted
 
@@ -143,10 +143,37 @@ def test_where_no_user_has_enough_items_the_default_teacher_is_taken(how, pairs,
     assert np.isfinite(rows.scales).all()
 
 
+def test_what_comes_last_is_held_out_where_test_comes_later():
+    """60 users have ten items in turn, and user 60 comes last of all, with an item of its own and a known one."""
+    turn, users = np.divmod(np.arange(600), 60)
+    users, items = [*users, 60, 60], [*((users + turn) % 20), 20, 3]
+    keys = np.asarray(users) * 21 + items
+    train = Interactions.from_pairs(users, items, 61, 21)
+    train = replace(train, times=np.argsort(keys).astype(float), ahead=True)
+    part, held, how = held_out(train, None, 0, 4000)
+    assert how == "time"
+    np.testing.assert_array_equal(np.sort(part.times), np.arange(542))  # of 602; the others are later
+    assert held.times.min() == 542
+    known = np.flatnonzero(held.user_degrees)
+    np.testing.assert_array_equal(known, np.arange(2, 60))  # user 60 never was before
+    part, held, _ = held_out(train, None, 0, 29)
+    assert len(part) == 542  # where fewer are asked, too, nothing later is fitted to
+    np.testing.assert_array_equal(np.flatnonzero(held.user_degrees), known[::2])
+    for other in (replace(train, ahead=False), replace(train, times=None), train.select(train.users < 40)):
+        part, held, how = held_out(other, None, 0, 4000)
+        assert how == "random"
+        assert len(part) + len(held) == len(other)
+    assert held_out(train.select(train.users < 40), "time", 0, 4000)[2] == "time"
+    with pytest.raises(L2QError, match=r"model\.split=time needs the time of every pair"):
+        held_out(replace(train, times=None), "time", 0, 4000)
+    same = replace(train, times=np.ones(602))
+    assert choose_teacher(same, embeddings=ALONE, how="time") == Teacher(SpectralFilter(), ALONE)
+
+
 def test_bad_options_of_the_filter_are_named(train):
     with pytest.raises(L2QError, match=r"split=banana is unknown; use random or cluster"):
         choose_teacher(train, embeddings=ALONE, how="banana")
-    with pytest.raises(L2QError, match=r"model\.split=banana must be one of random, cluster"):
+    with pytest.raises(L2QError, match=r"model\.split=banana must be one of random, time, cluster or null"):
         l2q_plus(split="banana")
     with pytest.raises(L2QError, match=r"model\.filter\.rank=2\.5 must be a whole number"):
         SpectralFilter(rank=2.5)

@@ -114,7 +114,7 @@ def test_halvings_are_chosen_where_the_latest_events_say_so(drift, least, most, 
 def test_halvings_are_none_where_nothing_can_be_said(caplog):
     caplog.set_level(logging.INFO, "l2q")
     assert choose_weights(timed(drift=True, num_users=15), 0) == EQUAL
-    assert "halvings of model stay 0: only" in caplog.text
+    assert "halvings of model stay 0: fewer than 50 users" in caplog.text
     train = timed(drift=True)
     for changes in ({"times": np.ones(len(train))}, {"ahead": False}, {"times": None}):
         assert model()._weights(replace(train, **changes), 0, None, NOWHERE) == EQUAL

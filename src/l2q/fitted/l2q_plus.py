@@ -53,10 +53,11 @@ class L2QPlus:
     """Codes of ``bits`` and one float16 scale an item.
 
     The teacher is a spectral ``filter`` beside trained ``embeddings`` (``l2q.fitted.teacher``). A filter None and
-    a weight None of the embeddings are chosen on a validation part of train, drawn by ``split``. The codes are fitted
-    to the ``length`` best unseen items of every user by coordinate ``descent``. Users have no scale: a positive factor
-    cannot change a ranking. The weight of a pair is halved ``halvings`` times over the time that train spans, times the
-    rank of its value to the ``value_power`` (``l2q.fitted.weights``); None are chosen on held-out parts of train.
+    a weight None of the embeddings are chosen on a part of train that ``split`` holds out (``tuning.held_out``). The
+    codes are fitted to the ``length`` best unseen items of every user by coordinate ``descent``. Users have no scale:
+    a positive factor cannot change a ranking. The weight of a pair is halved ``halvings`` times over the time that
+    train spans, times the rank of its value to the ``value_power`` (``l2q.fitted.weights``); None are chosen on
+    held-out parts of train.
     """
 
     name: str
@@ -64,7 +65,7 @@ class L2QPlus:
     bits: Annotated[int, Ge(1), Le(MOST_BITS)]
     filter: SpectralFilter | None
     embeddings: CosineEmbeddings
-    split: Literal["random", "cluster"]
+    split: Literal["random", "time", "cluster"] | None
     halvings: Annotated[float, Ge(0), Le(MOST_HALVINGS)] | None
     value_power: Annotated[float, Ge(0), Le(MOST_POWER)] | None
     descent: CoordinateDescent

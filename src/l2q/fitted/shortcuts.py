@@ -17,12 +17,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from l2q.data.splits import split
 from l2q.evaluation import deciding_cutoff
 from l2q.fitted.filter import FilterScores, SpectralFilter
 from l2q.fitted.parts import NOWHERE, Parts, once
 from l2q.fitted.teacher import CosineEmbeddings, Made, Teacher
-from l2q.fitted.tuning import FILTERS, GAIN, ROUNDS, _filters, _weights
+from l2q.fitted.tuning import FILTERS, GAIN, ROUNDS, _filters, _weights, held_out, nothing_held
 from l2q.interactions import Interactions, normalize, power
 from l2q.kernels import dense
 from l2q.kernels.svd import SVD, truncated_svd
@@ -75,7 +74,7 @@ def choose_quickly(
     *,
     embeddings: CosineEmbeddings,
     filter: SpectralFilter | None = None,
-    how: str = "random",
+    how: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
     parts: Parts = NOWHERE,
@@ -85,20 +84,15 @@ def choose_quickly(
     best = Teacher(filter or SpectralFilter(), replace(embeddings, weight=weight or 0.0))
     if filter is not None and weight is not None:
         return Choice(best)
-    part, held = split(train, how, fraction=0.15 if how == "cluster" else 0.1, seed=seed)
-    users = np.flatnonzero(held.user_degrees)
-    if not len(users):
-        log.warning(
-            f"no user has enough items for a {how} validation part that would choose the filter: the default one"
-        )
+    part, held, how = held_out(train, how, seed, most_asked(train))
+    if not len(held):
+        log.warning(nothing_held(how))
         return Choice(best)
-    asked = users[:: max(len(users) // max(min(ASKED, SCORES // train.num_items), 1), 1)]
-    held = held.select(np.isin(held.users, asked))
-    part = train.select(~np.isin(train.keys, held.keys))
+    users = np.flatnonzero(held.user_degrees)
     learned = None
     if weight != 0:
         learned = once(parts, "embeddings", lambda: embeddings.quick()(part, seed, progress))
-    trials = Trials(part, held, asked, learned, embeddings.temperature, seed)
+    trials = Trials(part, held, users, learned, embeddings.temperature, seed)
     most = min(train.num_users, train.num_items)
     for number in range(ROUNDS):
         for line in FILTERS if filter is None else ():
@@ -123,6 +117,11 @@ def choose_quickly(
     )
     U, _, V = trials.decomposed(best.filter)
     return Choice(best, (U, V), learned if best.embeddings.weight else None, trials.ended)
+
+
+def most_asked(train: Interactions) -> int:
+    """As many users as ``Trials`` take."""
+    return min(ASKED, SCORES // train.num_items)
 
 
 def strongest(base: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

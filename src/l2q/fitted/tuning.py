@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from l2q.data.splits import split
+from l2q.errors import L2QError
 from l2q.evaluation import deciding_cutoff, evaluate
 from l2q.fitted.filter import SpectralFilter
 from l2q.fitted.parts import NOWHERE, Parts, once
@@ -35,6 +36,7 @@ FILTERS: tuple[tuple[dict[str, float], ...], ...] = (
 )
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)  # of the embeddings
 GAIN = 1.01  # that embeddings must bring to be trained: less is within the noise of a small validation part
+HELD, FEWEST = 0.1, 50  # of train is held out; by fewer users than so many nothing can be chosen
 ROUNDS = 2  # in the second, every line is tried beside the best of the others
 
 
@@ -43,13 +45,13 @@ def choose_teacher(
     *,
     embeddings: CosineEmbeddings,
     filter: SpectralFilter | None = None,
-    how: str = "random",
+    how: str | None = None,
     sample: int = 4000,
     seed: int = 0,
     parts: Parts = NOWHERE,
 ) -> Teacher:
-    """The teacher with the best Recall + NDCG at 20 (``deciding_cutoff``) on a tenth of train, one line of
-    ``FILTERS`` and ``WEIGHTS`` after the other, twice over, for about ``sample`` users spread over all. A ``filter``
+    """The teacher with the best Recall + NDCG at 20 (``deciding_cutoff``) on a part of train (``held_out``), one line
+    of ``FILTERS`` and ``WEIGHTS`` after the other, twice over, for about ``sample`` users spread over all. A ``filter``
     that is given stays, and so does a weight of the ``embeddings``, which is 0 unless they bring 1 %. Test plays no
     part. Every try is logged. Where no user has enough items for a validation part, the default filter alone. Tries and
     embeddings are kept as ``parts``."""
@@ -57,17 +59,10 @@ def choose_teacher(
     best = Teacher(filter or SpectralFilter(), replace(embeddings, weight=weight or 0.0))
     if filter is not None and weight is not None:
         return best
-    _, val = split(train, how, fraction=0.15 if how == "cluster" else 0.1, seed=seed)
-    users = np.flatnonzero(val.user_degrees)
-    if not len(users):
-        log.warning(
-            f"no user has enough items for a {how} validation part that would choose the filter: the default one"
-        )
+    fit, val, how = held_out(train, how, seed, sample)
+    if not len(val):
+        log.warning(nothing_held(how))
         return best
-    # what users who are not asked would give stays in the graph, which should be like the one that codes are fitted to
-    val = val.select(np.isin(val.users, users[:: max(len(users) // sample, 1)]))
-    fit = train.select(~np.isin(train.keys, val.keys))
-
     most = min(train.num_users, train.num_items)
     svds: dict[tuple[float, float], SVD] = {}
     tried: dict[Teacher, float] = {}
@@ -110,6 +105,55 @@ def choose_teacher(
         f"weight {best.embeddings.weight:g} of embeddings; Recall + NDCG {tried.get(best, 0):.4f}"
     )
     return best
+
+
+def held_out(
+    train: Interactions, how: str | None, seed: int, most: int
+) -> tuple[Interactions, Interactions, str]:
+    """What teachers are fitted to, what they are asked for, of about ``most`` users, and how it was drawn.
+
+    "time" takes what came last, of users and items that were there before, and leaves nothing as late to be fitted to;
+    "random" a tenth of every user's items, "cluster" some that are unlike the others. None is "time" where what is
+    asked for comes after train and ``FEWEST`` users tell, else "random". Nothing is held out where no user has enough
+    items."""
+    if how == "time" and train.times is None:
+        raise L2QError("model.split=time needs the time of every pair, and none is known; leave it out")
+    if how == "time" or (how is None and train.ahead and train.times is not None):
+        fit, held = latest(train)
+        if how is not None or np.count_nonzero(held.user_degrees) >= FEWEST:
+            return fit, asked(held, most), "time"
+    how = how or "random"
+    _, held = split(train, how, fraction=0.15 if how == "cluster" else HELD, seed=seed)
+    # what users who are not asked would give stays in the graph, which should be like the one that codes are fitted to
+    held = asked(held, most)
+    return train.select(~np.isin(train.keys, held.keys)), held, how
+
+
+def nothing_held(how: str) -> str:
+    return (
+        f"no user has enough items for a {how} validation part that would choose the filter: the default one"
+    )
+
+
+def latest(train: Interactions, number: int = 0) -> tuple[Interactions, Interactions]:
+    """All before the latest tenth of train, and that tenth; of ``number`` 1 the same with the tenth before it, and so
+    forth. Users and items of the later part are known from the earlier one. Nothing is held out where there is no time,
+    or one for all."""
+    try:
+        until = (
+            np.inf if not number or train.times is None else np.nanquantile(train.times, 1 - number * HELD)
+        )
+        known = train if train.times is None else train.select(~(train.times > until))
+        fit, held = split(known, "time", fraction=HELD)
+    except L2QError:
+        return train, train.select(np.zeros(len(train), bool))
+    return fit, held.select((fit.user_degrees[held.users] > 0) & (fit.item_degrees[held.items] > 0))
+
+
+def asked(held: Interactions, most: int) -> Interactions:
+    """Of about ``most`` users, spread over all."""
+    users = np.flatnonzero(held.user_degrees)
+    return held.select(np.isin(held.users, users[:: max(len(users) // max(most, 1), 1)]))
 
 
 def _filters(line: Sequence[dict[str, float]], most: int, best: Teacher) -> list[Teacher]:

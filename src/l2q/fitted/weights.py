@@ -11,17 +11,16 @@ by the filter alone (docs/results/weights.md).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from l2q.data.splits import split
 from l2q.errors import L2QError
 from l2q.fitted.filter import SpectralFilter
-from l2q.fitted.shortcuts import ASKED, SCORES, Trials
+from l2q.fitted.shortcuts import Trials, most_asked
 from l2q.fitted.teacher import CosineEmbeddings, Teacher
-from l2q.fitted.tuning import FILTERS, _filters
+from l2q.fitted.tuning import FEWEST, FILTERS, _filters, asked, held_out, latest
 from l2q.interactions import Interactions
 
 log = logging.getLogger("l2q")
@@ -30,8 +29,7 @@ log_tries = logging.getLogger("l2q.file")
 STEPS = 8  # of a halving: weights are 2^(-n / 8), and an index keeps n as one byte
 MOST_HALVINGS, MOST_POWER = 31, 8
 HALVINGS, POWERS = (2.0, 4.0, 8.0, 16.0), (0.25, 0.5, 1.0, 2.0)
-HELD, PARTS = 0.1, 3  # of train, and so many times
-FEWEST = 50  # users: of fewer nothing can be said
+PARTS = 3  # of train are held out, one after the other
 MOST = 2_000_000  # pairs that are looked at: of more, those of every second, third ... user
 SURE = 2.5  # standard errors of the mean over users that weights must bring
 DEGREES = FILTERS[1]
@@ -110,8 +108,8 @@ def choose_weights(
     if not lines:
         return chosen
     trials = _Trials(train, seed)
-    if trials.users < FEWEST:
-        log.info(f"{' and '.join(lines)} of model stay 0: only {trials.users:,} users have items to hold out")
+    if not trials.parts:
+        log.info(f"{' and '.join(lines)} of model stay 0: fewer than {FEWEST} users have items to hold out")
         return chosen
     for option, line in lines.items():
         chosen = trials.best_of(option, [replace(chosen, **{option: value}) for value in line], chosen)
@@ -125,7 +123,16 @@ class _Trials:
         self.seed, self.train = seed, train
         every = -(-len(train) // MOST)
         few = train.select(train.users % every == 0)
-        self.parts = list(_latest(few) if train.ahead else _random(few, seed))
+        most = most_asked(train)
+        self.parts = []
+        for number in range(PARTS):
+            if train.ahead:
+                part, held = latest(few, number)
+                held = asked(held, most)
+            else:
+                part, held, _ = held_out(few, "random", seed + number, most)
+            if np.count_nonzero(held.user_degrees) >= FEWEST:
+                self.parts.append((part, held))
         self.users = sum(np.count_nonzero(held.user_degrees) for _, held in self.parts)
         self._tried: dict[PairWeights, list[np.ndarray]] = {}
 
@@ -170,34 +177,6 @@ class _Trials:
             trials(_filters(line, min(part.num_users, part.num_items), best))
             best = trials.best
         return trials.by_user([best])[:, 0]
-
-
-def _latest(train: Interactions) -> Iterator[tuple[Interactions, Interactions]]:
-    """All before the latest tenth of train, and that; then with the tenth before it, and a third one. Users and items
-    of a later part are known from the earlier one."""
-    assert train.times is not None
-    for number in range(PARTS):
-        until = np.nanquantile(train.times, 1 - number * HELD)
-        try:
-            part, held = split(train.select(~(train.times > until)), "time", fraction=HELD)
-        except L2QError:  # one time for all
-            return
-        held = held.select((part.user_degrees[held.users] > 0) & (part.item_degrees[held.items] > 0))
-        yield part, _asked(held)
-
-
-def _random(train: Interactions, seed: int) -> Iterator[tuple[Interactions, Interactions]]:
-    for number in range(PARTS):
-        _, held = split(train, "random", fraction=HELD, seed=seed + number)
-        held = _asked(held)
-        yield train.select(~np.isin(train.keys, held.keys)), held
-
-
-def _asked(held: Interactions) -> Interactions:
-    """Of so many users as can be asked at once, spread over all."""
-    users = np.flatnonzero(held.user_degrees)
-    users = users[:: max(len(users) // max(min(ASKED, SCORES // held.num_items), 1), 1)]
-    return held.select(np.isin(held.users, users))
 
 
 def _vary(found: np.ndarray | None) -> bool:
