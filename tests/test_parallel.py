@@ -282,17 +282,6 @@ def test_the_manifest_for_kubernetes_starts_as_many_as_torchrun_waits_for():
     }
 
 
-@pytest.mark.slow
-def test_what_one_process_does_is_refused_once_and_all_of_them_end(tmp_path):
-    ended = done(
-        torchrun(*table(tmp_path / "events.csv"), "logger=none", "model=l2q_plus"), tmp_path, check=False
-    )
-    assert ended.returncode
-    said = "error: model=l2q_plus is fitted by one process, not 2; start it without torchrun"
-    assert ended.stderr.count("error: ") == ended.stderr.count(said) == 1
-    assert not (tmp_path / "outputs").exists()
-
-
 def test_processes_share_one_run_at_a_time(monkeypatch):
     for name, value in {"WORLD_SIZE": "2", "RANK": "0"}.items():
         monkeypatch.setenv(name, value)

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 from l2q.errors import L2QError
 
+T = TypeVar("T")
+R = TypeVar("R")
 LONGEST = timedelta(days=1)
 """That a process waits for another one, such as for rank 0 to read a table. One that has died is not waited for: its
 connections close."""
@@ -100,6 +103,73 @@ def leave() -> None:
 
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+_together: list[str] = []
+"""While all processes make the same calls: what to do where one of them ends."""
+
+
+@contextmanager
+def together(advice: str) -> Iterator[None]:
+    """Within it, which all processes enter, they share the work that ``shared`` and ``said`` are given. Each of them
+    makes the same calls in the same order, and goes on with the same results."""
+    if size() == 1:
+        yield
+        return
+    connect()
+    _together.append(advice)
+    try:
+        yield
+    finally:
+        _together.clear()
+
+
+def are_together() -> bool:
+    """Whether work is shared here."""
+    return bool(_together)
+
+
+@contextmanager
+def _apart() -> Iterator[list[str]]:
+    """Within it, this process works on something of its own."""
+    before = _together.copy()
+    _together.clear()
+    try:
+        yield before
+    finally:
+        _together[:] = before
+
+
+def shared(work: Callable[[Sequence[T]], Sequence[R]], parts: Sequence[T]) -> list[R]:
+    """``work(parts)``, a result for each part, of which every process does a run and has all.
+
+    >>> shared(lambda parts: [part**2 for part in parts], [1, 2, 3])
+    [1, 4, 9]
+    """
+    if not _together:
+        return list(work(parts))
+    import torch.distributed as dist
+
+    ends = [len(parts) * number // size() for number in (rank(), rank() + 1)]
+    with _apart() as advice:
+        found = list(work(parts[slice(*ends)]))
+        everyone: list[list[R]] = [[] for _ in range(size())]
+        with lost(*advice):
+            dist.all_gather_object(everyone, found)
+    return [result for each in everyone for result in each]
+
+
+def said(make: Callable[[], T]) -> T:
+    """What ``make`` gives in the first process, while the others wait."""
+    if not _together:
+        return make()
+    import torch.distributed as dist
+
+    with _apart() as advice:
+        told = [make() if leads() else None]
+        with lost(*advice):
+            dist.broadcast_object_list(told)
+    return told[0]  # type: ignore[return-value]
 
 
 class Lost(L2QError):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from l2q import processes
+
 Progress = Callable[[int, int, str], None]
 """``progress(done, total, label)``: how much of the step ``label`` is done."""
 
@@ -82,6 +84,9 @@ def progress_bars(stderr: bool = False) -> Iterator[Progress]:
                 work(block)
                 progress(number, len(blocks), "lists")
     """
+    if not processes.leads():  # the first one says how far all are
+        yield lambda done, total, label: None
+        return
     with Bars(stderr=stderr) as bars:
         said = before = time.perf_counter()
         began: dict[str, float] = {}  # a label begins where the one before it has ended

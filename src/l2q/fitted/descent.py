@@ -23,7 +23,7 @@ The family of discrete collaborative filtering (Zhang et al., SIGIR 2016) and su
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numba
@@ -31,12 +31,13 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from l2q import processes
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
 from l2q.kernels import dense
 from l2q.kernels.descent import descend_rows, unlisted
 from l2q.kernels.packed import PackedItems, top_k
-from l2q.kernels.packing import pack
+from l2q.kernels.packing import pack, unpack
 from l2q.kernels.pairs import pair_scores
 from l2q.kernels.rotations import itq, itq_rows
 from l2q.kernels.sparse import even_runs
@@ -254,7 +255,6 @@ def fit_rows(
 ) -> Side:
     """As ``half_round``, with C = Y^T A_other (r, bits) and G = A_other^T A_other (bits, bits) at hand: for
     rows that come one by one, such as new users."""
-    codes, scales = side.codes.copy(), np.empty(len(X), X.dtype)
     words, squares = _words(others.codes), (weight * others.scales**2).astype(X.dtype)
     targets, other_scales = lists.data.astype(X.dtype), others.scales.astype(X.dtype)
     indptr, indices, weight = (
@@ -262,17 +262,31 @@ def fit_rows(
         lists.indices.astype(np.int32),
         X.dtype.type(weight),
     )
-    for first in range(0, len(X), _ROWS):
-        rows = slice(first, min(first + _ROWS, len(X)))
-        starts = indptr[first : rows.stop + 1]
-        bounds = even_runs(np.diff(starts), row_cost=50)  # 50: what a row costs beside its list, in entries
-        B, GQ = dense.product(X[rows], C), dense.product(codes[rows].astype(X.dtype), G)
-        with numba.parallel_chunksize(1):
-            descend_rows(
-                bounds, starts, indices, targets, words, other_scales, squares, weight,
-                G, B, GQ, codes[rows], scales[rows], sweeps,
-            )  # fmt: skip
-    return Side(codes, scales)
+
+    def fitted(some: Sequence[slice]) -> list[tuple[np.ndarray, np.ndarray]]:
+        found = []
+        for rows in some:
+            codes, scales = side.codes[rows].copy(), np.empty(rows.stop - rows.start, X.dtype)
+            starts = indptr[rows.start : rows.stop + 1]
+            # 50: what a row costs beside its list, in entries
+            bounds = even_runs(np.diff(starts), row_cost=50)
+            B, GQ = dense.product(X[rows], C), dense.product(codes.astype(X.dtype), G)
+            with numba.parallel_chunksize(1):
+                descend_rows(
+                    bounds, starts, indices, targets, words, other_scales, squares, weight,
+                    G, B, GQ, codes, scales, sweeps,
+                )  # fmt: skip
+            found.append((pack(codes, (bits,)), scales))
+        return found
+
+    bits = side.codes.shape[1]
+    found = processes.shared(fitted, _blocks(len(X)))
+    packed, scales = map(np.concatenate, zip(*found, strict=True))
+    return Side(unpack(packed, (bits,)), scales)
+
+
+def _blocks(rows: int) -> list[slice]:
+    return [slice(first, min(first + _ROWS, rows)) for first in range(0, max(rows, 1), _ROWS)]
 
 
 def to_representations(state: State) -> Representations:
@@ -304,7 +318,13 @@ def with_intruders(
     scales = items.scales.astype(np.float32)[:, None]
     packed = PackedItems.from_packed(pack(items.codes, dims), dims, scales)
     count = min(count, packed.num_items)
-    _, top = top_k(pack(users.codes, dims), np.ones(1, np.float32), packed, count, exclude)
+    codes, one = pack(users.codes, dims), np.ones(1, np.float32)
+
+    def best(some: Sequence[slice]) -> list[np.ndarray]:
+        numbers = (np.arange(rows.start, rows.stop) for rows in some)
+        return [top_k(codes[rows], one, packed, count, exclude, rows)[1] for rows in numbers]
+
+    top: np.ndarray = np.concatenate(processes.shared(best, _blocks(len(codes))))
     new = unlisted(top, lists.indptr, lists.indices)
     rows, columns = np.nonzero(new)[0], top[new]
     targets = np.minimum(_pair_scores(*base, rows, columns), floors[rows])

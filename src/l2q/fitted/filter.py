@@ -14,11 +14,12 @@ import torch
 from numba import prange
 from scipy import sparse
 
+from l2q import processes
 from l2q.interactions import Interactions, normalize, power
 from l2q.kernels import compiling, dense
 from l2q.kernels.pairs import pair_scores
 from l2q.kernels.svd import SVD, product, truncated_svd
-from l2q.kernels.top_lists import heads, top_lists
+from l2q.kernels.top_lists import heads, top_lists, user_blocks
 from l2q.options import Count, options
 from l2q.progress import Progress
 
@@ -160,6 +161,8 @@ class FilterScores:
             return S if add is None else add(S, norms[users], users)
 
         top = top_lists(score, num_users, num_items, max(length, measured), exclude, progress)
+        blocks = list(user_blocks(num_users, num_items))  # which this process has scored of them
+        norms = np.concatenate(processes.shared(lambda some: [norms[block] for block in some], blocks))
         targets = heads(top, length)
         X, Y = self.base(norms)
         users = np.repeat(np.arange(num_users), np.diff(targets.indptr))

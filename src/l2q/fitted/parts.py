@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from scipy import sparse
 
+from l2q import processes
 from l2q.fitted.descent import Side, State
 from l2q.fitted.filter import SpectralFilter
 from l2q.fitted.teacher import CosineEmbeddings, Teacher
@@ -42,6 +43,19 @@ class Nowhere:
 
 
 NOWHERE = Nowhere()
+
+
+class OfAll:
+    """The parts that the first of several processes has: what it finds, all go on with."""
+
+    def __init__(self, own: Parts) -> None:
+        self.own = own
+
+    def get(self, name: str) -> Any:
+        return processes.said(lambda: self.own.get(name))
+
+    def put(self, name: str, make: Callable[[], Any], needed: bool = True) -> None:
+        self.own.put(name, make, needed)
 
 
 def once(parts: Parts, name: str, make: Callable[[], T]) -> T:

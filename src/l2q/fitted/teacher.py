@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding, normalize
 
+from l2q import processes
 from l2q.fitted.baselines import spectral
 from l2q.fitted.filter import FilterScores, SpectralFilter
 from l2q.interactions import Interactions
@@ -77,10 +78,15 @@ class CosineEmbeddings:
         start_from: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """(M, dim) and (N, dim) float32, rows of unit length; fewer columns where the data has fewer. ``start_from``:
-        rows of an earlier training in the place of the SVD."""
-        rng, num_users, num_items = np.random.default_rng(seed), train.num_users, train.num_items
-        rank = min(self.dim, num_users, num_items)
+        rows of an earlier training in the place of the SVD. Of several processes one trains."""
+        rank = min(self.dim, train.num_users, train.num_items)
         start = np.concatenate(spectral(train, rank, seed) if start_from is None else start_from)
+        return processes.said(lambda: self._trained(start, train, seed, progress))
+
+    def _trained(
+        self, start: np.ndarray, train: Interactions, seed: int, progress: Progress | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        rng, num_users, num_items = np.random.default_rng(seed), train.num_users, train.num_items
         # rows that the SVD leaves at zero need a direction; 0.1 fits the rate, the length of a row has no effect
         start *= 0.1 / max(start.std(), 1e-12)
         start += 0.01 * rng.standard_normal(start.shape, dtype=np.float32)

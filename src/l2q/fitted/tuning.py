@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from l2q import processes
 from l2q.data.splits import split
 from l2q.errors import L2QError
 from l2q.evaluation import deciding_cutoff, evaluate
@@ -73,32 +74,43 @@ def choose_teacher(
         if weight != 0:
             learned = once(parts, "embeddings", lambda: embeddings(fit, seed, progress))
 
+        def measured(candidate: Teacher) -> float:
+            gammas = candidate.filter.gamma_user, candidate.filter.gamma_item
+            if gammas not in svds:
+                rank = min(max(SpectralFilter.rank, candidate.filter.rank), most)
+                svds[gammas] = truncated_svd(normalize(fit, *gammas), rank, seed)
+            index = TeacherIndex(candidate.scores(candidate.filter(fit, seed, svds[gammas]), learned))
+            found = evaluate(index, val, [deciding_cutoff(train.num_items)], fit, memory_mb=256).metrics
+            return sum(value for key, value in found.items() if key.startswith(("recall", "ndcg")))
+
         def quality(candidate: Teacher) -> float:
-            if candidate not in tried and len(tried) < len(known):
-                tried[candidate] = known[len(tried)]
-            if candidate not in tried:
-                gammas = candidate.filter.gamma_user, candidate.filter.gamma_item
-                if gammas not in svds:
-                    rank = min(max(SpectralFilter.rank, candidate.filter.rank), most)
-                    svds[gammas] = truncated_svd(normalize(fit, *gammas), rank, seed)
-                index = TeacherIndex(candidate.scores(candidate.filter(fit, seed, svds[gammas]), learned))
-                found = evaluate(index, val, [deciding_cutoff(train.num_items)], fit, memory_mb=256).metrics
-                tried[candidate] = sum(
-                    value for key, value in found.items() if key.startswith(("recall", "ndcg"))
-                )
-                log_tries.info(
-                    f"teacher try {len(tried)}: Recall + NDCG {tried[candidate]:.4f} with {candidate.filter}, "
-                    f"weight {candidate.embeddings.weight:g} of embeddings"
-                )
-                parts.put("tries", lambda: list(tried.values()), needed=False)
             return tried[candidate] if candidate.embeddings.weight else GAIN * tried[candidate]
+
+        def best_of(candidates: list[Teacher]) -> Teacher:
+            fresh = [one for one in dict.fromkeys(candidates) if one not in tried]
+            at_hand = known[len(tried) :][: len(fresh)]
+            tried.update(zip(fresh, at_hand, strict=False))
+            fresh = fresh[len(at_hand) :]
+            # all at once by several processes, which share them
+            at_once = max(len(fresh), 1) if processes.are_together() else 1
+            for first in range(0, len(fresh), at_once):
+                some = fresh[first : first + at_once]
+                found = processes.shared(lambda each: [measured(one) for one in each], some)
+                for candidate, value in zip(some, found, strict=True):
+                    tried[candidate] = value
+                    log_tries.info(
+                        f"teacher try {len(tried)}: Recall + NDCG {value:.4f} with {candidate.filter}, "
+                        f"weight {candidate.embeddings.weight:g} of embeddings"
+                    )
+                parts.put("tries", lambda: list(tried.values()), needed=False)
+            return max(candidates, key=quality)
 
         lines = FILTERS if filter is None else ()
         grid: list[Callable[[Teacher], list[Teacher]]] = [partial(_filters, line, most) for line in lines]
         if weight is None:
             grid.append(_weights)
         for number, line in enumerate(grid * ROUNDS):
-            best = max(line(best), key=quality)
+            best = best_of(line(best))
             progress(number + 1, len(grid) * ROUNDS, "choosing the teacher")
     log.info(
         f"chosen on a {how} validation part of train, {len(tried)} tries: {best.filter}, "

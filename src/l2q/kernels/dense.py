@@ -20,11 +20,14 @@ import numpy as np
 from scipy import linalg
 from threadpoolctl import OpenBLASController, ThreadpoolController
 
+from l2q import processes
 from l2q.kernels.sparse import use_threads_of_torch
 
 T = TypeVar("T")
 SMALL = 2**27  # multiplications that are not worth a second thread: some 2 ms
 TILE = 2**31  # of a tile, about: small enough to share, large enough that copying its sides does not count
+FAR = 2**31  # multiplications that are worth sending a result to other processes: some 50 ms
+DEEP = 256  # as many for each number that is sent
 SIDES = 256, 1024  # of a tile, at least and at most
 
 _lock = threading.Lock()
@@ -76,7 +79,8 @@ def product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
         def fill(rows: slice, columns: slice) -> None:
             np.matmul(A[rows], B[:, columns], out=C[rows, columns])
 
-        _share([(fill, *tile) for tile in pairs(_parts(m, side), _parts(n, side))])
+        far = k >= DEEP and m * k * n >= FAR
+        _share(fill, list(pairs(_parts(m, side), _parts(n, side))), C, far)
     return C
 
 
@@ -90,11 +94,13 @@ def gram(X: np.ndarray) -> np.ndarray:
 
         def fill(rows: slice, columns: slice) -> None:
             np.matmul(X[:, rows].T, X[:, columns], out=G[rows, columns])
-            if rows != columns:
-                G[columns, rows] = G[rows, columns].T
 
         parts = _parts(d, _side(n))
-        _share([(fill, one, other) for place, one in enumerate(parts) for other in parts[place:]])
+        tiles = [(one, other) for place, one in enumerate(parts) for other in parts[place:]]
+        _share(fill, tiles, G, n * d * d >= FAR)
+        for rows, columns in tiles:
+            if rows != columns:
+                G[columns, rows] = G[rows, columns].T
     return G
 
 
@@ -108,7 +114,7 @@ def solve_lower(L: np.ndarray, X: np.ndarray) -> np.ndarray:
         found[rows] = trsm(1.0, L, X[rows].T, lower=1).T
 
     with one_thread():
-        _share([(fill, rows) for rows in _parts(len(X), SIDES[1])])
+        _share(fill, [(rows,) for rows in _parts(len(X), SIDES[1])], found, len(X) * len(L) ** 2 >= FAR)
     return found
 
 
@@ -124,14 +130,26 @@ def _parts(size: int, side: int) -> list[slice]:
     return [slice(start, min(start + side, size)) for start in range(0, size, side)]
 
 
-def _share(calls: Sequence[tuple[Callable[..., None], *tuple[slice, ...]]]) -> None:
-    """Makes the calls, as many at once as there are threads."""
+def _share(
+    fill: Callable[..., None], tiles: Sequence[tuple[slice, ...]], filled: np.ndarray, far: bool
+) -> None:
+    """Calls ``fill`` for every tile of ``filled``, as many at once as there are threads; ``far``: by all processes that
+    share the work."""
+
+    def here(some: Sequence[tuple[slice, ...]]) -> list[np.ndarray]:
+        threads = min(numba.get_num_threads(), len(some))
+        if threads <= 1:
+            for tile in some:
+                fill(*tile)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                for done in [pool.submit(fill, *tile) for tile in some]:
+                    done.result()
+        return [filled[tile] for tile in some]
+
     use_threads_of_torch()
-    threads = min(numba.get_num_threads(), len(calls))
-    if threads == 1:
-        for call, *arguments in calls:
-            call(*arguments)
+    if not (far and processes.are_together()):
+        here(tiles)
         return
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(call, *arguments) for call, *arguments in calls]:
-            done.result()
+    for tile, made in zip(tiles, processes.shared(here, tiles), strict=True):
+        filled[tile] = made

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy import linalg, sparse
 
+from l2q import processes
 from l2q.errors import L2QError
 from l2q.kernels import dense
 from l2q.kernels.sparse import multiply
 
+WIDTH = 64  # of columns that a product takes at once, in one order of its sums
 SVD = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -51,9 +55,9 @@ def truncated_svd(
         near = start[tall][:, :width]  # the smaller side's
         Q[:, : near.shape[1]] = near * (np.sqrt(len(Q)) / np.maximum(np.linalg.norm(near, axis=0), 1e-12))
     for _ in range(power_iterations):
-        Q = _orthonormal(product(R, product(R_T, Q)))
+        Q = _orthonormal(_by_columns(lambda part: product(R, product(R_T, part)), Q))
     Q = _orthonormal(Q)  # the second pass brings Q^T Q from the Gram's accuracy to float32's
-    B = product(R_T, Q)  # R ~ Q B^T
+    B = _by_columns(lambda part: product(R_T, part), Q)  # R ~ Q B^T
     driver = None if start is None else "evd"  # a third faster than the usual one, with other rounding
     values, W = linalg.eigh(dense.gram(B).astype(np.float64), check_finite=False, driver=driver)
     values, W = values[::-1][:rank], W[:, ::-1][:, :rank]
@@ -75,6 +79,19 @@ def column_signs(V: np.ndarray) -> np.ndarray:
 def product(matrix: sparse.csr_array, X: np.ndarray) -> np.ndarray:
     """matrix X, (rows, d)."""
     return multiply(matrix.indptr[:-1], matrix.indptr[1:], matrix.indices, matrix.data, X)
+
+
+def _by_columns(multiplied: Callable[[np.ndarray], np.ndarray], X: np.ndarray) -> np.ndarray:
+    """``multiplied(X)``, whose columns do not depend on each other: processes that share the work take some each."""
+    if not processes.are_together():
+        return multiplied(X)
+    blocks = -(-X.shape[1] // WIDTH)
+    ends = [WIDTH * (blocks * number // processes.size()) for number in range(processes.size())]
+    slabs = [slice(*pair) for pair in zip(ends, [*ends[1:], X.shape[1]], strict=True)]
+    return np.concatenate(
+        processes.shared(lambda some: [multiplied(np.ascontiguousarray(X[:, slab])) for slab in some], slabs),
+        axis=1,
+    )
 
 
 def _orthonormal(X: np.ndarray) -> np.ndarray:

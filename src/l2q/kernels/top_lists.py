@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from scipy import sparse
 
+from l2q import processes
 from l2q.interactions import Interactions
 from l2q.kernels.selection import top_items
 from l2q.progress import Progress
@@ -43,18 +44,21 @@ def top_lists(
     array([1, 2, 2, 0], dtype=int32)
     """
     length = min(length, num_items)
-    items, values = [], []
-    for block in user_blocks(num_users, num_items):
-        scores = score(block)
-        if exclude is not None:
-            first, last = exclude.indptr[block.start], exclude.indptr[block.stop]
-            scores[exclude.users[first:last] - block.start, exclude.items[first:last]] = -np.inf
-        top, best = top_items(scores, length)
-        items.append(top)
-        values.append(best)
-        if progress is not None:
-            progress(block.stop, num_users, "lists")
-    top, best = np.concatenate(items), np.concatenate(values)
+    blocks = list(user_blocks(num_users, num_items))
+
+    def listed(some: Sequence[slice]) -> list[tuple[np.ndarray, np.ndarray]]:
+        found = []
+        for block in some:
+            scores = score(block)
+            if exclude is not None:
+                first, last = exclude.indptr[block.start], exclude.indptr[block.stop]
+                scores[exclude.users[first:last] - block.start, exclude.items[first:last]] = -np.inf
+            found.append(top_items(scores, length))
+            if progress is not None:
+                progress(num_users * len(found) // len(some), num_users, "lists")
+        return found
+
+    top, best = map(np.concatenate, zip(*processes.shared(listed, blocks), strict=True))
     kept = best > -np.inf
     indptr = np.concatenate(([0], np.cumsum(kept.sum(axis=1)))).astype(np.int32)
     return sparse.csr_array((best[kept], top[kept], indptr), shape=(num_users, num_items))

@@ -22,6 +22,7 @@ from l2q.evaluation import deciding_cutoff, evaluate
 from l2q.events.databases import database_of
 from l2q.files import replaced_file
 from l2q.fitted import Fitted, FittedModel, fit
+from l2q.fitted.parts import NOWHERE, OfAll, Parts
 from l2q.interactions import Dataset, Interactions
 from l2q.kernels import compiling
 from l2q.learning import memory, results, trainer
@@ -105,11 +106,6 @@ class Run:
         self.told = deepcopy(config)  # what the other processes are told, where there are some
         self.config, self.folder, self.command = config, Path(folder), command
         self.model = closed_form(config)
-        if self.model is not None and processes.size() > 1:
-            raise L2QError(
-                f"model={config['model']['name']} is fitted by one process, not {processes.size()}; start it without "
-                "torchrun"
-            )
         settle(config, fitted=self.model is not None)
         protocol = config["protocol"]
         self.dataset: Dataset = settings.build(
@@ -172,20 +168,17 @@ class Run:
         tracker.use(lineage.of_dataset(self.dataset))
         if self.config["ckpt_path"]:
             tracker.use(lineage.of_checkpoint(Path(self.config["ckpt_path"]), model, self.dataset.name))
-        # the one fork between models that are fitted at once and models that are trained
-        found: Fitted | Trained
+        parts: FitFiles | None = None
         if self.training is None:
-            assert self.model is not None
             parts = FitFiles(
                 self.folder / "checkpoints",
                 identity_of(self.config, self.dataset.name, self.rest, self.start),
             )
-            found = fit(self.model, self.rest, self.config["seed"], self.start, parts)
+        ranks.share(self.told)
+        found = self.learn(logger, parts or NOWHERE)
+        processes.leave()
+        if parts is not None:
             started -= parts.seconds  # before it was broken off
-        else:
-            ranks.share(self.told)
-            found = self.training(logger)
-            processes.leave()
         fitted = time.perf_counter()
         metrics = self._report(found, started, fitted)
         if self.training is not None and (path := lineage.kept_checkpoint(self.folder)):
@@ -199,9 +192,18 @@ class Run:
         # last: up to here a run that is stopped goes on from what it kept
         if self.training is not None:
             self.training.tidy()
-        else:
+        if parts is not None:
             parts.tidy()
         return metrics
+
+    def learn(self, logger: Any = None, parts: Parts = NOWHERE) -> Fitted | Trained:
+        """What all processes of a run do together, files of which are the first one's: ``parts`` of a fit, too. The
+        one fork between models that are fitted at once and models that are trained."""
+        if self.training is not None:
+            return self.training(logger)
+        assert self.model is not None
+        with processes.together(ranks.FIT_ON):
+            return fit(self.model, self.rest, self.config["seed"], self.start, OfAll(parts))
 
     def _report(self, found: Fitted | Trained, started: float, fitted: float) -> dict[str, Any]:
         representations, dataset, config = found.representations, self.dataset, self.config
@@ -220,7 +222,10 @@ class Run:
             "protocol": config["protocol"]["name"],
             **({} if self.val is None else {"split": config["protocol"]["split"]}),
             **(
-                {"processes": processes.size(), "parallel": config["parallel"]}
+                {
+                    "processes": processes.size(),
+                    "parallel": "rows" if self.training is None else config["parallel"],
+                }
                 if processes.size() > 1
                 else {}
             ),

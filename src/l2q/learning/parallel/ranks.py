@@ -1,8 +1,8 @@
 """The processes of one run. torchrun numbers them by RANK, 0 .. WORLD_SIZE - 1, and ends all of them where one fails.
 
 Rank 0 leads: it reads the command line, has the run's folder, lock, tracker and logs, and writes every file. The others
-follow: they wait to be told a configuration, train with it beside rank 0, and end. So a run's files have one writer,
-and what a run does before and after its training is what one process does.
+follow: they wait to be told a configuration, train or fit with it beside rank 0, and end. So a run's files have one
+writer, and what a run does before and after its training is what one process does.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ GO_ON = (
     "checkpoints/last.ckpt holds the last whole epoch, if there was one: the same command in the same folder "
     "(hydra.run.dir=FOLDER) goes on from it"
 )
+FIT_ON = "the same command in the same folder (hydra.run.dir=FOLDER) goes on from what its checkpoints/ have"
 _told: list[bool] = []
 """Whether rank 0 has told the others something, which happens once."""
 
@@ -130,7 +131,6 @@ def _train(config: dict[str, Any]) -> None:
     except L2QError:  # which rank 0 says
         return
     assert run is not None
-    assert run.training is not None
     with suppress(Diverged):  # rank 0 says it, too
-        run.training()
+        run.learn()
     processes.leave()
