@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from parallel_runs import in_small_blocks, learn
 from runs import ROOT, composed, environment, history_of, metrics_of, process, table
 
 import l2q
@@ -44,7 +45,7 @@ def torchrun(*words: str, processes: int = 2, restarts: int = 0) -> list[str]:
 
 def done(command: list[str], cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     found = subprocess.run(
-        command, cwd=cwd, env=environment(cwd) | ONE_THREAD, capture_output=True, text=True, timeout=600
+        command, cwd=cwd, env=environment(cwd) | ONE_THREAD, capture_output=True, text=True, timeout=400
     )
     assert found.returncode == 0 or not check, found.stdout + found.stderr
     return found
@@ -152,35 +153,103 @@ def training(config: dict[str, Any], folder: Path) -> Training:
 
 @pytest.mark.slow  # two minutes
 @pytest.mark.parametrize("parallel", SHARED)
-def test_what_processes_share_is_the_training_of_one(tmp_path, parallel):
+def test_what_processes_share_is_the_training_of_one(tmp_path, parallel, monkeypatch):
     """Every loss and every validation of an epoch, the weights of its checkpoint and the hard codes; and one process
     goes on from what two have left, as two do from what one has."""
+    monkeypatch.chdir(tmp_path)
     words = [*table(tmp_path / "events.csv"), *SMALL, "learning_rate=0.05", "batch_size=61"]
     words.append(f"parallel={parallel}")
     cases = {name: composed(*words, *more) for name, more in SHARED[parallel].items()}
     for name, config in cases.items():
-        representations = training(config, tmp_path / f"{name}-one")().representations
-        np.savez(tmp_path / f"{name}-one.npz", *representations.factors())
+        learn(name, config)
     cut = composed(*words, *SHARED[parallel]["l2q_anl"], "trainer.max_epochs=1")
-    training(cut, tmp_path / "begun-one")()
+    learn("begun", cut)
     last = "checkpoints/last.ckpt"
     cases["begun"] = cut
-    cases["goes-on"] = cases["l2q_anl"] | {"ckpt_path": f"{tmp_path}/begun-one/{last}"}
+    cases["goes-on"] = cases["l2q_anl"] | {"ckpt_path": f"{tmp_path}/begun-1/{last}"}
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     done([*torchrun()[:-1], str(ROOT / "tests" / "parallel_runs.py"), "cases.json"], tmp_path)
-    training(cases["l2q_anl"] | {"ckpt_path": f"{tmp_path}/begun-two/{last}"}, tmp_path / "goes-on-one")()
+    learn("goes-on", cases["l2q_anl"] | {"ckpt_path": f"{tmp_path}/begun-2/{last}"})
     for name in cases:
-        one, two = tmp_path / f"{name}-one", tmp_path / f"{name}-two"
+        one, two = tmp_path / f"{name}-1", tmp_path / f"{name}-2"
         assert_same_training(one, two)
         ours, theirs = weights_of(one), weights_of(two)
         assert ours.keys() == theirs.keys()
         for key, value in ours.items():
             torch.testing.assert_close(theirs[key], value, rtol=1e-3, atol=2e-5, msg=f"{name}: {key}")
     for name in SHARED[parallel]:
-        with np.load(tmp_path / f"{name}-one.npz") as ours, np.load(tmp_path / f"{name}-two.npz") as theirs:
+        with np.load(tmp_path / f"{name}-1.npz") as ours, np.load(tmp_path / f"{name}-2.npz") as theirs:
             for side in ours:
                 same = np.isclose(theirs[side], ours[side], rtol=1e-3, atol=1e-5)
                 assert same.mean() > 0.999, name  # a value at zero may have either sign
+
+
+QUICK = [
+    "logger=none",
+    "protocol=final",
+    "model.bits=40",
+    "model.embeddings.dim=8",
+    "model.embeddings.steps=20",
+    "model.descent.intruder_rounds=3",
+    "model.descent.intruders=5",
+    "model.length=6",
+]
+FITTED = {
+    "fast": ["model=l2q_plus", *QUICK],
+    "best": ["model=l2q_plus", *QUICK, "model.effort=best"],
+    "alone": ["model=l2q_plus", *QUICK, "model.embeddings.weight=0", "model.filter={rank: 12}"],
+    "float": ["model=spectral", "model.dim=12", "logger=none", "protocol=final"],
+}
+
+
+@pytest.mark.slow
+def test_a_fit_by_several_processes_has_the_bits_of_one(tmp_path, monkeypatch):
+    """Also one that goes on: processes find what the descent begins with where one process left it."""
+    monkeypatch.chdir(tmp_path)
+    in_small_blocks(monkeypatch)
+    events = table(tmp_path / "events.csv", users=110)
+    cases = {name: composed(*events, *words) for name, words in FITTED.items()}
+    cases["start"] = composed(*events, *FITTED["fast"], "seed=1") | {"start": f"{tmp_path}/index"}
+    l2q.fit(l2q.read_events("events.csv"), "l2q_plus", bits=40, model={"length": 6}).save("index")
+    for name, config in cases.items():
+        learn(name, config)
+    shutil.copytree("fast-1", "goes-on-2")
+    Path("goes-on-2/checkpoints/rounds.ckpt").unlink()
+    shutil.copy("fast-1.npz", "goes-on-1.npz")
+    for size, some in {2: cases | {"goes-on": cases["fast"]}, 3: {"fast": cases["fast"]}}.items():
+        Path("cases.json").write_text(json.dumps(some))
+        script = str(ROOT / "tests" / "parallel_runs.py")
+        done([*torchrun(processes=size)[:-1], script, "cases.json", "small"], tmp_path)
+        for name in some:
+            with np.load(f"{name}-1.npz") as ours, np.load(f"{name}-{size}.npz") as theirs:
+                for side in ours:
+                    np.testing.assert_array_equal(ours[side], theirs[side], err_msg=name)
+                    assert np.isfinite(ours[side]).all()
+
+
+def test_work_is_shared_in_runs_and_each_process_has_all_results(monkeypatch):
+    """Three processes in turn, each of which tells the others what it found."""
+    done: list[list[int]] = []
+
+    def work(parts):
+        assert not processes.are_together()  # what is done here, one process does
+        done.append(list(parts))
+        return [part**2 for part in parts]
+
+    def gathered(everyone, found):
+        everyone[processes.rank()] = found
+
+    monkeypatch.setattr(processes, "size", lambda: 3)
+    monkeypatch.setattr(processes, "connect", lambda: None)
+    monkeypatch.setattr("torch.distributed.all_gather_object", gathered)
+    for number in range(3):
+        monkeypatch.setattr(processes, "rank", lambda number=number: number)
+        with processes.together("start again"):
+            own = processes.shared(work, range(8))
+            assert processes.are_together()
+        assert own == [part**2 for part in done[-1]]
+    assert done == [[0, 1], [2, 3, 4], [5, 6, 7]]
+    assert processes.shared(work, range(3)) == [0, 1, 4]
 
 
 def started_by(process: int) -> dict[str, int]:

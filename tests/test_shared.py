@@ -150,6 +150,8 @@ with l2q.share_items():
     index = l2q.load_index("index")
     rankings = [*index.similar(["i5", "i60"], k=6), *index.recommend(items=[["i3", "i9"]], k=7)]
     print(json.dumps([(items, scores.tolist()) for items, scores in rankings]))
+    test = index.exclude  # what is measured asks all processes, and is the first one's alone
+    print(l2q.evaluate(index, test, ks=[5], exclude=test.select(test.users < 9)).metrics["ndcg_5"])
     try:
         index.search(np.array([99]), 5)
     except l2q.L2QError as error:
@@ -177,6 +179,7 @@ def test_processes_of_torchrun_rank_as_one(tmp_path, monkeypatch):
     index = l2q.load_index(index_of("layers").save("index"))
     rankings = [*index.similar(["i5", "i60"], k=6), *index.recommend(items=[["i3", "i9"]], k=7)]
     expected = json.dumps([(items, scores.tolist()) for items, scores in rankings])
+    test = index.exclude
     with pytest.warns(UserWarning, match="1 users have no train items"):
         main(["batch", "--index", "index", "-k", "9", "--out", "one.parquet"])
     Path("script.py").write_text(SCRIPT)
@@ -185,6 +188,7 @@ def test_processes_of_torchrun_rank_as_one(tmp_path, monkeypatch):
     assert process.returncode == 0, errors
     assert said.splitlines()[1:] == [
         expected,
+        str(l2q.evaluate(index, test, ks=[5], exclude=test.select(test.users < 9)).metrics["ndcg_5"]),
         "user ids 99 .. 99 are not all in 0 .. 29",
         str(index.recommend("u5", k=3).items),
         "the first one goes on alone",

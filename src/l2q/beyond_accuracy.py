@@ -29,6 +29,7 @@ groups with equal interactions: of users, Wang et al. (NGCF), SIGIR 2019; of ite
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,6 +84,8 @@ class BeyondAccuracy(Metric):
         metric = BeyondAccuracy(train, test, [20])
         metric.update(users, items, hits)
         metric.compute()["coverage_20"]
+
+    ``options`` are those of torchmetrics.
     """
 
     full_state_update = False
@@ -92,8 +95,8 @@ class BeyondAccuracy(Metric):
     popularity: Tensor
     hits: Tensor
 
-    def __init__(self, train: Interactions, test: Interactions, ks: Sequence[int]):
-        super().__init__()
+    def __init__(self, train: Interactions, test: Interactions, ks: Sequence[int], **options: Any):
+        super().__init__(**options)
         self.train_part, self.ks = train, tuple(ks)
         num_users, groups = train.num_users, len(ITEM_GROUPS)
         self.degrees = train.item_degrees.astype(np.int64)

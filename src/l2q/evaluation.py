@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from l2q import settings
+from l2q import processes, settings
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
 from l2q.representations import Rows
@@ -114,13 +114,14 @@ def evaluate(
                 "users of the interactions are to be folded in, and the index cannot: give fold_in"
             )
 
-    measured, besides = RankingMetrics(ks), None
+    joint = processes.measure_jointly()
+    measured, besides = RankingMetrics(ks, sync_on_compute=joint), None
     if beyond:
         from l2q.beyond_accuracy import BeyondAccuracy
 
         if exclude is None:
             raise L2QError("beyond needs train, whose popularity it compares with: give exclude=train")
-        besides = BeyondAccuracy(exclude, interactions, beyond)
+        besides = BeyondAccuracy(exclude, interactions, beyond, sync_on_compute=joint)
     keys = interactions.keys
     memory_mb = settings.defaults()["eval"]["memory_mb"] if memory_mb is None else memory_mb
     chunk = max(int(memory_mb * 2**20) // (BYTES_PER_SCORE * num_items), 1)

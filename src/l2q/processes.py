@@ -105,6 +105,24 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+_jointly: list[bool] = []
+
+
+@contextmanager
+def jointly() -> Iterator[None]:
+    """Within it, each process measures something else, and has the figures of all."""
+    _jointly.append(True)
+    try:
+        yield
+    finally:
+        _jointly.pop()
+
+
+def measure_jointly() -> bool:
+    """Whether what this process measures is a part of what all do."""
+    return bool(_jointly)
+
+
 _together: list[str] = []
 """While all processes make the same calls: what to do where one of them ends."""
 

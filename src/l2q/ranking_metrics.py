@@ -4,6 +4,7 @@ over a second to import and serving has no use for it."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ class RankingMetrics(Metric):
         metric = RankingMetrics([20])
         metric.update(hits, relevant)
         metric.compute()["recall_20"]
+
+    ``options`` are those of torchmetrics.
     """
 
     full_state_update = False
@@ -28,8 +31,8 @@ class RankingMetrics(Metric):
     hits: list[torch.Tensor]
     relevant: list[torch.Tensor]
 
-    def __init__(self, ks: Sequence[int]):
-        super().__init__()
+    def __init__(self, ks: Sequence[int], **options: Any):
+        super().__init__(**options)
         self.ks = tuple(ks)
         self.add_state("hits", [], dist_reduce_fx="cat")
         self.add_state("relevant", [], dist_reduce_fx="cat")

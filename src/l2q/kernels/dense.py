@@ -26,8 +26,8 @@ from l2q.kernels.sparse import use_threads_of_torch
 T = TypeVar("T")
 SMALL = 2**27  # multiplications that are not worth a second thread: some 2 ms
 TILE = 2**31  # of a tile, about: small enough to share, large enough that copying its sides does not count
-FAR = 2**31  # multiplications that are worth sending a result to other processes: some 50 ms
-DEEP = 256  # as many for each number that is sent
+FAR = 2**31  # multiplications that are worth sending their results to other processes: some 50 ms
+DEEP = 4096  # multiplications for each number that is sent
 SIDES = 256, 1024  # of a tile, at least and at most
 
 _lock = threading.Lock()
@@ -114,7 +114,7 @@ def solve_lower(L: np.ndarray, X: np.ndarray) -> np.ndarray:
         found[rows] = trsm(1.0, L, X[rows].T, lower=1).T
 
     with one_thread():
-        _share(fill, [(rows,) for rows in _parts(len(X), SIDES[1])], found, len(X) * len(L) ** 2 >= FAR)
+        _share(fill, [(rows,) for rows in _parts(len(X), SIDES[1])], found, far=False)
     return found
 
 

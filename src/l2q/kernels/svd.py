@@ -57,7 +57,7 @@ def truncated_svd(
     for _ in range(power_iterations):
         Q = _orthonormal(_by_columns(lambda part: product(R, product(R_T, part)), Q))
     Q = _orthonormal(Q)  # the second pass brings Q^T Q from the Gram's accuracy to float32's
-    B = _by_columns(lambda part: product(R_T, part), Q)  # R ~ Q B^T
+    B = product(R_T, Q)  # R ~ Q B^T
     driver = None if start is None else "evd"  # a third faster than the usual one, with other rounding
     values, W = linalg.eigh(dense.gram(B).astype(np.float64), check_finite=False, driver=driver)
     values, W = values[::-1][:rank], W[:, ::-1][:, :rank]

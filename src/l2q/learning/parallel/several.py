@@ -26,7 +26,8 @@ class Several(One):
             own = np.zeros(part.num_users, bool)
             own[users[processes.rank() :: processes.size()]] = True
             part = part.select(own[part.users])
-        return evaluate(index, part, *more)
+        with processes.jointly():
+            return evaluate(index, part, *more)
 
     def lowest(self, value: Tensor) -> Tensor:
         value = value.clone()
