@@ -3,6 +3,7 @@ graphs that no machine here holds.
 
     python benchmarks/scale.py [--data ../shared/data] [--json outputs/benchmarks/scale.jsonl]     # measures
     python benchmarks/scale.py --plan [--json outputs/benchmarks/scale.jsonl]                      # evaluates the model
+    python benchmarks/scale.py --fits [--data ../shared/data]                      # measures fits of l2q_plus instead
 
 Every case trains a few steps of `batch_size=32768` in 1, 2 or 4 processes of one thread each. Bytes are those that the
 kernel counts on the loopback of a network namespace of its own (`unshare`), headers and acknowledgments with them, from
@@ -14,7 +15,9 @@ compared with those of one process.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -35,7 +38,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.optimize import nnls
 
-from l2q import settings
+from l2q import processes, settings
 from l2q.interactions import Interactions
 
 BATCH, WARM, LAYERS, SEED = 32768, 2, 2, 0
@@ -46,12 +49,12 @@ def cases() -> Iterator[dict[str, Any]]:
     two = ("", 1), ("batches", 2), ("columns", 2)
     for dim, steps, ways in ((64, 25, two), (256, 8, (*two, ("batches", 4), ("columns", 4)))):  # 25: an epoch
         for model in ("lightgcn", "l2q_anl"):
-            for parallel, processes in ways:
-                given = {"parallel": parallel, "processes": processes, "steps": steps}
+            for parallel, size in ways:
+                given = {"parallel": parallel, "processes": size, "steps": steps}
                 yield {"graph": "gowalla", "model": model, "dim": dim} | given
-    for processes in (1, 2, 4):  # each with as much of the graph's edges, and of the columns
-        given = {"parallel": "columns" if processes > 1 else "", "processes": processes, "steps": 8}
-        yield {"graph": f"made_{2.5 * processes:g}m", "model": "l2q_anl", "dim": 32 * processes} | given
+    for size in (1, 2, 4):  # each with as much of the graph's edges, and of the columns
+        given = {"parallel": "columns" if size > 1 else "", "processes": size, "steps": 8}
+        yield {"graph": f"made_{2.5 * size:g}m", "model": "l2q_anl", "dim": 32 * size} | given
 
 
 def made(edges: int) -> Interactions:
@@ -120,7 +123,6 @@ METERS: list[Meter] = []
 
 def work(case: dict[str, Any], data: str, out: Path) -> None:
     """What one process does."""
-    from l2q import processes
     from l2q.learning import memory
     from l2q.learning.training import Training
 
@@ -158,8 +160,36 @@ def work(case: dict[str, Any], data: str, out: Path) -> None:
     out.with_suffix(f".{processes.rank()}").write_text(json.dumps(found))
 
 
-def run(case: dict[str, Any], data: str) -> dict[str, Any]:
-    """A case in processes of its own, in a network namespace of its own; means over its processes."""
+def fit(case: dict[str, Any], data: str, out: Path) -> None:
+    """What one process does of a fit."""
+    from l2q.learning import memory
+    from l2q.learning.run import closed_form
+
+    processes.join()
+    train = graph_of(case["graph"], data)
+    memory.prepare()
+    model = closed_form(settings.compose({"model": {"bits": case["bits"]}}, model=case["model"]))
+    assert model is not None
+    logging.getLogger("l2q").setLevel(logging.ERROR)
+    before = held()
+    Path("/proc/self/clear_refs").write_text("5")  # the most from here on
+    with processes.together("again"):
+        processes.shared(lambda parts: [None for _ in parts], [0])  # all of them have begun
+        began, bytes_before = time.process_time(), sent()
+        rows = model.fit(train, SEED).representations
+        bytes_after = sent()
+    found = {
+        "seconds": time.process_time() - began,
+        "sent": (bytes_after - bytes_before) / processes.size(),
+        "data_mib": before,
+        "most_mib": held("VmHWM"),
+        "digest": hashlib.sha256(b"".join(side.tobytes() for side in rows.factors())).hexdigest()[:12],
+    }
+    out.with_suffix(f".{processes.rank()}").write_text(json.dumps(found))
+
+
+def parts_of(case: dict[str, Any], data: str) -> list[dict[str, Any]]:
+    """A case in processes of its own, in a network namespace of its own; what each of them found."""
     threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "NUMBA", "OPENBLAS", "MKL")}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
@@ -174,7 +204,12 @@ def run(case: dict[str, Any], data: str) -> dict[str, Any]:
             env=os.environ | threads,
             stdout=subprocess.DEVNULL,
         )
-        parts = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("out.*"))]
+        return [json.loads(path.read_text()) for path in sorted(Path(folder).glob("out.*"))]
+
+
+def run(case: dict[str, Any], data: str) -> dict[str, Any]:
+    """A case with the means over its processes."""
+    parts = parts_of(case, data)
     mean = {key: float(np.mean([part[key] for part in parts])) for key in parts[0] if key != "losses"}
     # by batches a process's loss counts for its share
     return case | mean | {"losses": np.mean([part["losses"] for part in parts], axis=0).tolist()}
@@ -314,6 +349,22 @@ def plan(path: Path) -> None:
                 print(" | ".join([parallel, str(p), *said, f"{network:,.2f}"]), "|")
 
 
+def measure_fits(data: str) -> None:
+    """The fits of docs/scale.md: the first process, which trains embeddings alone, and the mean of the others."""
+    table = Table("graph", "bits", "p", "CPU s", "CPU s, others", "MB sent", "+ MiB", "codes")
+    for size in (1, 2, 4):
+        case = {"graph": "gowalla", "model": "l2q_plus", "bits": 256, "processes": size}
+        parts = parts_of(case, data)
+        (digest,) = {part["digest"] for part in parts}
+        others = float(np.mean([part["seconds"] for part in parts[1:]])) if size > 1 else math.nan
+        most = max(part["most_mib"] - part["data_mib"] for part in parts)
+        table.add_row(
+            case["graph"], str(case["bits"]), str(size), f"{parts[0]['seconds']:.1f}", f"{others:.1f}",
+            f"{np.mean([part['sent'] for part in parts]) / 1e6:,.0f}", f"{most:,.0f}", digest,
+        )  # fmt: skip
+    Console(width=100).print(table)
+
+
 def measure(data: str, path: Path) -> None:
     console, records = Console(), []
     one: dict[str, dict[str, Any]] = {}
@@ -385,15 +436,19 @@ if __name__ == "__main__":
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--json", type=Path, default=Path("outputs/benchmarks/scale.jsonl"))
     parser.add_argument("--plan", action="store_true")
+    parser.add_argument("--fits", action="store_true", help="of l2q_plus by rows, instead of trainings")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         sys.modules["scale"] = sys.modules["__main__"]  # where the trainer finds the meter
-        work(json.loads(options.work), options.data, options.out)
+        case = json.loads(options.work)
+        (fit if "bits" in case else work)(case, options.data, options.out)
     elif options.plan:
         plan(options.json)
     elif shutil.which("unshare") is None:
         sys.exit("needs unshare (util-linux), for a network that is this measurement's alone")
+    elif options.fits:
+        measure_fits(options.data)
     else:
         measure(options.data, options.json)

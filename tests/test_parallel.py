@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 from parallel_runs import in_small_blocks, learn
-from runs import ROOT, composed, environment, history_of, metrics_of, process, table
+from runs import ROOT, composed, environment, history_of, metrics_of, process, run, table
 
 import l2q
 from l2q import processes
@@ -97,21 +97,42 @@ def test_the_processes_see_every_pair_of_an_epoch_once():
     assert sorted(seen) == sorted(zip(train.users.tolist(), train.items.tolist(), strict=True))
 
 
-@pytest.mark.slow  # half a minute
-def test_two_processes_train_as_one_and_one_of_them_writes(tmp_path):
-    words = [*table(tmp_path / "events.csv"), *SMALL, "batch_size=61", "model=l2q_anl", "learning_rate=0.05"]
-    process(*words, f"hydra.run.dir={tmp_path}/one", cwd=tmp_path, **ONE_THREAD)
+DEBIAN = ["trainer=cpu", "dataset=debian", "epochs=2", "batch_size=16384", "protocol.every_n_epochs=1"]
+WHOLE = {
+    "batches": ["model=l2q_anl", "model.embedding_dim=8", "learning_rate=0.05", *DEBIAN],
+    "columns": ["model=lightgcn", "model.embedding_dim=16", "learning_rate=0.05", *DEBIAN],
+    "rows": ["model=l2q_plus", "model.bits=40", "model.embeddings.steps=40"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", WHOLE)
+def test_a_run_of_two_processes_ends_as_that_of_one_and_one_of_them_writes(tmp_path, parallel):
+    """To the last figure of the exported files. What differs by the order of float32 sums may turn a code, or change
+    places in a ranking: of 10,000 users' Recall and NDCG that is the fourth digit."""
+    words = [*WHOLE[parallel], "logger=none"]
+    if parallel == "rows":
+        words += table(tmp_path / "events.csv")
+    else:
+        words.append(f"parallel={parallel}")
+    ours = run(tmp_path / "one", *words)
     process(*words, f"hydra.run.dir={tmp_path}/two", "trainer.devices=2", cwd=tmp_path, **ONE_THREAD)
-    assert_same_training(tmp_path / "one", tmp_path / "two")
-    ours, theirs = metrics_of(tmp_path / "one"), metrics_of(tmp_path / "two")
-    assert (theirs["processes"], theirs["parallel"]) == (2, "batches")
+    theirs = metrics_of(tmp_path / "two")
+    assert (theirs["processes"], theirs["parallel"]) == (2, parallel)
     assert ours["config_hash"] == theirs["config_hash"]
-    for key in ours:
-        if key.startswith(("val/", "test/")):
-            assert theirs[key] == pytest.approx(ours[key], abs=0.02), key
-    files = [sorted(path.name for path in (tmp_path / name).rglob("*")) for name in ("one", "two")]
+    measured = [key for key in ours if key.startswith(("val/", "test/"))]
+    assert {"test/recall_20", "test/packed/ndcg_20"} <= set(measured)
+    within = 0 if parallel == "rows" else 1e-3
+    for key in measured:
+        assert theirs[key] == pytest.approx(ours[key], abs=within), key
+    if parallel == "rows":
+        for path in (tmp_path / "one" / "index").glob("*.npy"):
+            assert (tmp_path / "two" / "index" / path.name).read_bytes() == path.read_bytes()
+    else:
+        assert_same_training(tmp_path / "one", tmp_path / "two", within=1e-3)
+        assert (tmp_path / "two" / "train.log").read_text().count("epoch 2 of 2") == 1
+    files = [sorted(path.name for path in (tmp_path / name / "index").iterdir()) for name in ("one", "two")]
     assert files[0] == files[1]
-    assert (tmp_path / "two" / "train.log").read_text().count("epoch 3 of 3") == 1
     assert not (tmp_path / "outputs").exists()
 
 
@@ -197,7 +218,6 @@ QUICK = [
 FITTED = {
     "fast": ["model=l2q_plus", *QUICK],
     "best": ["model=l2q_plus", *QUICK, "model.effort=best"],
-    "alone": ["model=l2q_plus", *QUICK, "model.embeddings.weight=0", "model.filter={rank: 12}"],
     "float": ["model=spectral", "model.dim=12", "logger=none", "protocol=final"],
 }
 
@@ -213,18 +233,17 @@ def test_a_fit_by_several_processes_has_the_bits_of_one(tmp_path, monkeypatch):
     l2q.fit(l2q.read_events("events.csv"), "l2q_plus", bits=40, model={"length": 6}).save("index")
     for name, config in cases.items():
         learn(name, config)
-    shutil.copytree("fast-1", "goes-on-2")
-    Path("goes-on-2/checkpoints/rounds.ckpt").unlink()
+    shutil.copytree("fast-1", "goes-on-3")
+    Path("goes-on-3/checkpoints/rounds.ckpt").unlink()
     shutil.copy("fast-1.npz", "goes-on-1.npz")
-    for size, some in {2: cases | {"goes-on": cases["fast"]}, 3: {"fast": cases["fast"]}}.items():
-        Path("cases.json").write_text(json.dumps(some))
-        script = str(ROOT / "tests" / "parallel_runs.py")
-        done([*torchrun(processes=size)[:-1], script, "cases.json", "small"], tmp_path)
-        for name in some:
-            with np.load(f"{name}-1.npz") as ours, np.load(f"{name}-{size}.npz") as theirs:
-                for side in ours:
-                    np.testing.assert_array_equal(ours[side], theirs[side], err_msg=name)
-                    assert np.isfinite(ours[side]).all()
+    Path("cases.json").write_text(json.dumps(cases | {"goes-on": cases["fast"]}))
+    script = str(ROOT / "tests" / "parallel_runs.py")
+    done([*torchrun(processes=3)[:-1], script, "cases.json", "small"], tmp_path)
+    for name in [*cases, "goes-on"]:
+        with np.load(f"{name}-1.npz") as ours, np.load(f"{name}-3.npz") as theirs:
+            for side in ours:
+                np.testing.assert_array_equal(ours[side], theirs[side], err_msg=name)
+                assert np.isfinite(ours[side]).all()
 
 
 def test_work_is_shared_in_runs_and_each_process_has_all_results(monkeypatch):

@@ -55,7 +55,8 @@ def top_lists(
                 scores[exclude.users[first:last] - block.start, exclude.items[first:last]] = -np.inf
             found.append(top_items(scores, length))
             if progress is not None:
-                progress(num_users * len(found) // len(some), num_users, "lists")
+                first, last = some[0].start, some[-1].stop  # others do as much meanwhile
+                progress(num_users * (block.stop - first) // (last - first), num_users, "lists")
         return found
 
     top, best = map(np.concatenate, zip(*processes.shared(listed, blocks), strict=True))
