@@ -30,8 +30,15 @@ format: .venv/installed-test  ## put the code into the form that check asks for
 faults: .venv/installed-test  ## faults, injected for real, for hours; ARGS="--only kills --count 20 --seed 1"
 	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
 
-coverage: .venv/installed-test .venv/installed-docs  ## run the tests but the slow ones; fail below 92 % of the branches of src
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered $(ARGS)
+COVERED := $(patsubst tests/%.py,.cache/coverage/%.done,$(sort $(wildcard tests/test_*.py)))
+
+coverage: $(COVERED)  ## the branches of src that the tests reach but the slow ones; goes on where it was broken off
+	$(BIN)/python tests/reached.py
+
+.cache/coverage/%.done: tests/%.py $(shell find src -name '*.py') | .venv/installed-test .venv/installed-docs
+	@mkdir -p $(@D)
+	COVERAGE_FILE=$(CURDIR)/$(@D)/$* $(BIN)/python -m pytest -q -m "not slow" --cov --cov-report= $< || [ $$? = 5 ]
+	@touch $@
 
 bench: .venv/installed-test  ## run every script in benchmarks/
 	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done

@@ -3,6 +3,7 @@
 import gzip
 import io
 import lzma
+import re
 import zipfile
 
 import numpy as np
@@ -65,6 +66,13 @@ READ = {
     "python_bytes.csv": (lines("b'user{u:02}',b'item{i:02}'", "user,item"), "lose the quotes around"),
     "typographic.csv": (lines("“user{u:02}”,“item{i:02}”", "“user”,“item”"), "lose the quotes around"),
     "spaces_behind_quotes.csv": (lines('"user{u:02}" , "item{i:02}"', '"user" , "item"'), ""),
+    "mysql.txt": (
+        lines("| user{u:02} | item{i:02} |", "+--------+--------+", "| user   | item   |", "+--------+--------+"), ""
+    ),
+    "titles.csv": ("Report of a shop\n\n" + PLAIN, "above the table 2 lines are left out: 'Report of a shop'"),
+    "no_times.csv": (
+        lines("user{u:02},item{i:02},soon", "user,item,timestamp"), "'timestamp' has no times that can be read"
+    ),
     "empty_comment.csv": (lines("user{u:02},item{i:02},{v}", "# made by a shop", "#", "user,item,rating"), ""),
     "comment_of_excel.csv": (lines("user{u:02},item{i:02},{v}", "# of a shop,,", "user,item,rating"), "from 2 to 5"),
     "comment_of_marks.csv": (lines("user{u:02},item{i:02},{v}", "#,,", "user,item,rating"), "from 2 to 5"),
@@ -155,6 +163,14 @@ REFUSED = {
         .replace(",4\n", ",ja\n").replace(",5\n", ",ja\n"),
         ["'liked' 0", "liked = 'ja'"],
     ),
+    "shop.arff": ("@relation shop\n@attribute user string\n@data\nu1,i1\nu2,i3\n", ["Weka"]),
+    "server.log": (lines("2020-01-02 10:11:12 INFO user{u} bought item{i}, twice"), ["a log for people"]),
+    "tuples.txt": (lines("('user{u:02}', 'item{i:02}'),"), ["a list of tuples", "without the brackets"]),
+    "thumbs.csv": (
+        lines("user{u:02},item{i:02},{v}", "user,item,reaction").replace(",2\n", ",👎\n").replace(",3\n", ",👎\n")
+        .replace(",4\n", ",👍\n").replace(",5\n", ",👍\n"),
+        ["79 of 230 events have 'reaction' '👎'", "reaction = '👍'"],
+    ),
     "nameless.zip": (zip_without_a_name(), ["holds no table"]),
     "snappy": (b"\xff\x06\x00\x00sNaPpY" + bytes(300), ["Snappy"]),
     "compress.Z": (b"\x1f\x9d\x90" + bytes(300), ["compress"]),
@@ -184,6 +200,8 @@ def test_is_refused_in_one_line(tmp_path, name):
         ({"encoding": "idna"}, "encoding='idna' is none"),
         ({"encoding": "base64"}, "encoding='base64' is none"),
         ({"min_value": "4"}, "min_value='4' is no number"),
+        ({"min_value": 9}, "no row of 230 remains (230 rating below 9)"),
+        ({"user": "item", "item": "item"}, "users and items are in one column, 'item'; name two"),
         ({"where": 3}, "where=3 is no text"),
         ({"query": 3}, "query=3 is no text"),
         ({"delimiter": 3}, "delimiter=3 is no text"),
@@ -191,7 +209,7 @@ def test_is_refused_in_one_line(tmp_path, name):
     ],
 )
 def test_options_of_another_kind_are_named(tmp_path, options, said):
-    with pytest.raises(L2QError, match=said):
+    with pytest.raises(L2QError, match=re.escape(said)):
         read_events(put(tmp_path / "events.csv", PLAIN), **options)
 
 
@@ -227,6 +245,68 @@ def test_floats_that_leave_out_numbers_are_told(kind, first):
     assert not any(
         "floats" in note for note in read_events(frame.assign(user=frame.user % 2**20)).reading.notes
     )
+
+
+FRAME = pd.DataFrame(
+    [(f"user{u:02}", f"item{i:02}", v) for u, i, v, _ in EVENTS], columns=["user", "item", "rating"]
+)
+MONTHS = ["2020-01", "2021-05"] * 115
+SECONDS = {"2020-01": 1577836800.0, "2021-05": 1619827200.0}  # their firsts, by date --utc
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        FRAME.set_index(["user", "item"]).rating,
+        FRAME.set_index(["user", "item"]).rating.rename(None),
+        FRAME.set_index("user", drop=False),
+        FRAME.assign(rating=pd.arrays.SparseArray(FRAME.rating)),
+    ],
+    ids=["a series", "one without a name", "an index that is a column", "sparse values"],
+)
+def test_frames_of_other_shapes_hold_the_same(frame):
+    read = read_events(frame)
+    assert read.user_names.tolist() == USERS
+    assert np.array_equal(read.to_csr().toarray() > 0, GRADES > 0)
+
+
+@pytest.mark.parametrize("times", [pd.PeriodIndex(MONTHS, freq="M"), pd.to_datetime(MONTHS)])
+def test_periods_and_moments_of_frames_are_times(times):
+    read = read_events(FRAME.assign(at=times))
+    expected = {(u, i): SECONDS[month] for (u, i, *_), month in zip(EVENTS, MONTHS, strict=True)}
+    pairs = zip(read.users.tolist(), read.items.tolist(), read.times.tolist(), strict=True)
+    assert {(user, item): time for user, item, time in pairs} == expected
+
+
+def test_numbers_of_fourteen_digits_are_times(tmp_path):
+    text = lines("user{u:02},item{i:02},202001021530{u:02}", "user,item,ts")
+    read = read_events(put(tmp_path / "events.csv", text))
+    # 2020-01-02 15:30:00, by date --utc, and the seconds are the user's
+    assert (read.times - read.users).tolist() == [1577979000.0] * 230
+
+
+def test_a_list_of_entries_is_no_matrix():
+    with pytest.raises(L2QError, match="has two dimensions, not 1"):
+        read_events(sparse.coo_array([1, 0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ('"[{u}, {i}]",item{i:02}', "lists or records ('[13, 4]')"),
+        ("{u}.12345,item{i:02}", "numbers with fractions ('13.12345')"),
+    ],
+)
+def test_a_column_that_can_be_no_user_is_refused_where_it_is_named(tmp_path, form, said):
+    path = put(tmp_path / "events.csv", lines(form, "user,item"))
+    with pytest.raises(L2QError, match=re.escape(f"user= names the column 'user', which has {said}")):
+        read_events(path, user="user")
+
+
+def test_times_that_are_named_as_users_are_taken_and_told(tmp_path):
+    read = read_events(put(tmp_path / "events.csv", lines("{t},item{i:02}", "user,item")), user="user")
+    assert len(read.user_names) == 230
+    assert "'user' is taken for the users, though its numbers look like times" in read.reading.notes
 
 
 def test_names_of_two_numbers_and_a_point_are_users(tmp_path):
