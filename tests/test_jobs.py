@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -281,6 +282,24 @@ def test_a_signal_where_nothing_can_be_raised_is_not_lost(lose, capfd):
     with pytest.raises(Interrupted, match="SIGTERM"):
         go_on()
     assert sys.unraisablehook is hook
+    assert capfd.readouterr().err == ""
+
+
+def test_a_second_signal_while_the_first_is_raised_again_prints_nothing(monkeypatch, capfd):
+    def start(timer):  # a moment within the hook
+        os.kill(os.getpid(), signal.SIGINT)
+        begin(timer)
+
+    begin = threading.Timer.start
+    monkeypatch.setattr(threading.Timer, "start", start)
+
+    def go_on():
+        with interruptible():
+            Dying()
+            time.sleep(10)
+
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        go_on()
     assert capfd.readouterr().err == ""
 
 

@@ -58,11 +58,8 @@ def waiting() -> bool:
 def release() -> None:
     """Raises ``Interrupted`` where a signal waits."""
     if _waiting:
-        raise Interrupted(_waiting.pop())
-
-
-def _nothing(number: int, frame: FrameType | None) -> None:
-    """A signal that changes nothing. Where it has arrived before ``SIG_IGN`` is set, Python prints a traceback."""
+        _left.append(_waiting.pop())
+        raise Interrupted(_left[0])
 
 
 @contextmanager
@@ -77,24 +74,25 @@ def interruptible() -> Iterator[None]:
         return
 
     def leave(number: int, frame: FrameType | None) -> None:
+        if _left:
+            return
         if not _waiting and any(hold() for hold in _holds):
             _waiting.append(number)
             return
         _waiting.clear()
-        _left[:] = [number]
-        for other in SIGNALS:
-            signal.signal(other, _nothing)
+        _left.append(number)
         raise Interrupted(number)
+
+    def again(number: int) -> None:
+        _left.clear()
+        os.kill(os.getpid(), number)
 
     def lost(told: sys.UnraisableHookArgs) -> None:
         # raised within __del__ or what native code has called, where it ends: the signal once more, a moment later
-        if not isinstance(told.exc_value, Interrupted):
+        if isinstance(told.exc_value, Interrupted):
+            threading.Timer(0.05, again, [told.exc_value.number]).start()
+        else:
             show(told)
-            return
-        _left.clear()
-        for other in SIGNALS:
-            signal.signal(other, leave)
-        threading.Timer(0.05, os.kill, (os.getpid(), told.exc_value.number)).start()
 
     before = {number: signal.signal(number, leave) for number in SIGNALS}
     show, sys.unraisablehook = sys.unraisablehook, lost
