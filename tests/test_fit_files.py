@@ -93,7 +93,8 @@ def test_a_fit_that_is_broken_off_after_any_part_ends_as_a_whole_one(train, tmp_
     expected = everything(found)
     for array, again in zip(expected, everything(made.fit(train, 0, start)), strict=True):
         np.testing.assert_array_equal(array, again)
-    stages = {"fast": ["embeddings"], "best": ["embeddings", "tries", "choice"], "start": []}[kind]
+    first = ["weights", "embeddings"]
+    stages = {"fast": first, "best": [*first, "tries", "choice"], "start": []}[kind]
     assert list(dict.fromkeys(whole.written)) == [*stages, "teacher", "lists", "rounds"]
     rounds = whole.written.count("rounds")
     assert rounds == len(
@@ -241,11 +242,14 @@ def test_a_run_that_is_broken_off_goes_on_and_leaves_nothing(tmp_path, monkeypat
         with pytest.raises(BrokenOff):
             run(tmp_path / "cut", *words)
     there = {path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()}
-    assert there == {"embeddings.ckpt", "teacher.ckpt", "lists.ckpt", "rounds.ckpt"}
+    assert there == {"weights.ckpt", "embeddings.ckpt", "teacher.ckpt", "lists.ckpt", "rounds.ckpt"}
     with caplog.at_level(logging.INFO, "l2q"):
         found = run(tmp_path / "cut", *words)
     folder = tmp_path / "cut" / "checkpoints"
-    assert f"the fit goes on with what it had, embeddings, teacher, lists, rounds, in {folder}" in caplog.text
+    assert (
+        f"the fit goes on with what it had, weights, embeddings, teacher, lists, rounds, in {folder}"
+        in caplog.text
+    )
     assert not folder.exists()
     assert figures(found) == figures(expected)
     assert 1000 < found["fit_seconds"] < 1600  # all of it
