@@ -107,7 +107,11 @@ def test_the_scores_of_known_and_new_users_by_dense_matrices():
 def test_halvings_are_chosen_where_the_latest_events_say_so(drift, least, most, caplog):
     caplog.set_level(logging.INFO, "l2q")
     assert least <= choose_weights(timed(drift), 0).halvings <= most
-    said = "is 16: with it Recall + NDCG is" if drift else "stays 0: each of 2, 4, 8, 16 loses Recall + NDCG in one"
+    said = (
+        "is 16: with it Recall + NDCG is"
+        if drift
+        else "stays 0: each of 2, 4, 8, 16 loses Recall + NDCG in one"
+    )
     assert f"model.halvings {said}" in caplog.text
 
 
