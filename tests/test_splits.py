@@ -284,6 +284,26 @@ def test_users_of_one_item_are_not_left_out():
     assert (len(held), len(held.given), len(rest)) == (1, 1, 3)
 
 
+@pytest.mark.parametrize(("fraction", "count"), [(0.01, 1), (0.99, 3)])
+def test_at_least_one_user_is_left_out_and_one_stays(fraction, count):
+    _, held = Users()(graph([0, 1], [0, 1], [0, 1], [0, 1], [0]), fraction, 0)
+    assert np.count_nonzero(held.user_degrees) == count
+
+
+@pytest.mark.parametrize(
+    ("time", "said"),
+    [
+        (1e8, "100000000"),
+        (1e8 + 1, "1973-03-03 09:46"),
+        (1e10 - 1, "2286-11-20 17:46"),
+        (1e10, "10000000000"),
+    ],
+)
+def test_a_time_between_1973_and_2286_is_said_as_a_date(time, said):
+    events = timed((0, 0, 0), (0, 1, time), (1, 0, 0), (1, 1, time))
+    assert f"test begins at {said}; 2 train" in split(events, "time", fraction=0.5)[1].reading.split
+
+
 def test_auto_is_by_time_where_that_leaves_something_to_test_with():
     events = random_events(0)
     by_time = split(events, "auto", fraction=0.3)[1]
