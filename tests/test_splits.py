@@ -132,6 +132,16 @@ def test_a_name_is_its_class_and_random_the_default():
     assert by_name == by_class != split(train, Random(), seed=3)[1].keys.tolist()
 
 
+def test_clusters_are_told_by_128_directions_where_there_are_so_many():
+    events = random_events(0, users=150, items=140, count=3000)
+    order = {
+        rank: Cluster(truncated_svd(normalize(events), rank, 3)[2]).order(events, 3).tolist()
+        for rank in (127, 128, 129)
+    }
+    assert Cluster().order(events, 3).tolist() == order[128]
+    assert order[127] != order[128] != order[129]
+
+
 class Latest(Split):
     """The items with the highest ids, as if these told the time; of users with at least 3."""
 
