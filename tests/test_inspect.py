@@ -243,3 +243,94 @@ def test_a_page_fits_a_browser_and_fetches_nothing(ratings, tmp_path, capsys):
             width,
             0,
         ]  # as wide as the window, wholly within it, nothing fetched
+
+
+def histogram_of(path, form, **options):
+    """The histogram of a third column that ``form`` makes of the number of a row, and its values."""
+    values = [form(number) for number in range(len(ROWS))]
+    rows = (f"{user},{item},{value}\n" for (user, item, *_), value in zip(ROWS, values, strict=True))
+    path.write_text("user,item,amount\n" + "".join(rows))
+    found = inspect(str(path), {"value": "amount", **options}).values
+    assert found is not None
+    assert found.name == "amount"
+    return dict(zip(found.labels, found.counts, strict=True)), values
+
+
+@pytest.mark.parametrize(
+    ("form", "labels"),
+    [
+        (
+            lambda n: 1 + n % 101,  # steps of ten, whose last has both of its ends
+            {f"{low} to {low + 10}": (low, low + 10 + low // 91) for low in range(1, 101, 10)},
+        ),
+        (
+            lambda n: 2 ** (n % 12) + n % 5,
+            {"1": (1, 2)} | {f"{2**p:,} to {2 ** (p + 1) - 1:,}": (2**p, 2 ** (p + 1)) for p in range(1, 12)},
+        ),
+        (
+            lambda n: 0.75 * 2 ** (n % 12) + n % 5 / 16,
+            {"0 to 1": (0, 1)} | {f"{2**p:,} to {2 ** (p + 1):,}": (2**p, 2 ** (p + 1)) for p in range(11)},
+        ),
+        (
+            lambda n: 100 * (n % 40 - 5),
+            {"below 0": (-1000, 0), "0": (0, 1), "1": (1, 2)}
+            | {f"{2**p:,} to {2 ** (p + 1) - 1:,}": (2**p, 2 ** (p + 1)) for p in range(1, 12)},
+        ),
+    ],
+    ids=["equal steps", "powers of two", "fractions", "some below 0"],
+)  # fmt: skip
+def test_a_histogram_counts_every_number_once(tmp_path, form, labels):
+    found, values = histogram_of(tmp_path / "amounts.csv", form)
+    expected = {label: sum(low <= value < high for value in values) for label, (low, high) in labels.items()}
+    assert sum(expected.values()) == len(ROWS)
+    assert found == expected
+
+
+def test_a_histogram_of_many_kinds_has_the_rest_together(tmp_path):
+    kinds = [
+        "view",
+        "cart",
+        "buy",
+        "wish",
+        "share",
+        "rate",
+        "read",
+        "open",
+        "save",
+        "zoom",
+        "scroll",
+        "click",
+        "play",
+        "skip",
+    ]
+    found, values = histogram_of(tmp_path / "kinds.csv", lambda n: kinds[n % 17 % 14])
+    counts = sorted(Counter(values).items(), key=lambda pair: (-pair[1], pair[0]))
+    assert found == dict(counts[:12]) | {"others": sum(count for _, count in counts[12:])}
+
+
+def test_what_columns_hold_is_said_in_words(tmp_path):
+    path = tmp_path / "shop.jsonl"
+    with path.open("w") as file:
+        for n, (user, item, value, seconds) in enumerate(ROWS):
+            row = {
+                "user": user,
+                "item": item,
+                "rating": value,
+                "empty": None,
+                "day": f"2020-01-{1 + n % 28:02}",
+            }
+            row |= {"at": seconds, "price": n / 7, "tags": [n % 3, n % 5, n % 7]}
+            row |= {"comment": f"{'a rather long remark of somebody who liked it. ' * 3}{n}"}
+            file.write(json.dumps(row) + "\n")
+    found = {each.name: each.holds for each in inspect(str(path), {}).columns}
+    assert found == {
+        "user": "texts",
+        "item": "texts",
+        "rating": "whole numbers",
+        "empty": "nothing",
+        "day": "dates",
+        "at": "times, as numbers",
+        "price": "numbers with fractions",
+        "tags": "lists or records",
+        "comment": "texts, long",
+    }

@@ -142,6 +142,21 @@ def test_clusters_are_told_by_128_directions_where_there_are_so_many():
     assert order[127] != order[128] != order[129]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_items_go_by_their_cosine_to_the_drawn_one(seed):
+    events = random_events(1)
+    vectors = np.random.default_rng(2).standard_normal((30, 5))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    order = Cluster(vectors).order(events, seed)
+    for user in range(40):
+        own = slice(events.indptr[user], events.indptr[user + 1])
+        items, numbers = events.items[own], order[own]
+        (drawn,) = items[numbers == -np.inf]
+        others = items != drawn
+        expected = -(unit[items[others]] * unit[drawn]).sum(axis=1)
+        np.testing.assert_allclose(numbers[others], expected, rtol=0, atol=1e-12)
+
+
 class Latest(Split):
     """The items with the highest ids, as if these told the time; of users with at least 3."""
 
