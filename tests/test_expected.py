@@ -1,6 +1,10 @@
 """What a fit is expected to take is said before it begins, from one place."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
+import torch
 from runs import composed, table
 
 import l2q
@@ -8,8 +12,10 @@ from l2q import settings
 from l2q.interactions import Interactions
 from l2q.learning import expected
 from l2q.learning import fit as fitting
+from l2q.learning import run as run_module
 from l2q.learning.expected import Cost, Model, of_a_fit
 from l2q.learning.run import Run
+from l2q.progress import span
 
 MODELS = {
     "l2q_plus": Model(Cost(10, 2, 30), Cost(500, 10, 100), "a set"),
@@ -23,10 +29,15 @@ def _costs(monkeypatch):
 
 
 def line(
-    rows: int = 5000, pairs: int = 1_000_000, goes_on: bool = False, threads: int = 2, **changes
+    rows: int = 5000,
+    pairs: int = 1_000_000,
+    goes_on: bool = False,
+    threads: int = 2,
+    weights: int = 0,
+    **changes,
 ) -> str | None:
     model = settings.compose(model="l2q_plus")["model"]
-    return of_a_fit(model | changes, rows, pairs, goes_on, threads)
+    return of_a_fit(model | changes, rows, pairs, goes_on, threads, weights)
 
 
 def test_seconds_and_memory_by_hand():
@@ -38,6 +49,15 @@ def test_seconds_and_memory_by_hand():
     fraction = expected.GOES_ON * 25
     assert f"about {fraction:.0f} seconds on two free cores" in line(goes_on=True)
     assert line(goes_on=True, effort="best") == line(goes_on=True)
+    assert line(halvings=2.0) == line()
+
+
+def test_what_trying_weights_takes_is_in_it(monkeypatch):
+    monkeypatch.setattr(expected, "WEIGHTS", Cost(1, 2, 30))
+    # (50 + 1 + 10 + 15) / 2, of half a million pairs
+    assert "takes about 38 seconds on two" in line(weights=1)
+    assert "takes about 51 seconds on two" in line(weights=2)
+    assert line(weights=2, goes_on=True) == line(goes_on=True)
 
 
 def test_what_nobody_measured_is_not_said():
@@ -63,3 +83,16 @@ def test_a_fit_from_python_says_it(monkeypatch, caplog):
     with pytest.raises(ZeroDivisionError):
         l2q.fit(train, "l2q_plus")
     assert "expected: the fit takes about " in said[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds"), [({}, 205), ({"halvings": 0.0}, 105), ({"halvings": 0.0, "value_power": 1.0}, 5)]
+)
+def test_weights_are_in_it_where_they_are_tried(monkeypatch, changes, seconds):
+    monkeypatch.setattr(expected, "WEIGHTS", Cost(200, 0, 0))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    plain = Interactions.from_pairs([0, 0, 1, 1], [0, 1, 1, 2], 2, 3)
+    train = replace(plain, times=np.arange(4.0), values=np.ones(4, np.float32), ahead=True)
+    config = settings.compose({"model": changes}, model="l2q_plus")
+    assert f"takes about {span(seconds)} on two" in run_module.expected(train, config)
+    assert "takes about 5 seconds on two" in run_module.expected(plain, config)

@@ -49,28 +49,38 @@ MODELS = {
 GOES_ON = 0.25  # of the seconds of a fit: one that starts from an index, .13 to .37 on four sets
 
 
-def expected(model: str, rows: int, pairs: int) -> tuple[float, float | None, str]:
-    """Seconds, of a trained model those of an epoch, MiB, and where both come from.
+WEIGHTS, LOOKED_AT = Cost(1, 0.7, 22), 500_000
+"""Of choosing by what pairs weigh, each of age and value, from Online Retail and MovieLens-100K; of so many pairs."""
+
+
+def expected(model: str, rows: int, pairs: int, weights: int = 0) -> tuple[float, float | None, str]:
+    """Seconds, of a trained model those of an epoch, MiB, and where both come from. ``weights``: 1 where train has
+    times that pairs may weigh by, or values, 2 where it has both.
 
     >>> [round(number) for number in expected("l2q_plus", 21_819, 128_776)[:2]]
     [32, 1581]
     """
     found = MODELS[model]
     memory = None if found.memory is None else found.memory.of(rows, pairs)
-    return found.seconds.of(rows, pairs), memory, found.how
+    seconds = found.seconds.of(rows, pairs)
+    if model.startswith("l2q_plus"):
+        seconds += weights * WEIGHTS.of(rows, min(pairs, LOOKED_AT))
+    return seconds, memory, found.how
 
 
-def of_a_fit(model: Mapping[str, Any], rows: int, pairs: int, goes_on: bool, threads: int) -> str | None:
+def of_a_fit(
+    model: Mapping[str, Any], rows: int, pairs: int, goes_on: bool, threads: int, weights: int = 0
+) -> str | None:
     """What a fit of a model with these options will take, as a line; None where nobody measured them. Fewer bits than
-    usual take less than is said."""
+    usual take less than is said. ``weights``: how many of age and value are tried."""
     name = f"{model['name']} effort=best" if model.get("effort") == "best" and not goes_on else model["name"]
     if name not in MODELS:
         return None
     usual = settings.compose(model=model["name"])["model"]
-    free = {key: usual[key] for key in ("effort", "bits")}
+    free = {key: usual[key] for key in ("effort", "bits", "halvings", "value_power") if key in usual}
     if dict(model) | free != usual or model["bits"] > usual["bits"]:
         return None
-    seconds, memory, _ = expected(name, rows, pairs)
+    seconds, memory, _ = expected(name, rows, pairs, 0 if goes_on else weights)
     seconds *= (GOES_ON if goes_on else 1) / min(threads, 2)
     about = "at most about" if model["bits"] < usual["bits"] else "about"
     cores = "two free cores" if threads > 1 else "a free core"

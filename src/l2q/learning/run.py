@@ -72,8 +72,10 @@ def expected(train: Interactions, config: Mapping[str, Any]) -> str | None:
     if not config["fit"]:
         return None
     if not config["epochs"]:
-        rows, goes_on = train.num_users + train.num_items, bool(config.get("start"))
-        return of_a_fit(config["model"], rows, len(train), goes_on, torch.get_num_threads())
+        model, rows, goes_on = config["model"], train.num_users + train.num_items, bool(config.get("start"))
+        weights = int(model.get("halvings", 0) is None and train.ahead and train.times is not None)
+        weights += int(model.get("value_power", 0) is None and train.values is not None)
+        return of_a_fit(model, rows, len(train), goes_on, torch.get_num_threads(), weights)
     steps = -(-len(train) // config["batch_size"])
     return (
         f"expected: at most {config['epochs']:,} epochs of {steps:,} steps of {config['batch_size']:,} pairs"

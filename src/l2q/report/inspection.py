@@ -218,8 +218,9 @@ def _expected(found: Inspection) -> Table | None:
     if found.users is None or found.items is None:
         return None
     rows, said = [], []
+    weights = (found.times is not None) + (found.values is not None)
     for model in MODELS:
-        seconds, memory, how = expected(model, found.users.count + found.items.count, found.pairs)
+        seconds, memory, how = expected(model, found.users.count + found.items.count, found.pairs, weights)
         epochs = int(settings.compose(model=model.split()[0])["epochs"])
         what = f"{epochs} epochs take at most about" if epochs else "a fit takes about"
         seconds *= max(epochs, 1)
