@@ -352,7 +352,7 @@ def plan(path: Path) -> None:
 def measure_fits(data: str) -> None:
     """The fits of docs/scale.md: the first process, which trains embeddings alone, and the mean of the others."""
     table = Table("graph", "bits", "p", "CPU s", "CPU s, others", "MB sent", "+ MiB", "codes")
-    for size in (1, 2, 4):
+    for size in (1, 2):
         case = {"graph": "gowalla", "model": "l2q_plus", "bits": 256, "processes": size}
         parts = parts_of(case, data)
         (digest,) = {part["digest"] for part in parts}

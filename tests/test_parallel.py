@@ -34,7 +34,7 @@ from l2q.models.initialization import Normal
 from l2q.models.quantizers import Identity
 
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "NUMBA", "OPENBLAS", "MKL")}
-SMALL = ["trainer=cpu", "logger=none", "model.embedding_dim=16", "epochs=3", "protocol.every_n_epochs=1"]
+SMALL = ["trainer=cpu", "logger=none", "model.embedding_dim=16", "epochs=2", "protocol.every_n_epochs=1"]
 
 
 def torchrun(*words: str, processes: int = 2, restarts: int = 0) -> list[str]:

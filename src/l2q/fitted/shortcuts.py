@@ -14,9 +14,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
+from l2q import processes
 from l2q.evaluation import deciding_cutoff
 from l2q.fitted.filter import FilterScores, SpectralFilter
 from l2q.fitted.parts import NOWHERE, Parts, once
@@ -152,16 +155,15 @@ class Trials:
         temperature: float,
         seed: int,
     ) -> None:
-        self.part, self.asked, self.seed = part, asked, seed
+        self.part, self.held, self.asked, self.seed = part, held, asked, seed
         self.ended = tail_ends(part)
         self.k = deciding_cutoff(part.num_items)
         self.most = min(part.num_users, part.num_items)
         self.tried: dict[Teacher, float] = {}
         self.svds: dict[tuple[float, float], SVD] = {}
-        self._known, self._held = _rows(part, asked), _rows(held, asked)
         self._nothing = np.empty((len(asked), 0), np.float32)
         self._E = self._nothing
-        self._tails: dict[tuple[float, float], np.ndarray] = {}
+        self._tails: dict[tuple[tuple[float, float], int], np.ndarray] = {}
         if learned is not None:
             X, Y = learned
             E = np.exp((dense.product(X[asked], Y.T) - 1) / np.float32(2 * temperature))
@@ -222,39 +224,60 @@ class Trials:
 
     def by_user(self, teachers: Sequence[Teacher]) -> np.ndarray:
         """Recall + NDCG of every user who is asked, (asked, teachers); their filters share gammas and rank."""
-        filter = teachers[0].filter
-        U, s, V = self.decomposed(filter)
+        svd = self.decomposed(teachers[0].filter)
+        rank = len(teachers[0].filter.curve(svd[1], self.most)[0])
+        beyond = len(svd[1]) - rank if self.ended else 0
+        least = len(self.asked) * min(rank, beyond or rank) * self.part.num_items
+        cut = processes.are_together() and least >= dense.SMALL  # smaller products are made at once
+        blocks = self._blocks if cut else [slice(0, len(self.asked))]
+        return np.concatenate(
+            processes.shared(lambda some: [self._tried(teachers, svd, block) for block in some], blocks)
+        )
+
+    def _tried(self, teachers: Sequence[Teacher], svd: SVD, block: slice) -> np.ndarray:
+        """The same of a block of these users."""
+        (U, s, V), filter, asked = svd, teachers[0].filter, self.asked[block]
         curves = [teacher.filter.curve(s, self.most) for teacher in teachers]
         h, shares = curves[0][0], np.array([factor for _, factor in curves], np.float32)
         beyond = slice(len(h), None if self.ended else len(h))
-        outside = U[self.asked, beyond] * s[beyond] ** 3, V[:, beyond]
-        U, s, V = U[self.asked, : len(h)], s[: len(h)], V[:, : len(h)]
-        B = self._nothing
+        outside = U[asked, beyond] * s[beyond] ** 3, V[:, beyond]
+        U, s, V = U[asked, : len(h)], s[: len(h)], V[:, : len(h)]
+        product = partial(dense.product, of=len(self.asked))
+        B = self._nothing[block]
         if self.ended:
-            A = dense.product(U * h, V.T)
+            A = product(U * h, V.T)
             if outside[1].shape[1] and shares.any():
-                B = dense.product(outside[0], outside[1].T)
+                B = product(outside[0], outside[1].T)
         elif len(set(shares)) == 1:
-            A = dense.product(U * (h - shares[0] * s**3), V.T)
+            A = product(U * (h - shares[0] * s**3), V.T)
             if shares[0]:
-                B = self._tail(filter)
+                B = self._tail(filter, block)
         else:
-            A = dense.product(U * h, V.T)
-            B = self._tail(filter) - dense.product(U * s**3, V.T)
+            A = product(U * h, V.T)
+            B = self._tail(filter, block) - product(U * s**3, V.T)
         degrees = np.stack([power(self.part.item_weights, one.filter.popularity) for one in teachers])
         weights = np.array([one.embeddings.weight for one in teachers], np.float32)
-        return recall_and_ndcg(A, B, shares, degrees, self._E, weights, *self._known, *self._held, self.k)
+        known, held = _rows(self.part, asked), _rows(self.held, asked)
+        return recall_and_ndcg(A, B, shares, degrees, self._E[block], weights, *known, *held, self.k)
 
-    def _tail(self, filter: SpectralFilter) -> np.ndarray:
-        """R_hat R_hat^T R_hat of the users who are asked, (asked, N)."""
+    @property
+    def _blocks(self) -> list[slice]:
+        """The users who are asked as processes share them: tiles of a product, the rest of one with the last."""
+        ends = [*range(dense.SIDES[1], len(self.asked) - dense.SIDES[0], dense.SIDES[1]), len(self.asked)]
+        return [slice(*ends_) for ends_ in pairwise([0, *ends])]
+
+    def _tail(self, filter: SpectralFilter, block: slice) -> np.ndarray:
+        """R_hat R_hat^T R_hat of a block of the users who are asked, (block, N)."""
         gammas = filter.gamma_user, filter.gamma_item
-        if gammas not in self._tails:
+        if gammas not in {known[0] for known in self._tails}:
+            self._tails = {}
+        if (gammas, block.start) not in self._tails:
             R_hat = normalize(self.part, *gammas)
             none = [np.zeros((size, 1), np.float32) for size in R_hat.shape]
             h, ones = np.zeros(1, np.float32), np.ones(R_hat.shape[1], np.float32)
             hops = FilterScores(none[0], h, h, none[1], R_hat, R_hat.T.tocsr(), ones, 1.0)
-            self._tails = {gammas: hops.scores(self.asked)}
-        return self._tails[gammas]
+            self._tails[gammas, block.start] = hops.scores(self.asked[block])
+        return self._tails[gammas, block.start]
 
 
 def tail_ends(train: Interactions) -> bool:

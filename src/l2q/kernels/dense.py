@@ -63,15 +63,16 @@ def _by_any(call: Callable[[], T]) -> T:
         OpenBLASController.clear_controlling_thread(force=True)
 
 
-def product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
-    """A B, for A (m, k) and B (k, n).
+def product(A: np.ndarray, B: np.ndarray, of: int | None = None) -> np.ndarray:
+    """A B, for A (m, k) and B (k, n). Rows of A that are whole tiles of ``of`` rows (``SIDES``) have the products that
+    they have among these.
 
     >>> product(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]))
     array([[11.]])
     """
     (m, k), n = A.shape, B.shape[1]
     with one_thread():
-        if m * k * n < SMALL:
+        if (m if of is None else of) * k * n < SMALL:
             return A @ B
         C = np.empty((m, n), np.result_type(A, B))
         side = _side(k)
