@@ -25,7 +25,7 @@ from l2q.data.sampling import TripletSampler
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
 from l2q.learning.parallel.batches import Batches, Shares, share
-from l2q.learning.parallel.columns import Columns
+from l2q.learning.parallel.columns import Columns, joined
 from l2q.learning.run import Run
 from l2q.learning.training import Training
 from l2q.models.encoder import Encoder
@@ -414,6 +414,30 @@ def test_a_process_starts_with_its_columns_of_what_one_process_starts_with(monke
         part = normal.part(train, 12, 7, columns)
         for side, expected in zip(part, whole, strict=True):
             np.testing.assert_array_equal(side, expected[:, columns])
+
+
+@pytest.mark.parametrize("codes", [True, False])
+def test_columns_of_all_processes_are_joined_by_segments(monkeypatch, codes):
+    whole = (
+        np.random.default_rng(0).standard_normal((7, 2, 3, 5)).astype(np.float32)
+    )  # of 3 processes, 5 each
+    if codes:
+        whole = np.where(whole >= 0, 1, -1).astype(np.int8)
+    parts = [np.ascontiguousarray(whole[:, :, number]) for number in range(3)]
+    sent = []
+
+    def broadcast(part, number):
+        own = np.packbits(parts[number] > 0, axis=2) if codes else parts[number]
+        sent.append(part.numel() * part.element_size())
+        part.copy_(torch.from_numpy(own))
+
+    monkeypatch.setattr("torch.distributed.broadcast", broadcast)
+    monkeypatch.setattr(processes, "size", lambda: 3)
+    monkeypatch.setattr(processes, "rank", lambda: 1)
+    found = joined(parts[1].reshape(7, -1), 2)
+    assert found.dtype == whole.dtype
+    np.testing.assert_array_equal(found, whole.reshape(7, -1))
+    assert sent == [7 * 2 * (1 if codes else 20)] * 3
 
 
 def rotations(dim: int, blocks: int | None, first: int = 0) -> list[np.ndarray]:

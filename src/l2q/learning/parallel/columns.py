@@ -93,12 +93,25 @@ class ColumnEncoder(Encoder):
 
 
 def joined(values: np.ndarray, segments: int) -> np.ndarray:
-    """Rows of all columns from this process's: (rows, segments * d / p) -> (rows, segments * d)."""
-    own = torch.from_numpy(np.ascontiguousarray(values))
-    parts = [torch.empty_like(own) for _ in range(processes.size())]
-    dist.all_gather(parts, own)
-    split = [part.view(len(own), segments, -1) for part in parts]
-    return torch.cat(split, dim=2).view(len(own), -1).numpy()
+    """Rows of all columns from this process's: (rows, segments * d / p) -> (rows, segments * d). The parts of processes
+    come in one after the other, codes as bits, so that little is held beside the rows."""
+    own = values.reshape(len(values), segments, -1)
+    width, codes = own.shape[2], values.dtype == np.int8
+    sent = torch.from_numpy(np.packbits(own > 0, axis=2) if codes else np.array(own, order="C"))
+    found = np.empty((len(values), segments, processes.size(), width), values.dtype)
+    part = torch.empty_like(sent)
+    for number in range(processes.size()):
+        if number == processes.rank():
+            part.copy_(sent)
+        dist.broadcast(part, number)
+        columns = found[:, :, number]
+        if codes:
+            columns[:] = np.unpackbits(part.numpy(), axis=2, count=width)
+            columns *= 2
+            columns -= 1
+        else:
+            columns[:] = part.numpy()
+    return found.reshape(len(values), -1)
 
 
 class ColumnRecommender(Recommender):
