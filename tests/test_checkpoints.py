@@ -8,6 +8,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -230,3 +231,97 @@ def test_a_fit_from_python_writes_nothing_at_all(tmp_path, monkeypatch):
     assert epochs[0] == epochs[1] < 30  # not the last one
     for name, array in theirs.arrays.items():
         np.testing.assert_array_equal(ours.arrays[name], array)
+
+
+def in_parts(path: Path, size: int, step: int = 3) -> dict[str, Any]:
+    """Writes what ``size`` processes have of a table and of a rotation in blocks; what one would have written."""
+    table, blocks = torch.arange(5 * 12.0).reshape(5, 12), torch.arange(12 * 4.0).reshape(12, 2, 2)
+    whole = {
+        "l2q": {"seed": 1},
+        "state_dict": {"table": table, "scale": torch.ones(3), "blocks": blocks},
+        "optimizer_states": [{"state": {0: {"step": torch.tensor(3.0), "exp_avg": table * 2}}, "lr": [0.1]}],
+    }
+    dims = {"table": 1, "exp_avg": 1, "blocks": 0}
+
+    def columns(content: Any, change: Any, name: str = "") -> Any:
+        if isinstance(content, torch.Tensor):
+            return change(content, dims[name]) if name in dims else content
+        if isinstance(content, dict):
+            return {key: columns(value, change, key) for key, value in content.items()}
+        return [columns(value, change) for value in content] if isinstance(content, list) else content
+
+    files = []
+    for number in range(size):
+
+        def own(tensor: torch.Tensor, dim: int, number: int = number) -> torch.Tensor:
+            width = tensor.shape[dim] // size
+            return tensor.narrow(dim, number * width, width)
+
+        rest, taken = checkpoints.split(columns(whole, own), columns)
+        name = f"{path.stem}.{step}-{number}of{size}.part"
+        part = {"l2q": whole["l2q"], "tensors": {key: tensor for key, (tensor, _) in taken.items()}}
+        files.append([name, checkpoints.save(part, path.parent / name)])
+    said = {"files": files, "dims": {key: dim for key, (_, dim) in taken.items()}}
+    checkpoints.save(rest | {checkpoints.PARTS: said}, path)
+    return whole
+
+
+@pytest.mark.parametrize("readers", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_parts_are_read_by_any_number_of_processes(tmp_path, size, readers):
+    whole = in_parts(tmp_path / "last.ckpt", size)
+    for number in range(readers):
+        found = checkpoints.load(tmp_path / "last.ckpt", share=(number, readers))
+        table, blocks = (
+            slice(12 // readers * number, 12 // readers * (number + 1)),
+            whole["state_dict"]["blocks"],
+        )
+        assert torch.equal(found["state_dict"]["table"], whole["state_dict"]["table"][:, table])
+        assert torch.equal(found["state_dict"]["blocks"], blocks[table])
+        assert torch.equal(found["state_dict"]["scale"], torch.ones(3))
+        moments = found["optimizer_states"][0]["state"][0]
+        assert torch.equal(moments["exp_avg"], 2 * whole["state_dict"]["table"][:, table])
+        assert found["optimizer_states"][0]["lr"] == [0.1]
+        assert checkpoints.PARTS not in found
+
+
+def test_only_the_parts_of_a_share_are_read(tmp_path):
+    in_parts(tmp_path / "last.ckpt", 4)
+    for number in (0, 1, 3):
+        (tmp_path / f"last.3-{number}of4.part").unlink()
+    assert checkpoints.load(tmp_path / "last.ckpt", share=(2, 4))["state_dict"]["table"].shape == (5, 3)
+    assert checkpoints.load(tmp_path / "last.ckpt", share=None)["l2q"] == {"seed": 1}
+    with pytest.raises(
+        L2QError, match=r"last\.ckpt: its part last\.3-3of4\.part is missing; put it beside it"
+    ):
+        checkpoints.load(tmp_path / "last.ckpt", share=(1, 2))
+
+
+def test_a_part_that_is_damaged_or_of_another_checkpoint_is_refused(tmp_path):
+    in_parts(tmp_path / "last.ckpt", 2)
+    part = tmp_path / "last.3-1of2.part"
+    (tmp_path / "last.3-0of2.part").replace(part)
+    in_parts(tmp_path / "best.ckpt", 2)
+    (tmp_path / "best.3-0of2.part").replace(tmp_path / "last.3-0of2.part")
+    with pytest.raises(L2QError, match=r"its part last\.3-1of2\.part is of another checkpoint"):
+        checkpoints.load(tmp_path / "last.ckpt")
+    content = bytearray(part.read_bytes())
+    content[content.index(torch.tensor([1.0, 2.0]).numpy().tobytes())] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(L2QError, match=r"last\.3-1of2\.part"):
+        checkpoints.load(tmp_path / "last.ckpt")
+
+
+def test_a_checkpoint_goes_with_its_parts_and_no_others(tmp_path):
+    in_parts(tmp_path / "last.ckpt", 2, step=3)
+    in_parts(tmp_path / "last.ckpt", 3, step=6)
+    in_parts(tmp_path / "best.ckpt", 2, step=3)
+    now = [f"last.6-{number}of3.part" for number in range(3)]
+    checkpoints.remove_parts(tmp_path / "last.ckpt", but=now)
+    assert sorted(path.name for path in tmp_path.glob("last.*.part")) == now
+    checkpoints.remove(tmp_path / "last.ckpt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best.3-0of2.part",
+        "best.3-1of2.part",
+        "best.ckpt",
+    ]

@@ -24,6 +24,7 @@ from l2q import processes
 from l2q.data.sampling import TripletSampler
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
+from l2q.learning import checkpoints
 from l2q.learning.parallel.batches import Batches, Shares, share
 from l2q.learning.parallel.columns import Columns, joined
 from l2q.learning.run import Run
@@ -162,7 +163,7 @@ SHARED = {
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return checkpoints.load(folder / "checkpoints" / "last.ckpt")["state_dict"]
 
 
 def training(config: dict[str, Any], folder: Path) -> Training:

@@ -126,7 +126,7 @@ def read_checkpoint(
     path: Path, expected: dict[str, Any], files: checkpoints.CheckpointFiles | None = None
 ) -> dict[str, Any]:
     """What ``path`` holds. Raises L2QError where it is no checkpoint, is damaged, or was written with other options."""
-    files = files or checkpoints.CheckpointFiles()
+    files = files or checkpoints.CheckpointFiles(share=None)  # what it was written with says the file itself
     if str(path) not in files.kept and not path.is_file():
         inside = next(iter(sorted(path.rglob("last.ckpt"))), "outputs/.../checkpoints/last.ckpt")
         raise L2QError(f"ckpt_path={path} is not a file; give a checkpoint such as {inside}")

@@ -31,7 +31,7 @@ from l2q.learning.callbacks import (
     Validation,
     Watched,
 )
-from l2q.learning.checkpoints import CheckpointFiles
+from l2q.learning.checkpoints import remove
 from l2q.learning.configuration import TRAINING, flat
 from l2q.learning.datamodule import InteractionsModule
 from l2q.learning.parallel.ranks import GO_ON
@@ -93,7 +93,7 @@ class Training:
         way.check(config)
         self.watch = watch
         self.checkpoints = (folder or Path()) / "checkpoints"
-        self.files = CheckpointFiles(in_memory=folder is None)
+        self.files = way.files(in_memory=folder is None)
         # what can be refused comes first: an initialization may take minutes
         self.more_callbacks = trainers.callbacks(config.get("callbacks", {}))
         longest = config["trainer"].get("max_time")
@@ -265,7 +265,7 @@ class Training:
         unwanted = {"best": "last.ckpt", "last": "best.ckpt"}.get(self.config["keep"])
         both = all((self.checkpoints / name).is_file() for name in ("best.ckpt", "last.ckpt"))
         if self.whole and unwanted and both:
-            (self.checkpoints / unwanted).unlink()
+            remove(self.checkpoints / unwanted)
 
     def _stopped_by(self, patience: int | None) -> str:
         if self.limit is not None and self.limit.over:

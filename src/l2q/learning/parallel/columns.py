@@ -16,6 +16,7 @@ number of processes that divides the number of blocks trains the same model.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,10 @@ from torch import Tensor, nn
 
 from l2q import processes
 from l2q.errors import L2QError
+from l2q.files import writing
 from l2q.interactions import Interactions
+from l2q.learning import checkpoints
+from l2q.learning.checkpoints import CheckpointFiles
 from l2q.learning.parallel.several import Several, placed
 from l2q.learning.recommender import Recommender
 from l2q.models.columns import AllColumns
@@ -115,8 +119,8 @@ def joined(values: np.ndarray, segments: int) -> np.ndarray:
 
 
 class ColumnRecommender(Recommender):
-    """Checkpoints are those of one process: rank 0 gathers the columns, and each takes its own of them. So any number
-    of processes goes on from one, whichever wrote it."""
+    """Every process has a part of a checkpoint (``learning.checkpoints``), and takes its columns of one, whichever
+    number of processes wrote it."""
 
     def setup(self, stage: str) -> None:
         weights = self.encoder.layer_weights
@@ -124,21 +128,21 @@ class ColumnRecommender(Recommender):
             weights.register_hook(_Total.apply)
 
     def own(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        width = self.encoder.embeddings.shape[1]
+        if checkpoint["state_dict"]["encoder.embeddings"].shape[1] == width:
+            return checkpoint  # read from parts, a share of the columns already
+
         def cut(value: Tensor, dim: int) -> Tensor:
             width = value.shape[dim] // processes.size()
             return value.narrow(dim, processes.rank() * width, width).clone()
 
-        return self._with(checkpoint, cut)
+        return self.with_columns(checkpoint, cut)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         checkpoint.update(self.own(checkpoint))
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint.update(self._with(checkpoint, gathered))
-
-    def _with(self, checkpoint: dict[str, Any], change: Any) -> dict[str, Any]:
+    def with_columns(self, checkpoint: dict[str, Any], change: Any) -> dict[str, Any]:
         """The checkpoint with ``change(tensor, dim)`` for every tensor that has columns or blocks in ``dim``."""
         weights = dict(checkpoint["state_dict"])
         for name in sorted(weights):
@@ -168,19 +172,33 @@ def _dim(name: str) -> int | None:
     return 1 if name == "encoder.embeddings" else 0 if name.startswith("encoder.transforms.") else None
 
 
-def gathered(value: Tensor, dim: int) -> Tensor:
-    """Joined along ``dim``, at rank 0; elsewhere the part that is there."""
-    own = value.detach().contiguous()
-    parts = [torch.empty_like(own) for _ in range(processes.size())] if processes.leads() else None
-    dist.gather(own, parts)
-    return own if parts is None else torch.cat(parts, dim=dim)
-
-
 class ColumnStrategy(DDPStrategy):
-    """Lightning's processes, without its averaging: no two have the same parameters."""
+    """Lightning's processes, without its averaging: no two have the same parameters. Each writes its part of a
+    checkpoint, and then the first one the rest."""
 
     def configure_ddp(self) -> None:
         pass
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        told = [str(Path(filepath).absolute())]
+        dist.broadcast_object_list(told)
+        path, (number, size) = Path(told[0]), (processes.rank(), processes.size())
+        module = self.lightning_module
+        assert isinstance(module, ColumnRecommender)
+        rest, own = checkpoints.split(checkpoint, module.with_columns)
+        name = f"{path.stem}.{checkpoint['global_step']}-{number}of{size}.part"
+        part = {"l2q": checkpoint["l2q"], "tensors": {key: tensor for key, (tensor, _) in own.items()}}
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        files: list[Any] = [None] * size
+        dist.all_gather_object(files, (name, checkpoints.save(part, path.parent / name)))
+        if processes.leads():
+            said = {
+                "files": [list(file) for file in files],
+                "dims": {key: dim for key, (_, dim) in own.items()},
+            }
+            self.checkpoint_io.save_checkpoint(rest | {checkpoints.PARTS: said}, path)
+            checkpoints.remove_parts(path, but=[name for name, _ in files])
 
 
 class Columns(Several):
@@ -213,6 +231,9 @@ class Columns(Several):
                 "trainer.gradient_clip_algorithm=norm takes the gradient of all columns, of which parallel=columns "
                 "gives a process a part; give trainer.gradient_clip_algorithm=value, or parallel=batches"
             )
+
+    def files(self, in_memory: bool) -> CheckpointFiles:
+        return CheckpointFiles(in_memory, (processes.rank(), processes.size()))
 
     def own(
         self,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from l2q.data.sampling import TripletSampler
 from l2q.evaluation import Evaluation, evaluate
+from l2q.learning.checkpoints import CheckpointFiles
 from l2q.learning.datamodule import TripletLoader
 from l2q.learning.recommender import Recommender
 from l2q.models.encoder import Encoder, Initialization
@@ -36,6 +37,10 @@ class One:
     ) -> tuple[dict[str, Any], Initialization]:
         """The options of ``Encoder`` and the start of the part of the model that this process has."""
         return model, initialization
+
+    def files(self, in_memory: bool) -> CheckpointFiles:
+        """How checkpoints are read and written."""
+        return CheckpointFiles(in_memory)
 
     def trainer(self) -> dict[str, Any]:
         """More for Lightning's trainer."""
