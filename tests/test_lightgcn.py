@@ -185,6 +185,13 @@ def test_lists_that_do_not_fit_are_refused(tmp_path, text, message):
         load_dataset("mine", dir=tmp_path)
 
 
+def test_a_field_of_names_without_an_end_is_refused(tmp_path):
+    folder(tmp_path, "0 0 1\n1 1\n", "1 0\n")
+    (tmp_path / "users.csv").write_text("ann\n" + "b" * 200_000 + "\n")
+    with pytest.raises(L2QError, match=r"users\.csv is no table of names: field larger than"):
+        load_dataset("mine", dir=tmp_path)
+
+
 def test_ids_with_gaps_or_from_1_are_numbered_anew_and_said(tmp_path):
     folder(tmp_path, "1 5\n2 70000000 9\n3\n", "2 5\n")
     data = load_dataset("mine", dir=tmp_path)

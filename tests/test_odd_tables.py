@@ -53,6 +53,14 @@ def zip_without_a_name():
     return out.getvalue().replace(b"e", b"\0")
 
 
+def zip_of_a_broken_name():
+    """An archive that says of a name that it is UTF-8, which it is not."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("caf\u00e9", "user,item\n1,2\n")
+    return out.getvalue().replace("é".encode(), b"\xd0\x7f")
+
+
 PLAIN = lines("user{u:02},item{i:02},{v}", "user,item,rating")
 
 # name of the file: its content, and what is said of it
@@ -171,6 +179,7 @@ REFUSED = {
         .replace(",4\n", ",👍\n").replace(",5\n", ",👍\n"),
         ["79 of 230 events have 'reaction' '👎'", "reaction = '👍'"],
     ),
+    "broken_name.zip": (zip_of_a_broken_name(), ["cannot unpack", "a zip file: 'utf-8' codec can't decode"]),
     "nameless.zip": (zip_without_a_name(), ["holds no table"]),
     "snappy": (b"\xff\x06\x00\x00sNaPpY" + bytes(300), ["Snappy"]),
     "compress.Z": (b"\x1f\x9d\x90" + bytes(300), ["compress"]),

@@ -50,7 +50,10 @@ def dialect():
 def archive(): l2q.events.archives.unpacked(path, "input", folder / "unpacked")
 
 def sealed(): l2q.files.read_sealed(path)
-def listed(): l2q.data.names.read_list(path, "item", l2q.data.names.np.arange(4))
+def listed():
+    for name in ("input", "input.csv"):
+        (folder / name).write_bytes(path.read_bytes())
+        l2q.data.names.read_list(folder / name, "item", l2q.data.names.np.arange(4))
 
 target = globals()[sys.argv[1]]
 if target is manifest:

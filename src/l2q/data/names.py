@@ -81,7 +81,7 @@ def read_list(path: Path, side: str, used: np.ndarray) -> Names:
 def _plain(path: Path, lines: list[str], side: str, used: np.ndarray) -> Names:
     names, note = lines, ""
     if path.suffix == ".csv":
-        names = [", ".join(cells) for cells in csv.reader(lines)]
+        names = [", ".join(cells) for cells in _of_csv(path, lines)]
     first = names[0].strip().lower()
     is_header = first in HEADERS or re.fullmatch(rf"{side}s?([_ ]?(id|name|key))?s?", first)
     if is_header and used.max(initial=-1) < len(names) - 1:
@@ -120,10 +120,17 @@ def _by_columns(path: Path, lines: list[str]) -> Names | None:
 
 def _cells(path: Path, lines: list[str]) -> list[list[str]]:
     if path.suffix == ".csv":
-        return list(csv.reader(lines))
+        return _of_csv(path, lines)
     if "\t" in lines[0] or path.suffix == ".tsv":
         return [line.split("\t") for line in lines]
     return [line.split() for line in lines]
+
+
+def _of_csv(path: Path, lines: list[str]) -> list[list[str]]:
+    try:
+        return list(csv.reader(lines))
+    except csv.Error as error:  # a field without an end
+        raise L2QError(f"{path} is no table of names: {error}") from error
 
 
 def _fitted(cells: list[str], header: Sequence[str]) -> list[str]:

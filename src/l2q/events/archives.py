@@ -121,7 +121,15 @@ def unpacked(path: Path, where: str, folder: Path) -> tuple[Path, str, str]:
             else:
                 with _opened(path, kind) as source, to.open("wb") as out:
                     shutil.copyfileobj(source, out, CHUNK)
-        except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError) as e:
+        except (
+            OSError,
+            EOFError,
+            zlib.error,
+            lzma.LZMAError,
+            zipfile.BadZipFile,
+            RuntimeError,
+            ValueError,
+        ) as e:
             if isinstance(e, OSError) and e.errno is not None and e.strerror:
                 raise L2QError(
                     f"cannot unpack {where} to {folder}: {e.strerror}; TMPDIR names another folder"
