@@ -101,7 +101,18 @@ def survives(place: Path, test: str) -> bool:
             os.chdir(ROOT)
             sys.dont_write_bytecode = True
             sys.path.insert(0, str(place / "src"))
-            options = ["-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist"]
+            options = [
+                "-q",
+                "-x",
+                "-m",
+                "not slow",
+                "-p",
+                "no:cacheprovider",
+                "-p",
+                "no:xdist",
+                "-o",
+                "timeout=0",
+            ]
             code = int(pytest.main([*options, f"tests/{test}"]))
         finally:
             os._exit(code)
