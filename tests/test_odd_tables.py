@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from layouts import made
 from scipy import sparse
@@ -478,3 +479,58 @@ def test_a_name_that_only_begins_like_a_sum_is_a_name(tmp_path):
     rows = [f"u{n % 12},{('Total Recall', 'Sum 41', 'i1')[n % 3]}" for n in range(60)]
     (tmp_path / "events.csv").write_text("user,item\n" + "\n".join(rows) + "\n")
     assert "sum of other rows" not in " ".join(read_events(tmp_path / "events.csv").reading.notes)
+
+
+def is_all(read):
+    """Whether the events are those that were written."""
+    return (
+        read.user_names.tolist() == USERS
+        and read.item_names.tolist() == ITEMS
+        and np.array_equal(read.to_csr().toarray() > 0, GRADES > 0)
+    )
+
+
+def test_an_empty_part_among_others_is_left_out_and_empty_ones_alone_are_refused(tmp_path):
+    put(tmp_path / "shop" / "part-0.csv", PLAIN)
+    put(tmp_path / "shop" / "part-1.csv", "")
+    assert is_all(read_events(tmp_path / "shop"))
+    put(tmp_path / "shop" / "part-0.csv", "")
+    with pytest.raises(L2QError, match=r"part-\d\.csv is empty"):
+        read_events(tmp_path / "shop")
+
+
+def test_parts_may_have_their_names_in_a_comment_each(tmp_path):
+    for number, of in enumerate((EVENTS[:100], EVENTS[100:])):
+        text = lines("user{u:02},item{i:02},{v}", "# user,item,rating", of=of)
+        put(tmp_path / "shop" / f"part-{number}.csv", text)
+    assert is_all(read_events(tmp_path / "shop"))
+
+
+def test_parts_of_two_kinds_of_json_are_refused(tmp_path):
+    put(tmp_path / "shop" / "part-0.json", lines('{{"user": "user{u:02}", "item": "item{i:02}"}}'))
+    put(tmp_path / "shop" / "part-1.json", '[{"user": "u1", "item": "i1"}]')
+    with pytest.raises(L2QError, match="shop mixes JSON lines and arrays of objects"):
+        read_events(tmp_path / "shop")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"a": {"b": 1}, "c": [2]}', "is one object, with 'a', 'c'"),
+        ("{'user': 'u1', 'item': 'i1'}\n{'user': 'u2', 'item': 'i1'}\n", "is written in Python, not JSON"),
+    ],
+)
+def test_json_that_is_no_table_is_refused(tmp_path, text, said):
+    with pytest.raises(L2QError, match=re.escape(said)):
+        read_events(put(tmp_path / "events.json", text))
+
+
+@pytest.mark.parametrize("form", [lambda item: item, lambda item: {"item": item, "amount": 2}])
+def test_lists_of_typed_files_and_frames_are_unfolded(tmp_path, form):
+    items = [[form(f"item{i:02}") for u, i, *_ in EVENTS if u == user] for user in range(20)]
+    frame = pa.table({"user": USERS, "items": items})
+    pq.write_table(frame, tmp_path / "baskets.parquet")
+    for source in (tmp_path / "baskets.parquet", frame, frame.to_pandas()):
+        read = read_events(source)
+        assert is_all(read)
+        assert "20 rows list 230 events in 'items': each element is one" in read.reading.notes
