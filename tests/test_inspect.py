@@ -334,3 +334,27 @@ def test_what_columns_hold_is_said_in_words(tmp_path):
         "tags": "lists or records",
         "comment": "texts, long",
     }
+
+
+def test_times_that_are_no_dates_are_counted_in_equal_steps(tmp_path):
+    path = tmp_path / "steps.csv"
+    rows = (f"{user},{item},{n % 50}\n" for n, (user, item, *_) in enumerate(ROWS))
+    path.write_text("user,item,tick\n" + "".join(rows))
+    times = inspect(str(path), {"time": "tick"}).times
+    assert times is not None
+    assert (times.first, times.last, times.step) == ("0", "49", "step")
+    assert times.counts == tuple(np.histogram([n % 50 for n in range(len(ROWS))], bins=len(times.counts))[0])
+    assert main(["inspect", str(path), "--time", "tick"]) == 0
+
+
+def test_parts_that_are_split_already_keep_their_times(tmp_path, capsys):
+    for part, rows in (("train", ROWS[:200]), ("test", ROWS[200:])):
+        lines = (f"{user},{item},{seconds}\n" for user, item, _, seconds in rows)
+        (tmp_path / f"{part}.csv").write_text("user,item,timestamp\n" + "".join(lines))
+    found = inspect(str(tmp_path), {})
+    assert [each.name for each in found.splits] == ["its own"]
+    assert found.pairs == len({row[:2] for row in ROWS})
+    assert found.times is not None
+    assert found.times.first == "2001-09-09 01:46"
+    assert main(["inspect", str(tmp_path)]) == 0
+    assert "its own" in capsys.readouterr().out
