@@ -4,6 +4,7 @@ graphs that no machine here holds.
     python benchmarks/scale.py [--data ../shared/data] [--json outputs/benchmarks/scale.jsonl]     # measures
     python benchmarks/scale.py --plan [--json outputs/benchmarks/scale.jsonl]                      # evaluates the model
     python benchmarks/scale.py --fits [--data ../shared/data]                      # measures fits of l2q_plus instead
+    python benchmarks/scale.py --weak                                    # measures ten million edges a process instead
 
 Every case trains a few steps of `batch_size=32768` in 1, 2 or 4 processes of one thread each. Bytes are those that the
 kernel counts on the loopback of a network namespace of its own (`unshare`), headers and acknowledgments with them, from
@@ -52,9 +53,14 @@ def cases() -> Iterator[dict[str, Any]]:
             for parallel, size in ways:
                 given = {"parallel": parallel, "processes": size, "steps": steps}
                 yield {"graph": "gowalla", "model": model, "dim": dim} | given
-    for size in (1, 2, 4):  # each with as much of the graph's edges, and of the columns
-        given = {"parallel": "columns" if size > 1 else "", "processes": size, "steps": 8}
-        yield {"graph": f"made_{2.5 * size:g}m", "model": "l2q_anl", "dim": 32 * size} | given
+    yield from weak(2.5, (1, 2, 4), 8)
+
+
+def weak(millions: float, sizes: tuple[int, ...], steps: int) -> Iterator[dict[str, Any]]:
+    """Drawn graphs with as many ``millions`` of edges, and as many columns, for every process."""
+    for size in sizes:
+        given = {"parallel": "columns" if size > 1 else "", "processes": size, "steps": steps}
+        yield {"graph": f"made_{millions * size:g}m", "model": "l2q_anl", "dim": 32 * size} | given
 
 
 def made(edges: int) -> Interactions:
@@ -365,6 +371,17 @@ def measure_fits(data: str) -> None:
     Console(width=100).print(table)
 
 
+def measure_weak(data: str, path: Path) -> None:
+    """Ten million edges a process."""
+    found = []
+    for case in weak(10, (1, 2), 4):
+        one = run(case, data)
+        found.append(one | {"formula": payload(case, one["rows"], one["nodes"])})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in [described(), *found]))
+    show(path)
+
+
 def measure(data: str, path: Path) -> None:
     console, records = Console(), []
     one: dict[str, dict[str, Any]] = {}
@@ -436,6 +453,9 @@ if __name__ == "__main__":
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--json", type=Path, default=Path("outputs/benchmarks/scale.jsonl"))
     parser.add_argument("--plan", action="store_true")
+    parser.add_argument(
+        "--weak", action="store_true", help="ten million edges a process, instead of all else"
+    )
     parser.add_argument("--fits", action="store_true", help="of l2q_plus by rows, instead of trainings")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
@@ -448,6 +468,8 @@ if __name__ == "__main__":
         plan(options.json)
     elif shutil.which("unshare") is None:
         sys.exit("needs unshare (util-linux), for a network that is this measurement's alone")
+    elif options.weak:
+        measure_weak(options.data, options.json.with_stem("scale_weak"))
     elif options.fits:
         measure_fits(options.data)
     else:

@@ -117,7 +117,11 @@ def test_a_run_of_two_processes_ends_as_that_of_one_and_one_of_them_writes(tmp_p
     else:
         words.append(f"parallel={parallel}")
     ours = run(tmp_path / "one", *words)
-    process(*words, f"hydra.run.dir={tmp_path}/two", "trainer.devices=2", cwd=tmp_path, **ONE_THREAD)
+    words.append(f"hydra.run.dir={tmp_path}/two")
+    if parallel == "batches":
+        process(*words, "trainer.devices=2", cwd=tmp_path, **ONE_THREAD)
+    else:
+        done(torchrun(*words), tmp_path)
     theirs = metrics_of(tmp_path / "two")
     assert (theirs["processes"], theirs["parallel"]) == (2, parallel)
     assert ours["config_hash"] == theirs["config_hash"]

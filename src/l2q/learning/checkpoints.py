@@ -192,7 +192,7 @@ def _read(path: Path, kept: bytes | None = None) -> dict[str, Any]:
             )
     else:
         warnings.warn(
-            f"{path} was written before checkpoints had checksums: damage would go unseen", stacklevel=2
+            f"{path} was written before checkpoints had checksums: damage would go unseen", stacklevel=3
         )
     return content
 
