@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from l2q.errors import L2QError
+from l2q.files import aside
 from l2q.files import read_array
 from l2q.interactions import Interactions, name_array
 from l2q.representations import Representations, Rows
@@ -152,6 +153,12 @@ def test_compression_counts_the_files(folder):
         "item_compression": 50 * 80 / (50 * 9 + 256),
     }
     assert sum((folder / f"users.{part}.npy").stat().st_size for part in ("codes", "scales")) == 30 * 9 + 256
+
+
+def test_reading_between_two_renames_waits_for_the_second(folder, monkeypatch):
+    folder.rename(aside(folder))
+    monkeypatch.setattr(storage.time, "sleep", lambda _: aside(folder).rename(folder))
+    assert load_index(folder).num_users == 30
 
 
 def test_bytes_of_a_row_where_there_is_one(tmp_path):
