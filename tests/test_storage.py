@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from l2q.errors import L2QError
-from l2q.files import aside
-from l2q.files import read_array
+from l2q.files import aside, read_array
 from l2q.interactions import Interactions, name_array
 from l2q.representations import Representations, Rows
 from l2q.retrieval import manifest as manifests
