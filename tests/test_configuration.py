@@ -127,7 +127,10 @@ WHOLE, COUNT, SWITCH = ("must be a whole number of at least 0", "must be a whole
         ("eval.ks=20", "eval.ks=20 must be a list, each a whole number of at least 1"),
         ("eval.ks=[0]", "must be a list, each a whole number of at least 1"),
         ("model=l2q_plus model.bits=0", f"model.bits=0 {COUNT} and at most 8192"),
-        ("model=l2q_plus model.split=banana", "model.split=banana must be one of random, time, cluster or null"),
+        (
+            "model=l2q_plus model.split=banana",
+            "model.split=banana must be one of random, time, cluster or null",
+        ),
         ("model=l2q_plus model.descent.rounds=0", f"descent.rounds=0 {COUNT}"),
         ("model=l2q_plus model.embeddings.dim=0", f"embeddings.dim=0 {COUNT}"),
         ("model=spectral model.dim=0", f"model.dim=0 {COUNT}"),
