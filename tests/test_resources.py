@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 import torch
@@ -49,6 +50,10 @@ def index_of(num_users: int = 300, num_items: int = 200, name: str = "item {}") 
         (
             ImportError("/lib/a.so: failed to map segment from shared object"),
             "memory ran out (/lib/a.so: failed",
+        ),
+        (
+            duckdb.OutOfMemoryException("Out of Memory Error: Allocation failure"),
+            "memory ran out (Out of Memory",
         ),
         (ImportError("no module"), None),
         (RuntimeError("a bug"), None),

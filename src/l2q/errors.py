@@ -31,6 +31,7 @@ def lacking(error: BaseException) -> str | None:
         return f"memory of the GPU ran out: {'. '.join(said.split('. ')[1:3])}; give a smaller batch_size"
     if (
         isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryException"  # DuckDB's
         or (isinstance(error, RuntimeError) and "can't allocate memory" in said)
         or (
             isinstance(error, ImportError) and "failed to map segment" in said
