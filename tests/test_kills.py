@@ -90,7 +90,7 @@ def test_a_fit_that_is_ended_and_killed_goes_on_to_the_same_codes(tmp_path):
             assert lines[-1] == "to go on: python train.py " + shlex.join(words)
             assert read_status(run)["state"] == "interrupted"
         kept |= {path.name for path in parts.glob("*.ckpt")}
-    assert kept <= {"embeddings.ckpt", "teacher.ckpt", "lists.ckpt", "rounds.ckpt"}
+    assert kept <= {"weights.ckpt", "embeddings.ckpt", "teacher.ckpt", "lists.ckpt", "rounds.ckpt"}
     assert not kept or "the fit goes on with what it had, " in (tmp_path / "said").read_text()
     process(*words, cwd=tmp_path)
     assert not parts.exists()
