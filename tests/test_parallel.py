@@ -251,6 +251,40 @@ def test_a_fit_by_several_processes_has_the_bits_of_one(tmp_path, monkeypatch):
                 assert np.isfinite(ours[side]).all()
 
 
+WITHOUT_A_FOLDER = """
+import l2q, numpy as np
+from l2q import processes, settings
+from l2q.learning.training import Training
+processes.join()
+if processes.size() > 1:
+    processes.connect()
+train, val = l2q.split(l2q.read_events("events.csv", value="none"), "random", fraction=0.2)
+changes = {"epochs": 6, "batch_size": 64, "parallel": "columns"}
+changes |= {"model": {"embedding_dim": 16, "rotation_blocks": 4}, "eval": {"ks": []}}
+config = settings.compose(changes, model="l2q_anl", protocol="holdout")
+training = Training(config, train, val, None)
+found = training().representations
+if processes.leads():
+    np.savez(f"found-{processes.size()}.npz", *found.factors())
+processes.leave()
+"""
+
+
+@pytest.mark.slow
+def test_columns_without_a_folder_leave_no_file(tmp_path):
+    table(tmp_path / "events.csv")
+    (tmp_path / "fit.py").write_text(WITHOUT_A_FOLDER)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done([*start, "fit.py"], tmp_path)
+    done([sys.executable, "fit.py"], tmp_path)
+    files = {path.name for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "home"}
+    assert "found-2.npz" in files
+    assert not [path for path in files if path.endswith((".part", ".ckpt"))]
+    two, one = (np.load(tmp_path / f"found-{size}.npz") for size in (2, 1))
+    for name in one.files:
+        np.testing.assert_allclose(two[name], one[name], atol=1e-4)
+
+
 def test_work_is_shared_in_runs_and_each_process_has_all_results(monkeypatch):
     """Three processes in turn, each of which tells the others what it found."""
     done: list[list[int]] = []

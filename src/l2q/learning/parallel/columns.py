@@ -180,6 +180,10 @@ class ColumnStrategy(DDPStrategy):
         pass
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        files = self.checkpoint_io
+        if isinstance(files, CheckpointFiles) and files.in_memory:  # of what is kept each has its own columns
+            files.save_checkpoint(checkpoint, filepath)
+            return
         told = [str(Path(filepath).absolute())]
         dist.broadcast_object_list(told)
         path, (number, size) = Path(told[0]), (processes.rank(), processes.size())
@@ -190,15 +194,15 @@ class ColumnStrategy(DDPStrategy):
         part = {"l2q": checkpoint["l2q"], "tensors": {key: tensor for key, (tensor, _) in own.items()}}
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        files: list[Any] = [None] * size
-        dist.all_gather_object(files, (name, checkpoints.save(part, path.parent / name)))
+        parts: list[Any] = [None] * size
+        dist.all_gather_object(parts, (name, checkpoints.save(part, path.parent / name)))
         if processes.leads():
             said = {
-                "files": [list(file) for file in files],
+                "files": [list(part) for part in parts],
                 "dims": {key: dim for key, (_, dim) in own.items()},
             }
             self.checkpoint_io.save_checkpoint(rest | {checkpoints.PARTS: said}, path)
-            checkpoints.remove_parts(path, but=[name for name, _ in files])
+            checkpoints.remove_parts(path, but=[name for name, _ in parts])
 
 
 class Columns(Several):
