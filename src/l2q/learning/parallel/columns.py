@@ -181,11 +181,12 @@ class ColumnStrategy(DDPStrategy):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         files = self.checkpoint_io
-        if isinstance(files, CheckpointFiles) and files.in_memory:  # of what is kept each has its own columns
+        assert isinstance(files, CheckpointFiles)
+        told: list[Any] = [str(Path(filepath).absolute()), files.in_memory]
+        dist.broadcast_object_list(told)  # the others know of no folder
+        if told[1]:  # of what is kept each has its own columns
             files.save_checkpoint(checkpoint, filepath)
             return
-        told = [str(Path(filepath).absolute())]
-        dist.broadcast_object_list(told)
         path, (number, size) = Path(told[0]), (processes.rank(), processes.size())
         module = self.lightning_module
         assert isinstance(module, ColumnRecommender)
@@ -201,7 +202,7 @@ class ColumnStrategy(DDPStrategy):
                 "files": [list(part) for part in parts],
                 "dims": {key: dim for key, (_, dim) in own.items()},
             }
-            self.checkpoint_io.save_checkpoint(rest | {checkpoints.PARTS: said}, path)
+            files.save_checkpoint(rest | {checkpoints.PARTS: said}, path)
             checkpoints.remove_parts(path, but=[name for name, _ in parts])
 
 
