@@ -1,6 +1,8 @@
 """Codes for new users: the hop by hand, exactness for float layers, and recall on a planted structure."""
 
 import json
+import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +13,12 @@ from l2q.errors import L2QError
 from l2q.evaluation import evaluate
 from l2q.fitted.descent import Side, half_round
 from l2q.fitted.filter import SpectralFilter
-from l2q.fitted.new_users import FilterSide
+from l2q.fitted.new_users import FilterSide, of_bytes, to_bytes
 from l2q.interactions import Interactions
 from l2q.representations import Representations, Rows
 from l2q.retrieval.fold_in import FoldIn, HalfRound
 from l2q.retrieval.index import DenseIndex
+from l2q.retrieval.manifest import OWN
 from l2q.retrieval.named import Index
 from l2q.retrieval.storage import compression, load_index
 
@@ -126,7 +129,7 @@ def test_filter_scores_of_new_users_by_dense_matrices():
     filter_ = SpectralFilter(gamma_user=0.3, gamma_item=0.4, popularity=0.5, rank=8, tail=0.6)
     scores = filter_(train, seed=0)
     side = FilterSide.of(filter_, scores, weight=100, length=5)
-    assert (side.V.dtype, side.V.shape) == (np.float16, (20, 8))
+    assert (side.codes.dtype, side.codes.shape, side.roots.shape) == (np.int8, (20, 8), (20,))
     new = Interactions.from_pairs([0, 0, 0, 1, 1], [3, 7, 0, 12, 19], 2, 20)  # train lacks item 0
 
     degrees = np.maximum(train.item_degrees, 1.0)
@@ -138,10 +141,33 @@ def test_filter_scores_of_new_users_by_dense_matrices():
     s, V = s[:8], V[:8].T
     inside = s**3 / (s**2 + mu) - factor * s**3
     expected = (r_hat @ V / s * inside @ V.T + factor * r_hat @ R_hat.T @ R_hat) * degrees**0.5
-    found = side.scores(new, train).scores(slice(0, 2))
-    np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())  # float16
-    again = side.scores(train, train).scores(slice(0, 30))  # known users who come as new ones
-    np.testing.assert_allclose(again, scores.scores(slice(0, 30)), atol=2e-3 * np.abs(again).max())
+    V = np.divide(
+        scores.Y, scores.degrees[:, None], out=np.zeros_like(scores.Y), where=scores.degrees[:, None] > 0
+    )
+    exact = replace(side, codes=V, roots=None)
+    for one, off in ((exact, 1e-5), (replace(exact, codes=V.astype(np.float16)), 2e-3), (side, 2e-2)):
+        found = one.scores(new, train).scores(slice(0, 2))
+        np.testing.assert_allclose(found, expected, atol=off * np.abs(expected).max())
+        again = one.scores(train, train).scores(slice(0, 30))  # known users who come as new ones
+        np.testing.assert_allclose(again, scores.scores(slice(0, 30)), atol=off * np.abs(again).max())
+
+
+def test_bytes_of_signed_roots_are_the_nearest():
+    rng = np.random.default_rng(0)
+    V = np.vstack([rng.standard_t(2, size=(50, 9)) * 1e-3, np.zeros((1, 9))]).astype(np.float32)
+    codes, roots = to_bytes(V)
+    assert (codes.dtype, roots.dtype) == (np.int8, np.float32)
+    for row in range(51):
+        largest = np.sqrt(np.abs(V[row]).max())
+        assert roots[row] == pytest.approx(largest / 127, rel=1e-6)
+        levels = np.sign(np.arange(-127, 128)) * (np.arange(-127, 128) * roots[row].astype(np.float64)) ** 2
+        steps = np.sqrt(np.abs(levels)) * np.sign(levels)
+        signed = np.sqrt(np.abs(V[row])) * np.sign(V[row])
+        best = np.abs(steps[:, None] - signed).min(axis=0)
+        found = of_bytes(codes[row : row + 1], roots[row : row + 1])[0]
+        away = np.abs(np.sqrt(np.abs(found)) * np.sign(found) - signed)
+        np.testing.assert_allclose(away, best, atol=1e-6 * max(largest, 1e-9))
+    assert (of_bytes(codes, roots)[50] == 0).all()
 
 
 def test_half_round_finds_for_known_users_what_their_own_codes_find(tmp_path, capsys):
@@ -162,8 +188,9 @@ def test_half_round_finds_for_known_users_what_their_own_codes_find(tmp_path, ca
     assert main(["info", "--index", str(folder), "--json"]) == 0
     header = 128  # of an .npy file
     facts = json.loads(capsys.readouterr().out)
-    assert facts["new_users_bytes"] == 2 * header + 2 * 24 * train.num_items + 4 * 3 * 24
+    assert facts["new_users_bytes"] == 3 * header + (24 + 4) * train.num_items + 4 * 3 * 24
     stored = load_index(folder)
+    assert all(map(OWN.fullmatch, os.listdir(folder)))
     assert isinstance(stored.fold_in, HalfRound)
     assert isinstance(load_index(plain).fold_in, FoldIn)
     rows = stored.fold_in([train[user] for user in range(400)])
@@ -179,6 +206,12 @@ def test_half_round_finds_for_known_users_what_their_own_codes_find(tmp_path, ca
     )
     assert own > 4 * 20 / train.num_items
     assert folded > 0.97 * own
+
+    # an index of before: float16, and no roots
+    before = replace(side, codes=side.V.astype(np.float16), roots=None)
+    older = load_index(Index.of(representations, train, filter_side=before).save(folder))
+    assert not (folder / "filter.roots.npy").exists()
+    assert (older.fold_in([train[user] for user in range(400)]).values == rows.values).mean() > 0.97
 
     # the same codes as by a half-round of all rows at once, from the same start
     (X, Y), lists = side.scores(train, train).ranking(train, 40)[1:]

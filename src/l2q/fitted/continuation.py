@@ -19,6 +19,7 @@ from scipy import sparse
 from l2q.errors import L2QError
 from l2q.fitted.descent import Side, State
 from l2q.fitted.filter import SpectralFilter
+from l2q.fitted.new_users import of_bytes
 from l2q.fitted.teacher import CosineEmbeddings, Teacher
 from l2q.fitted.weights import PairWeights
 from l2q.interactions import Interactions, normalize
@@ -108,7 +109,8 @@ class Known:
 
     def directions(self, train: Interactions, filter: SpectralFilter) -> tuple[np.ndarray, np.ndarray]:
         """About the singular vectors of train, users' and items', those of new items zero."""
-        V = _taken(np.asarray(self.index.arrays["items.filter"], np.float32), self.items)
+        arrays = self.index.arrays
+        V = _taken(of_bytes(arrays["items.filter"], arrays.get("filter.roots")), self.items)
         return product(normalize(train, filter.gamma_user, filter.gamma_item), V), V
 
     def embeddings(self, dim: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,12 @@
     r_hat = n^-gamma_user R_new D_i^-gamma_item        U_new = r_hat V diag(1 / s)        (fold-in of the SVD)
 
 take the place of R_hat and U in the filter's scores; the tail goes over the known users, R_hat_new R_hat^T R_hat.
-float16 costs nothing; columns of V left out do (docs/results/new-users.md).
+
+An index keeps V as bytes c of signed roots, in steps of the item's own,
+
+    V_ij = sign(c_ij) (c_ij root_i)^2        root_i = max_j sqrt |V_ij| / 127
+
+which costs nothing that can be measured; columns of V left out do (docs/results/new-users.md).
 
 Source of the fold-in: Deerwester et al., "Indexing by latent semantic analysis", JASIS 1990.
 """
@@ -19,16 +24,20 @@ from l2q.fitted.filter import FilterScores, SpectralFilter
 from l2q.fitted.weights import EQUAL, PairWeights, of_steps, to_steps
 from l2q.interactions import Interactions, normalize
 
+MOST = 127  # of a byte's two signs
+
 
 @dataclass(frozen=True, eq=False)
 class FilterSide:
-    """The item side of a filter: ``V`` (N, rank) float16, the right singular vectors, and ``values``
-    (3, rank) float32: s, h and inner as in ``FilterScores``. ``options``: gamma_user, gamma_item and popularity
-    of the filter, the tail's factor, weight and length of the lists; and what a later fit goes on with, rank and tail
-    of the filter, the weight of embeddings beside it, and what pairs weigh by. Plain numbers, for a manifest.
-    ``steps`` (train pairs,) uint8 are those weights (``l2q.fitted.weights``); None: all weigh the same."""
+    """The item side of a filter: ``codes`` (N, rank) int8 and ``roots`` (N,) float32 of V, the right singular vectors,
+    and ``values`` (3, rank) float32: s, h and inner as in ``FilterScores``. ``options``: gamma_user, gamma_item and
+    popularity of the filter, the tail's factor, weight and length of the lists; and what a later fit goes on with, rank
+    and tail of the filter, the weight of embeddings beside it, and what pairs weigh by. Plain numbers, for a manifest.
+    ``steps`` (train pairs,) uint8 are those weights (``l2q.fitted.weights``); None: all weigh the same. Without
+    ``roots`` the codes are V itself, float16: so were indexes before."""
 
-    V: np.ndarray
+    codes: np.ndarray
+    roots: np.ndarray | None
     values: np.ndarray
     options: dict[str, float]
     steps: np.ndarray | None = None
@@ -48,7 +57,7 @@ class FilterSide:
         V = np.divide(scores.Y, degrees, out=np.zeros_like(scores.Y), where=degrees > 0)
         s = np.einsum("ur,ur->r", scores.R_hat @ V, scores.U)  # the diagonal of U^T R_hat V
         return cls(
-            V.astype(np.float16),
+            *to_bytes(V),
             np.stack([s, scores.h, scores.inner]).astype(np.float32),
             {
                 "gamma_user": float(options.gamma_user),
@@ -64,6 +73,11 @@ class FilterSide:
             },
             None if weights is None else to_steps(weights),
         )
+
+    @property
+    def V(self) -> np.ndarray:
+        """The right singular vectors, (N, rank) float32."""
+        return of_bytes(self.codes, self.roots)
 
     def weighed(self, train: Interactions) -> Interactions:
         """``train`` with the weights of its pairs, as the other functions take it."""
@@ -91,7 +105,7 @@ class FilterSide:
         R_new = new.to_csr()
         users = (new.user_degrees**-gamma_user).astype(np.float32)
         R_new.data = np.repeat(users, new.user_degrees) * (item_degrees**-gamma_item)[new.items]
-        V, (s, h, inner) = self.V.astype(np.float32), self.values
+        V, (s, h, inner) = self.V, self.values
         U = (R_new @ V) / np.maximum(s, 1e-6 * s[0])
         # the new rows come first: the last of three hops starts from the users that the second reached
         indptr = np.concatenate([R_new.indptr[:-1], R_new.indptr[-1] + known.indptr])
@@ -105,3 +119,20 @@ class FilterSide:
         return FilterScores(
             U, h, inner, V * popularity[:, None], R_hat, R_hat_T, popularity, self.options["factor"]
         )
+
+
+def to_bytes(V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The codes (N, rank) int8 and the roots (N,) float32 of V."""
+    signed = np.sqrt(np.abs(V))
+    roots = signed.max(axis=1, initial=0) / np.float32(MOST)
+    np.copysign(signed, V, out=signed)
+    return np.rint(signed / np.where(roots > 0, roots, 1)[:, None]).astype(np.int8), roots
+
+
+def of_bytes(codes: np.ndarray, roots: np.ndarray | None) -> np.ndarray:
+    """V (N, rank) float32 of its codes and roots; without roots the codes themselves."""
+    V = codes.astype(np.float32)
+    if roots is not None:
+        V *= roots[:, None]
+        V *= np.abs(V)
+    return V

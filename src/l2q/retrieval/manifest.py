@@ -15,8 +15,8 @@ from l2q.files import CHECKSUM, aside, checksum, read_json, replaced_file
 FORMAT, VERSION = "l2q-index", 1
 NAME = "manifest.json"
 OWN = re.compile(
-    r"manifest\.json|(users|items)\.((codes|values|scales|filter|degrees)\.npy|txt)|filter\.values\.npy"
-    r"|train\.(indptr|items)\.npy"
+    r"manifest\.json|(users|items)\.((codes|values|scales|filter|degrees)\.npy|txt)"
+    r"|filter\.(values|roots|weights)\.npy|train\.(indptr|items)\.npy"
 )
 """Names of an index's files. Others in its folder are not its own, and are left alone."""
 OPTIONS_OF_A_FILTER = ("gamma_user", "gamma_item", "popularity", "factor", "weight", "length")

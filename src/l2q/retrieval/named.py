@@ -116,8 +116,10 @@ class Index:
             "metrics": dict(metrics or {}),
         }
         if filter_side is not None:
-            arrays["items.filter"], arrays["filter.values"] = filter_side.V, filter_side.values
+            arrays["items.filter"], arrays["filter.values"] = filter_side.codes, filter_side.values
             manifest["filter"] = filter_side.options
+            if filter_side.roots is not None:
+                arrays["filter.roots"] = filter_side.roots
             if filter_side.steps is not None:
                 arrays["filter.weights"] = filter_side.steps
         names = {"users": train.user_names, "items": train.item_names}
@@ -261,6 +263,7 @@ class Index:
         arrays = self.arrays
         return FilterSide(
             arrays["items.filter"],
+            arrays.get("filter.roots"),
             arrays["filter.values"],
             self.manifest["filter"],
             arrays.get("filter.weights"),

@@ -5,8 +5,9 @@ users.codes.npy     (users, row bytes) uint8, packed as in ``packing``; or users
 users.scales.npy    (users, segments) float16 or float32; absent where all are one
 users.txt           names, one a line in row order; absent where the row number is the name
 items.*             the same for items
-items.filter.npy    (items, rank) float16, filter.values.npy (3, rank) float32: for new users of codes fitted
-                    to a spectral filter (``l2q.fitted.new_users``); absent for other models, or left out
+items.filter.npy    (items, rank) int8, filter.roots.npy (items,) and filter.values.npy (3, rank) float32: for new
+                    users of codes fitted to a spectral filter (``l2q.fitted.new_users``); absent for other models, or
+                    left out. Without roots it is float16: so were indexes before
 filter.weights.npy  (train pairs,) uint8 n: a pair weighs 2^(-n / 8) in that filter; absent where all weigh the same
 items.degrees.npy   (items,) int32, train interactions of each item
 train.indptr.npy, train.items.npy   train items of every user, left out of a search
@@ -217,7 +218,9 @@ def _check_arrays(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str
     if "filter" in manifest:
         rank = arrays["filter.values"].shape[-1] if "filter.values" in arrays else 0
         expected["filter.values"] = ((3, rank), "float32")
-        expected["items.filter"] = ((num_items, rank), "float16")
+        if "filter.roots" in arrays:
+            expected["filter.roots"] = ((num_items,), "float32")
+        expected["items.filter"] = ((num_items, rank), "int8" if "filter.roots" in arrays else "float16")
         if "filter.weights" in arrays:
             expected["filter.weights"] = ((int(arrays["train.indptr"].flat[-1]),), "uint8")
     for name, (shape, dtype) in expected.items():
