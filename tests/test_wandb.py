@@ -23,7 +23,7 @@ from l2q.learning.run import Run
 from l2q.learning.signals import Interrupted
 from l2q.tracking import wandb_run
 from l2q.tracking.tracker import tracked
-from l2q.tracking.wandb_files import told
+from l2q.tracking.wandb_files import await_end, records, told
 from l2q.tracking.wandb_run import ID_FILE, readable
 
 WORDS = ["model=l2q_anl", *SMALL, "eval.ks=[5,10,20]", "logger=wandb", "protocol.every_n_epochs=1"]
@@ -386,6 +386,26 @@ def test_a_damaged_id_is_replaced(tmp_path, content):
     run_id = (tmp_path / "checkpoints" / ID_FILE).read_text().strip()
     assert only(tmp_path, "wandb/offline-run-*").name.endswith(f"-{run_id}")
     assert len(run_id) == 8
+
+
+def test_a_run_is_over_when_its_file_is_whole(tmp_path, monkeypatch):
+    finish = wandb.Run.finish
+
+    def late(self: wandb.Run, exit_code: int | None = None) -> None:
+        """As on a busy machine, where the service writes after ``finish`` returned."""
+        threading.Timer(1, finish, (self, exit_code)).start()
+
+    monkeypatch.setattr(wandb.Run, "finish", late)
+    with tracked(wandb_logger(tmp_path, "a", None), CONFIG):
+        pass
+    file = only(tmp_path, "wandb/offline-run-*/*.wandb")
+    assert [record.WhichOneof("record_type") for record in records(file)][-1] == "exit"
+
+
+def test_a_file_without_an_end_is_waited_for_no_longer_than_that(tmp_path):
+    await_end(tmp_path / "none.wandb", 900)
+    (tmp_path / "cut.wandb").write_bytes(b":W&B\xe1\xbe\x00" + bytes(5))
+    await_end(tmp_path / "cut.wandb", 0.05)
 
 
 def test_wandb_that_breaks_in_the_middle_is_one_warning(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,16 @@ def records(path: Path) -> Iterator[Any]:
                 yield wandb_internal_pb2.Record.FromString(record)  # type: ignore[attr-defined]
             except DecodeError:
                 return
+
+
+def await_end(path: Path, seconds: float) -> None:
+    """Returns when the file is whole, which its last record says, or after ``seconds``. W&B's own ``finish`` returns
+    before its service, which is another process, has written what it still holds."""
+    patience = time.monotonic() + seconds
+    while path.exists() and time.monotonic() < patience:
+        if any(record.WhichOneof("record_type") == "exit" for record in records(path)):
+            return
+        time.sleep(0.02)
 
 
 def values(items: Any) -> dict[str, Any]:

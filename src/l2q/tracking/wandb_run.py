@@ -30,7 +30,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from l2q.options import checked
 from l2q.tracking.lineage import Piece
 from l2q.tracking.tracker import Tracker, reason
-from l2q.tracking.wandb_files import Told, told
+from l2q.tracking.wandb_files import Told, await_end, told
 
 ID_FILE = "wandb_id.txt"
 SUMMARY_KEYS = 40
@@ -40,7 +40,7 @@ OF_W_AND_B = 4
 """Those that W&B adds: ``_runtime``, ``_step``, ``_timestamp`` and one that it hides."""
 ACCURACY = ("recall", "ndcg", "precision", "hit_rate", "mrr")
 FLUSH_SECONDS = 0.1
-TEARDOWN_SECONDS = 10.0
+TEARDOWN_SECONDS = ENDING_SECONDS = 10.0
 SIZES = ("item_bytes", "user_bytes", "index_bytes", "compression", "compression_d64")
 DURATIONS = ("fit_seconds", "total_seconds")
 Method = TypeVar("Method", bound=Callable[..., None])
@@ -210,6 +210,7 @@ class WandbTracker(Tracker):
             self.run.summary["error"] = ""
         with _files_in(self.folder):
             self.run.finish(exit_code=code if isinstance(code, int) else 1)
+        await_end(self.place / f"run-{self.run.id}.wandb", ENDING_SECONDS)
 
 
 class RunLogger(WandbLogger):
