@@ -152,3 +152,40 @@ def test_pairs_that_are_none_are_refused(pairs, said):
     """A fraction was cut to a whole number without a word; others were errors of NumPy's."""
     with pytest.raises(L2QError, match=said):
         l2q.Interactions.from_pairs(*pairs)
+
+
+SAID = [
+    b"\x8d",
+    b"[",
+    b"[" * 100_000,
+    b"null",
+    b'{"columns": 3}',
+    b'{"columns": [1]}',
+    b'{"columns": [{"field_name": [1]}]}',
+    b'{"index_columns": null}',
+    b'{"index_columns": [{"name": "row"}]}',
+    b'{"index_columns": [{"name": "row", "start": 0, "step": 1e400}]}',
+]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "feather"])
+def test_what_pandas_wrote_of_columns_may_be_damaged(tmp_path, ending):
+    path, found = (
+        tmp_path / f"events.{ending}",
+        pa.table({"user": ["a", "b"] * 9, "item": ["x", "y", "z"] * 6}),
+    )
+    write = pq.write_table if ending == "parquet" else feather.write_feather
+    for said in SAID:
+        write(found.replace_schema_metadata({b"pandas": said}), path)
+        with pytest.raises(L2QError, match=f"{ending}: what pandas wrote of its columns is damaged"):
+            l2q.read_events(path)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "feather"])
+def test_names_of_columns_that_are_no_text_are_a_line(tmp_path, ending):
+    found = pa.table({"user": ["a", "b"] * 9, "item": ["x", "y", "z"] * 6, "column": [1] * 18})
+    write = pq.write_table if ending == "parquet" else feather.write_feather
+    write(found, path := tmp_path / f"events.{ending}")
+    path.write_bytes(path.read_bytes().replace(b"column", b"col\xff\xfen"))
+    with pytest.raises(L2QError, match=r"cannot read .*: a name of a column is no UTF-8"):
+        l2q.read_events(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import sys
 import unicodedata
@@ -68,7 +69,11 @@ def _shown(letter: str) -> str:
 
 
 def print_anything() -> None:
-    """Makes the standard streams show what they cannot encode, such as names of files that are no text, as escapes."""
+    """Makes the standard streams show what they cannot encode, such as names of files that are no text, as escapes.
+    What goes to one that was closed, as by ``>&-``, goes nowhere; and no other file gets its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -7,6 +7,7 @@ is still there and nothing is left beside it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -35,13 +36,16 @@ def replaced_file(path: str | Path, *, many_writers: bool = False) -> Iterator[P
     last to end stays. Otherwise the file being written has one name, ``.NAME.new``, so that what a killed process left
     is written over by the next.
 
-    Raises whatever the caller raises while writing, and OSError where the folder cannot be written.
+    Raises whatever the caller raises while writing, and OSError where the folder cannot be written, or a device or a
+    pipe is there, which no file may take the place of.
 
         with replaced_file("metrics.json") as fresh:
             fresh.write_text(json.dumps(metrics))
     """
     path = Path(os.path.realpath(path))  # a link stays one: what it leads to is replaced
     fresh = _beside(path, f"{uuid4().hex[:8]}.new" if many_writers else "new")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
     try:
         yield fresh
         os.replace(fresh, path)
@@ -77,6 +81,21 @@ def writing(path: str | Path, needs: int = 0, option: str = "") -> Iterator[None
             advice = ""
         said = f"{option} {path}".strip()
         raise L2QError(f"{said} cannot be written: {error.strerror or error}{advice}") from error
+
+
+def check_output(path: str | Path, *endings: str, option: str = "") -> None:
+    """Raises L2QError where something is at ``path`` that is no earlier output, by its ending: the table that was read,
+    say. A new file may have any name.
+
+    check_output("report.html", ".html", ".htm", option="--html")
+    """
+    path = Path(path)
+    ours = path.suffix.lower() in endings and path.name != "history.csv"  # a run's own
+    if path.exists() and not ours:
+        said = f"{option} {path}".strip()
+        raise L2QError(
+            f"{said} is there already, and is no earlier output; give another name, with {endings[0]}"
+        )
 
 
 def amount(size: float) -> str:

@@ -29,9 +29,11 @@ def run(source: str, html: str | None, as_json: bool, **options: Any) -> None:
 
     from l2q.cli.printing import print_json
     from l2q.data.inspection import inspect
-    from l2q.files import replaced_file, writing
+    from l2q.files import check_output, replaced_file, writing
     from l2q.report.inspection import page, show
 
+    if html is not None:
+        check_output(html, ".html", ".htm", option="--html")
     with as_asked():
         found = inspect(source, options)
         notes = tuple(map(spelled, found.notes))
@@ -44,4 +46,4 @@ def run(source: str, html: str | None, as_json: bool, **options: Any) -> None:
     else:
         show(found, Console(markup=False, emoji=False, highlight=False))
     if html is not None:
-        print(f"{Path(html).resolve()}: the inspection as a page", file=sys.stderr)
+        print(f"{Path(html).absolute()}: the inspection as a page", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Any
 
 from l2q.errors import L2QError
@@ -43,7 +43,7 @@ def run(index: str | None, out: str, bits: int | None, seed: int | None, **array
                 "--index brings rows, train items and names of its own; give it without their options"
             )
         opened = load_index(index)
-        if Path(out).resolve() == Path(index).resolve():
+        if os.path.realpath(out) == os.path.realpath(index):  # which may be links in a circle
             raise L2QError(f"--out {out} is the index that is quantized; give another folder")
         source: dict[str, Any] = {"users": opened}
         before = compression(opened.manifest)["item_bytes"]

@@ -73,7 +73,7 @@ def run(
         l2q.report.figure(report.runs, figure, measures)
     for kind, file in (files | {"figure": figure}).items():
         if file:  # said beside the tables, which may go into a file themselves
-            print(f"{Path(file).resolve()}: {CONTENT[kind]}, {_size(Path(file))}", file=sys.stderr)
+            print(f"{Path(file).absolute()}: {CONTENT[kind]}, {_size(Path(file))}", file=sys.stderr)
 
 
 def _size(path: Path) -> str:

@@ -6,6 +6,7 @@ A format is a function; a new one is added to ``FORMATS`` and nowhere else.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -129,7 +130,7 @@ def _recbole(parts: Parts, fresh: Path, out: Path) -> list[str]:
     first = parts.first
     header = ["user_id:token", "item_id:token"]
     header += ["rating:float"] * (first.values is not None) + ["timestamp:float"] * (first.times is not None)
-    name = out.resolve().name
+    name = os.path.basename(os.path.realpath(out))
     for part, pairs in parts.of.items():
         ending = "inter" if part == "all" else f"{part}.inter"
         _write_csv(fresh / f"{name}.{ending}", header, _rows(pairs, ("values", "times")), "\t")

@@ -229,7 +229,7 @@ class Source:
     def _kept(self, place: Path, make: Callable[[], Dataset]) -> Dataset:
         """From the cache, as long as the files are those that it was made from; else from the files."""
         stamp = _stamp(place)
-        asked = {"place": str(place.resolve()), "declared": self.counts is not None, **self._options}
+        asked = {"place": os.path.realpath(place), "declared": self.counts is not None, **self._options}
         key = hashlib.sha256(
             json.dumps([FORMAT, version("l2q"), asked], sort_keys=True).encode()
         ).hexdigest()[:12]

@@ -31,7 +31,7 @@ def read_parquet(table: Table, parts: Parts) -> tuple[str, list[str]]:
     for path, where, _ in parts:
         try:
             schemas.append(parquet.read_schema(path))
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeError) as error:  # the last of a column's name
             raise L2QError(f"cannot read {where}: {_first_line(error)}") from error
     _same([schema.names for schema in schemas], parts)
     paths = ", ".join(quoted(str(path)) for path, *_ in parts)
@@ -40,8 +40,8 @@ def read_parquet(table: Table, parts: Parts) -> tuple[str, list[str]]:
     names, notes = apart(list(schemas[0].names))
     table.notes += notes
     renamed = f" AS renamed({', '.join(map(named, names))})" if notes else ""
-    sql, index = _without_positions(f"SELECT * FROM {scan}){renamed}", schemas[0])
-    for name, start, step in _ranges(schemas[0]) if len(parts) == 1 else ():
+    sql, index = _without_positions(f"SELECT * FROM {scan}){renamed}", schemas[0], parts[0][1])
+    for name, start, step in _ranges(schemas[0], parts[0][1]) if len(parts) == 1 else ():
         counted = f"{start} + {step} * file_row_number AS {named(name)}, * EXCLUDE (file_row_number)"
         sql, index = f"SELECT {counted} FROM {scan}, file_row_number=true)", [name]
     return sql, index
@@ -63,24 +63,25 @@ def read_arrow(table: Table, parts: Parts, stream: bool) -> tuple[str, list[str]
                     into = "INSERT INTO source.frame" if number else "CREATE TABLE source.frame AS"
                     table.connection.execute(f"{into} SELECT * FROM stream")
                     table.connection.unregister("stream")
-            return _without_positions("SELECT * FROM source.frame", schema)
+            return _without_positions("SELECT * FROM source.frame", schema, parts[0][1])
         sets = [dataset.dataset(str(path), format="ipc") for path, *_ in parts]
         for found in sets:
             _check(found.to_batches())
-    except (pa.ArrowException, OSError, duckdb.Error) as error:
+        names = [found.schema.names for found in sets]
+    except (pa.ArrowException, OSError, UnicodeError, duckdb.Error) as error:
         raise L2QError(f"cannot read {parts[0][1]}: {_first_line(error)}") from error
-    _same([found.schema.names for found in sets], parts)
+    _same(names, parts)
     if any(readable(found.schema) != found.schema for found in sets):
         for number, found in enumerate(sets):
             table.connection.register("stream", found.scanner().to_reader().cast(readable(found.schema)))
             into = "INSERT INTO source.frame BY NAME" if number else "CREATE TABLE source.frame AS"
             table.connection.execute(f"{into} SELECT * FROM stream")
             table.connection.unregister("stream")
-        return _without_positions("SELECT * FROM source.frame", sets[0].schema)
+        return _without_positions("SELECT * FROM source.frame", sets[0].schema, parts[0][1])
     for number, found in enumerate(sets):
         table.connection.register(f"frame_{number}", found)
     sql = " UNION ALL BY NAME ".join(f"SELECT * FROM frame_{number}" for number in range(len(sets)))
-    return _without_positions(sql, sets[0].schema)
+    return _without_positions(sql, sets[0].schema, parts[0][1])
 
 
 def _check(batches: Iterable[Any]) -> None:
@@ -89,12 +90,12 @@ def _check(batches: Iterable[Any]) -> None:
         batch.validate(full=True)
 
 
-def _without_positions(sql: str, schema: Any) -> tuple[str, list[str]]:
+def _without_positions(sql: str, schema: Any, where: str) -> tuple[str, list[str]]:
     """The table without the index that pandas kept where that only counts rows; a named one is a column."""
     index: list[str] = []
-    kept = _pandas(schema)
-    own = {column.get("field_name"): column.get("name") for column in kept.get("columns", [])}
-    for column in kept.get("index_columns", []):
+    kept = _pandas(schema, where)
+    own = {column.get("field_name"): column.get("name") for column in kept["columns"]}
+    for column in kept["index_columns"]:
         if not isinstance(column, str) or column not in schema.names:
             continue  # a range, kept as its two ends
         if not column.startswith("__index_level_"):
@@ -107,17 +108,27 @@ def _without_positions(sql: str, schema: Any) -> tuple[str, list[str]]:
     return sql, index
 
 
-def _pandas(schema: Any) -> dict[str, Any]:
-    """What pandas says of a table that it wrote."""
+def _pandas(schema: Any, where: str) -> dict[str, Any]:
+    """What pandas says of a table that it wrote. Raises L2QError where that is no JSON of pandas's form."""
     metadata = (schema.metadata or {}).get(b"pandas")
-    return json.loads(metadata) if metadata else {}
+    try:
+        said = json.loads(metadata or b"{}")
+        said = {key: said.get(key, []) for key in ("columns", "index_columns")}
+        for column in said["columns"]:
+            hash((column.get("field_name"), column.get("name")))
+        for column in said["index_columns"]:
+            if isinstance(column, dict) and column.get("name") is not None:
+                column["start"], column["step"] = int(column["start"]), int(column["step"])
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise L2QError(f"cannot read {where}: what pandas wrote of its columns is damaged") from error
+    return said
 
 
-def _ranges(schema: Any) -> list[tuple[str, int, int]]:
+def _ranges(schema: Any, where: str) -> list[tuple[str, int, int]]:
     """Name, start and step of an index that is a range and has a name."""
-    ranges = [column for column in _pandas(schema).get("index_columns", []) if isinstance(column, dict)]
+    ranges = [column for column in _pandas(schema, where)["index_columns"] if isinstance(column, dict)]
     return [
-        (str(column["name"]), int(column["start"]), int(column["step"]))
+        (str(column["name"]), column["start"], column["step"])
         for column in ranges
         if column.get("name") is not None and column["name"] not in schema.names
     ]
@@ -252,6 +263,8 @@ def _reason(error: duckdb.Error, files: list[Path], parts: Parts) -> str:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, UnicodeError):
+        return "a name of a column is no UTF-8"
     return (str(error).splitlines() or ["broken"])[0].split(": ", 1)[-1]
 
 

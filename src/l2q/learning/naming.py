@@ -23,7 +23,7 @@ def run_dir(fit: bool, ckpt_path: str | None, root: str) -> str:
     """A resumed run goes on in its own folder, the one around ``checkpoints/``; any other gets a new one,
     named by the time; to the microsecond, so that two that start together have one each. One that torchrun may start
     again is named by torchrun's id, so that it finds its folder then."""
-    checkpoint = Path(str(ckpt_path or "")).resolve()  # which may be a number, and is refused later
+    checkpoint = Path(os.path.realpath(str(ckpt_path or "")))  # which may be a number, and is refused later
     if fit and checkpoint.is_file() and checkpoint.parent.name == "checkpoints":
         return str(checkpoint.parents[1])
     torchrun = os.environ.get("TORCHELASTIC_RUN_ID", "none")  # none: --rdzv-id was not given
@@ -76,7 +76,9 @@ def stem(path: str) -> str:
     name = re.sub(
         r"\.(csv|tsv|txt|dat|data|inter|jsonl?|ndjson|parquet)$", "", place.stem, flags=re.IGNORECASE
     )
-    return re.sub(r"[:;*?\[\]@|<>\"\x00-\x1f]+", "_", place.resolve().name if name in ("", "..") else name)
+    if name in ("", ".."):
+        name = os.path.basename(os.path.realpath(place))
+    return re.sub(r"[:;*?\[\]@|<>\"\x00-\x1f]+", "_", name)
 
 
 def quoted(word: str) -> str:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from l2q.errors import L2QError
-from l2q.files import replaced_file
+from l2q.files import check_output, replaced_file
 from l2q.report import formats, tables
 from l2q.report.measures import USUAL, Measure
 from l2q.report.rows import Block, Row, Run, blocks
@@ -16,6 +16,8 @@ from l2q.report.runs import PRUNED, Unfinished, read, unfinished
 from l2q.report.statistics import Comparison, baseline, compare
 from l2q.report.sweeps import Swept, sweep_table, swept
 from l2q.report.tables import Table
+
+ENDINGS = {"csv": (".csv",), "latex": (".tex",), "markdown": (".md", ".markdown"), "html": (".html", ".htm")}
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ class Report:
         for kind, file in files.items():
             if file is None:
                 continue
+            check_output(file, *ENDINGS[kind], option=f"--{kind}")
             text = makers[kind]()
             try:
                 with replaced_file(file) as fresh:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from l2q.errors import L2QError
+from l2q.files import check_output, replaced_file
 from l2q.report.formats import plain
 from l2q.report.measures import USUAL, Measure
 from l2q.report.rows import FLOAT, Block, Row, Run, blocks, models_of
@@ -61,8 +62,13 @@ def bits_figure(runs: Sequence[Run], path: str | Path, measures: Sequence[Measur
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
+    ending = Path(path).suffix
+    if not ending:
+        raise L2QError(f"--figure {path}: give a name with an ending, such as {path}.png")
+    check_output(path, ".png", ".pdf", ".svg", option="--figure")
     try:
-        drawing.savefig(path, dpi=120)
+        with replaced_file(path) as fresh:
+            drawing.savefig(fresh, dpi=120, format=ending[1:].lower())
     except (OSError, ValueError) as error:  # a ValueError names the formats that there are
         raise L2QError(f"--figure {path} cannot be written: {getattr(error, 'strerror', error)}") from error
 

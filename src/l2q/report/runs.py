@@ -48,7 +48,7 @@ def read(
         )
     found: dict[tuple[Any, ...], tuple[Path, dict[str, Any]]] = {}
     others: list[str] = []
-    for path in {path.resolve(): path for path in paths}.values():
+    for path in {os.path.realpath(path): path for path in paths}.values():
         row: tuple[Any, ...] = ()
         try:
             run = read_sealed(path)
@@ -95,7 +95,7 @@ def _metrics_files(folder: Path) -> list[Path]:
 
 def _of_debug(path: Path) -> bool:
     """Whether it lies in outputs/debug, whose runs are tries of the code and no results."""
-    parts = path.resolve().parts
+    parts = Path(os.path.realpath(path)).parts
     return ("outputs", "debug") in itertools.pairwise(parts)
 
 
@@ -139,7 +139,7 @@ class Unfinished:
 def unfinished(*folders: str | Path) -> list[Unfinished]:
     """The runs below ``folders`` that are not done, by folder. A damaged ``status.json`` is left out with a warning."""
     places = {
-        path.parent.resolve(): path.parent
+        os.path.realpath(path.parent): path.parent
         for folder in folders
         for name in (CONFIG, STATUS)
         for path in Path(folder).rglob(name)

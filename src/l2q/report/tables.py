@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import statistics
 from collections import Counter
@@ -320,7 +321,7 @@ def difference(first: str | Path, second: str | Path, measures: Sequence[Measure
                 texts = ["" if value is None else measure.text(value) for value in values]
                 lines.append([f"{measure.label}, {word}", *texts])
     number = f"{len(keys)} option{'s differ' if len(keys) != 1 else ' differs'}."
-    names = [Path(place).resolve().name for place in (first, second)]
+    names = [os.path.basename(os.path.realpath(place)) for place in (first, second)]
     if max(map(len, names)) > NAME or names[0] == names[1]:
         names = ["first", "second"]
         number += f" first: `{first}`, second: `{second}`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -86,7 +87,7 @@ def titles(folders: Sequence[str]) -> list[str]:
     >>> titles(["outputs/debian/l2q_plus/1/index", "outputs/debian/spectral/2/index"])
     ['l2q_plus/1', 'spectral/2']
     """
-    paths = [Path(folder).resolve() for folder in folders]
+    paths = [Path(os.path.realpath(folder)) for folder in folders]
     if len(set(paths)) < len(paths):
         raise L2QError(f"--index {folders[-1]} is given twice; give another index to compare with")
     parts = [list(path.parts) for path in paths]
