@@ -8,6 +8,7 @@ is still there and nothing is left beside it.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -29,12 +30,9 @@ CHECKSUM, FILES = "sha256", "files"
 
 
 @contextmanager
-def replaced_file(path: str | Path, *, many_writers: bool = False) -> Iterator[Path]:
-    """Gives the path to write to; what is there at the end becomes ``path``.
-
-    ``many_writers``: other processes may write the same file at this moment. Each then writes one of its own, and the
-    last to end stays. Otherwise the file being written has one name, ``.NAME.new``, so that what a killed process left
-    is written over by the next.
+def replaced_file(path: str | Path) -> Iterator[Path]:
+    """Gives the path to write to; what is there at the end becomes ``path``. Of several processes that write the same
+    file at this moment each writes one of its own, and the last to end stays.
 
     Raises whatever the caller raises while writing, and OSError where the folder cannot be written, or a device or a
     pipe is there, which no file may take the place of.
@@ -43,18 +41,19 @@ def replaced_file(path: str | Path, *, many_writers: bool = False) -> Iterator[P
             fresh.write_text(json.dumps(metrics))
     """
     path = Path(os.path.realpath(path))  # a link stays one: what it leads to is replaced
-    fresh = _beside(path, f"{uuid4().hex[:8]}.new" if many_writers else "new")
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    fresh, lock = _fresh(path)
     try:
         yield fresh
         os.replace(fresh, path)
-    except OSError as error:
-        if error.filename is None:  # as of a full disk
+    except BaseException as error:
+        fresh.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # as of a full disk
             error.filename = str(path)
         raise
     finally:
-        fresh.unlink(missing_ok=True)
+        os.close(lock)
 
 
 @contextmanager
@@ -112,11 +111,16 @@ def amount(size: float) -> str:
 
 
 @contextmanager
-def replaced_folder(folder: str | Path, own: Callable[[str], object] | None = None) -> Iterator[Path]:
-    """Gives a new, empty folder to fill; at the end it becomes ``folder``, and what was there is deleted.
+def replaced_folder(
+    folder: str | Path,
+    own: Callable[[str], object] | None = None,
+    check: Callable[[], object] | None = None,
+) -> Iterator[Path]:
+    """Gives a new, empty folder to fill; at the end it becomes ``folder``, and what was there is deleted. Of several
+    processes that replace the same folder at this moment each fills one of its own, and the last to end stays.
 
     ``own`` tells by its name which of the files that were there are the caller's to delete; others go on to the new
-    folder. None: all are.
+    folder. None: all are. ``check()`` raises where it must not be replaced, at the start and at the end.
 
     A folder cannot take the place of a full one in one step: the old one is renamed to ``aside(folder)`` first. A
     process that is killed between the two renames leaves it there, and the next call puts it back before it begins.
@@ -125,20 +129,75 @@ def replaced_folder(folder: str | Path, own: Callable[[str], object] | None = No
     Raises whatever the caller raises while writing, and OSError where the folder above cannot be written.
     """
     folder = Path(os.path.realpath(folder))
-    fresh, old = _beside(folder, "new"), aside(folder)
-    try:
+    old, check = aside(folder), check or (lambda: None)
+    with _alone(folder.parent):
         _put_back(old, folder)  # an earlier replacement was killed between its two renames
         _give_up(old, folder, own)  # or behind the second
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
+        check()
+    fresh, lock = _fresh(folder, is_folder=True)
+    try:
+        for left in fresh.iterdir():
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         yield fresh
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(fresh, folder)
-        _give_up(old, folder, own)
-    finally:
-        _put_back(old, folder)
+        with _alone(folder.parent):
+            check()
+            try:
+                if folder.exists():
+                    os.replace(folder, old)
+                os.replace(fresh, folder)
+                _give_up(old, folder, own)
+            finally:
+                _put_back(old, folder)
+    except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
+
+
+def _fresh(path: Path, is_folder: bool = False) -> tuple[Path, int]:
+    """An empty file or a folder beside ``path`` that no other process writes to, and the descriptor of its lock:
+    ``.NAME.new``, or, where another one is at that, a name of its own. What a killed process left is locked no more."""
+    place, shared = _beside(path, "new"), True
+    while True:
+        try:
+            if is_folder:
+                place.mkdir(parents=True, exist_ok=True)
+            lock = os.open(place, os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT, 0o666)
+            if _locked(lock, wait=False) and os.path.samestat(os.fstat(lock), os.stat(place)):
+                return place, lock
+            os.close(lock)
+        except (FileNotFoundError, FileExistsError):
+            if not shared:
+                raise
+            # else its writer may have ended at this moment
+        place, shared = _beside(path, f"{uuid4().hex[:8]}.new"), False
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Within it no other process renames in ``folder``, where the file system has locks."""
+    try:
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError:  # who writes there will say it
+        yield
+        return
+    try:
+        _locked(lock, wait=True)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _locked(lock: int, wait: bool) -> bool:
+    """Whether nobody else has it; so it is, too, on file systems without locks."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def aside(folder: str | Path) -> Path:

@@ -98,7 +98,7 @@ def write(path: Path, dataset: Dataset, stamp: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _tidy(path.parent)
-        with replaced_file(path, many_writers=True) as fresh, fresh.open("w+b") as file:
+        with replaced_file(path) as fresh, fresh.open("w+b") as file:
             file.write(bytes(DIGEST) + stamp)
             np.savez(file, **arrays)
             file.seek(DIGEST)

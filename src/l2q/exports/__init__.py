@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -57,8 +58,8 @@ def export(index: Index, to: str, out: str | Path | None = None, *, history: boo
     engine = cast(Engine, importlib.import_module(f"{__name__}.{to}"))
     codes = Codes.of(index, history)
     folder = Path(f"export/{to}" if out is None else out)
-    _check_replaceable(folder)
-    with writing(folder, codes.nbytes), replaced_folder(folder, OWN.fullmatch) as fresh:
+    check = partial(_check_replaceable, folder)
+    with writing(folder, codes.nbytes), replaced_folder(folder, OWN.fullmatch, check) as fresh:
         said = engine.write(codes, fresh)
         (fresh / "README.md").write_text(f"{said.strip()}\n{_end(codes)}", "utf-8")
     return folder

@@ -20,6 +20,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,11 @@ def write(index: Index, folder: str | Path) -> Path:
     Raises L2QError where a name holds a line break, or the folder cannot be written.
     """
     folder = Path(os.path.realpath(folder))
-    check_replaceable(folder)
     _check_finite(str(folder), index.arrays)
     manifest = {key: value for key, value in index.manifest.items() if key != "files"}
     needs = sum(array.nbytes for array in index.arrays.values())
-    with writing(folder, needs), replaced_folder(folder, manifests.OWN.fullmatch) as fresh:
+    check = partial(check_replaceable, folder)
+    with writing(folder, needs), replaced_folder(folder, manifests.OWN.fullmatch, check) as fresh:
         for name, array in index.arrays.items():
             np.save(fresh / f"{name}.npy", array, allow_pickle=False)
         for side, size in (("users", index.num_users), ("items", index.num_items)):
