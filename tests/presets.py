@@ -14,6 +14,7 @@ from l2q.fitted.l2q_plus import L2QPlus
 from l2q.fitted.teacher import CosineEmbeddings
 from l2q.interactions import Interactions
 from l2q.models.annealing import Annealing
+from l2q.models.distillation import Distillation
 from l2q.models.encoder import Encoder, Initialization
 from l2q.models.graph import Graph, Propagation
 from l2q.models.initialization import Normal
@@ -63,6 +64,11 @@ def bpr(**changes: Any) -> BPR:
 def softmax(**changes: Any) -> Softmax:
     """Of a float model."""
     return _built("objective", _composed(model="lightgcn", objective="softmax")["objective"], changes)
+
+
+def distillation(**changes: Any) -> Distillation:
+    """Of a float model."""
+    return _built("objective", _composed(model="lightgcn", objective="distillation")["objective"], changes)
 
 
 def wandb_logger(folder: Path, run_name: str, group: str | None, **changes: Any) -> Any:

@@ -74,7 +74,8 @@ class Recommender(pl.LightningModule):
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + self.global_step)
         users, pos_items, neg_items = batch
         items = torch.cat([pos_items, neg_items])
-        nodes = self._batch_nodes(users, items + encoder.num_users)
+        everything = getattr(self.objective, "all_items", False)
+        nodes = None if everything else self._batch_nodes(users, items + encoder.num_users)
         values = encoder(nodes, generator)
         start: Tensor = encoder.embeddings
         split = encoder.num_users

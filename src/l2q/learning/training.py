@@ -124,6 +124,8 @@ class Training:
             initialization = Normal(std=0.0)  # the checkpoint brings its own embeddings
         del model["name"]
         began = time.perf_counter()
+        if config["fit"] and hasattr(objective, "learn_from"):
+            objective.learn_from(train, config["seed"])
         model, initialization = way.own(model, quantizer, objective, initialization)
         encoder = settings.build(
             {"_target_": f"{way.encoder.__module__}.{way.encoder.__name__}"} | model,

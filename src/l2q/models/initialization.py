@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from l2q.errors import L2QError
+from l2q.fitted.filter import SpectralFilter
 from l2q.interactions import Interactions
-from l2q.options import NotNegative, Positive, options
+from l2q.kernels import dense
+from l2q.kernels.rotations import itq
+from l2q.models.graph import Graph, Propagation
+from l2q.options import NotNegative, Positive, Whole, options
 
 DRAWN = 1 << 22  # numbers that are drawn at once, where most of them are not kept
+STEPS = 12  # of conjugate gradients: with two layers what is left is below 1e-5
 
 
 @options("model.initialization")
@@ -56,3 +63,60 @@ class FromFitted:
             factor = np.float32(self.std / max(entries.std(), np.finfo(np.float32).tiny))
             users, items = users * factor, items * factor
         return users, items
+
+
+@options("model.initialization")
+class FilterFactors:
+    """Training goes on from the factors of a spectral ``filter``, None: with its usual options. They are those of its
+    part of low rank, U diag(h) V^T D_i^popularity:
+
+        X = U diag(h)^1/2, rows of length 1,    Y = D_i^popularity V diag(h)^1/2, of length 1 on average
+
+    The first ``dim`` columns of them, filled up with zeros where there are fewer, are turned by ITQ for their signs. The
+    mean of the layers 0 .. L = ``num_layers`` is what has them: E^(0) solves 1 / (L + 1) (I + A_hat + ... + A_hat^L)
+    E^(0) = [X; Y] by conjugate gradients. Raises L2QError for an odd L: A_hat has -1 for an eigenvalue, where such a sum
+    is zero."""
+
+    filter: SpectralFilter | None
+    num_layers: Whole
+
+    def __post_init__(self) -> None:
+        if self.num_layers % 2:
+            raise L2QError(
+                f"model.num_layers={self.num_layers}: initialization=filter solves for layers whose mean is its "
+                "factors, which an odd number of them cannot have; give an even one"
+            )
+
+    def __call__(self, train: Interactions, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        scores = (self.filter or SpectralFilter())(train, seed)
+        roots = np.sqrt(scores.h[:dim])
+        sides = [scores.U[:, : len(roots)] * roots, scores.Y[:, : len(roots)] * roots]
+        users, items = (np.pad(side, ((0, 0), (0, dim - len(roots)))) for side in sides)
+        users /= np.maximum(np.linalg.norm(users, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        items /= max(float(np.linalg.norm(items, axis=1).mean()), np.finfo(np.float32).tiny)
+        rows = np.concatenate([users, items]).astype(np.float32)
+        turned = dense.product(rows, itq(rows, rng=np.random.default_rng([seed, dim])).astype(np.float32))
+        start = before_layers(train, torch.from_numpy(turned), self.num_layers).numpy()
+        return start[: train.num_users], start[train.num_users :]
+
+
+def before_layers(train: Interactions, rows: Tensor, num_layers: int) -> Tensor:
+    """E whose layers, 0 to an even number, have ``rows`` (nodes, d) for their mean: by conjugate gradients, since the
+    sum of the powers of a symmetric A_hat between -1 and 1 is positive definite."""
+    propagation = Propagation(Graph.from_interactions(train))
+
+    def mean(E: Tensor) -> Tensor:
+        layers = propagation.layers(E, num_layers)
+        return sum(layers[1:], layers[0]) / len(layers)
+
+    found = torch.zeros_like(rows)
+    left, way = rows.clone(), rows.clone()
+    square = left.square().sum()
+    for _ in range(STEPS if num_layers else 1):
+        moved = mean(way)
+        length = square / (way * moved).sum().clamp_(min=torch.finfo(rows.dtype).tiny)
+        found += length * way
+        left -= length * moved
+        square, before = left.square().sum(), square
+        way.mul_(square / before.clamp(min=torch.finfo(rows.dtype).tiny)).add_(left)
+    return found

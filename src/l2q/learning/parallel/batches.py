@@ -69,6 +69,7 @@ class Batches(Several):
     recommender = ShareRecommender
 
     def check(self, config: Mapping[str, Any]) -> None:
+        super().check(config)
         if config["objective"]["_target_"].endswith(".Softmax"):
             raise L2QError(
                 "parallel=batches: objective=softmax holds a pair against the items of its whole batch, of which a "

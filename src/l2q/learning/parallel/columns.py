@@ -213,6 +213,7 @@ class Columns(Several):
     recommender = ColumnRecommender
 
     def check(self, config: Mapping[str, Any]) -> None:
+        super().check(config)
         model, number = config["model"], processes.size()
         if isinstance(model["embedding_dim"], int) and model["embedding_dim"] % number:
             raise L2QError(

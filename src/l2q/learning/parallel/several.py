@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
 from l2q import processes
+from l2q.errors import L2QError
 from l2q.evaluation import Evaluation, evaluate
 from l2q.interactions import Interactions
 from l2q.learning.parallel.one import One
@@ -17,6 +19,13 @@ from l2q.learning.parallel.one import One
 
 class Several(One):
     """Several processes train one model."""
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        if config["objective"]["_target_"].endswith(".Distillation"):
+            raise L2QError(
+                f"objective=distillation is trained by one process, not by {processes.size()}: start one, without "
+                "torchrun, and give it more threads"
+            )
 
     def evaluate(self, index: Any, part: Interactions, *more: Any) -> Evaluation:
         """A process ranks for its share of the users; torchmetrics joins what they found. With fewer users than
