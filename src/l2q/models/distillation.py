@@ -25,11 +25,11 @@ class Distillation(nn.Module):
         f_u  = sum_i (s_ui - a_u <x_u, y_i>)^2 + w sum_(j in L_u) (t_uj - a_u <x_u, y_j>)^2
         loss = mean_u f_u / (sum_i s_ui^2 + w sum_j t_uj^2)  +  l2 / 2 (|e_u|^2 + |e_i|^2) / batch
 
-    over the users of a batch and all items i. The teacher is the spectral ``filter``; None: with its usual options. s is
-    its part of low rank, so that the first sum costs Gram matrices, and no scores of users x items. L_u are the
-    ``length`` best items by all of the filter that u does not have, with their scores t. ``weight`` is w; None: N / (4
-    length). a_u is the least-squares factor, which no ranking has: it makes f_u smallest, so the gradient may take it
-    for a constant.
+    over the users of a batch and all items i. The teacher is the spectral ``filter``; None: with its usual options. s
+    is its part of low rank, so that the first sum costs Gram matrices, and no scores of users x items. L_u are the
+    ``length`` best items by all of the filter that u does not have, with their scores t. ``weight`` is w; None:
+    N / (4 length). a_u is the least-squares factor, which no ranking has: it makes f_u smallest, so the gradient may
+    take it for a constant.
 
     ``learn_from`` comes first. Source: f is what ``l2q.fitted.descent`` minimizes bit by bit, here for gradients. To
     train codes on the ranking of a float model is after Chen et al., "BiGeaR", KDD 2022.

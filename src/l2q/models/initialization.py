@@ -72,10 +72,12 @@ class FilterFactors:
 
         X = U diag(h)^1/2, rows of length 1,    Y = D_i^popularity V diag(h)^1/2, of length 1 on average
 
-    The first ``dim`` columns of them, filled up with zeros where there are fewer, are turned by ITQ for their signs. The
-    mean of the layers 0 .. L = ``num_layers`` is what has them: E^(0) solves 1 / (L + 1) (I + A_hat + ... + A_hat^L)
-    E^(0) = [X; Y] by conjugate gradients. Raises L2QError for an odd L: A_hat has -1 for an eigenvalue, where such a sum
-    is zero."""
+    The first ``dim`` columns of them, filled up with zeros where there are fewer, are turned by ITQ for their signs.
+    The mean of the layers 0 .. L = ``num_layers`` is what has them: E^(0) solves
+
+        1 / (L + 1) (I + A_hat + ... + A_hat^L) E^(0) = [X; Y]
+
+    by conjugate gradients. Raises L2QError for an odd L: A_hat has -1 for an eigenvalue, where such a sum is zero."""
 
     filter: SpectralFilter | None
     num_layers: Whole
