@@ -5,6 +5,7 @@ graphs that no machine here holds.
     python benchmarks/scale.py --plan [--json outputs/benchmarks/scale.jsonl]                      # evaluates the model
     python benchmarks/scale.py --fits [--data ../shared/data]                      # measures fits of l2q_plus instead
     python benchmarks/scale.py --weak                                    # measures ten million edges a process instead
+    python benchmarks/scale.py --tables                               # measures how a table of Parquet is read instead
 
 Every case trains a few steps of `batch_size=32768` in 1, 2 or 4 processes of one thread each. Bytes are those that the
 kernel counts on the loopback of a network namespace of its own (`unshare`), headers and acknowledgments with them, from
@@ -194,6 +195,52 @@ def fit(case: dict[str, Any], data: str, out: Path) -> None:
     out.with_suffix(f".{processes.rank()}").write_text(json.dumps(found))
 
 
+def written(folder: Path, rows: int) -> None:
+    """A table of drawn events in eight files, with names of 20 letters: a quarter as many users as rows at most."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rng = np.random.default_rng(SEED)
+    for part in range(8):
+        users = (rng.random(rows // 8) ** 2 * (rows // 4)).astype(np.int64) * 7919 % (rows // 4)
+        items = (rng.random(rows // 8) ** 3 * (rows // 50)).astype(np.int64) * 7919 % (rows // 50)
+        table = {
+            "user": [f"customer-{user:011}" for user in users],
+            "item": [f"product-{item:012}" for item in items],
+            "time": rng.integers(1_500_000_000, 1_600_000_000, size=rows // 8),
+        }
+        parquet.write_table(pa.table(table), folder / f"part-{part}.parquet", row_group_size=rows // 64)
+
+
+def read(case: dict[str, Any], data: str, out: Path) -> None:
+    """What one process does of reading a table."""
+    processes.join()
+    with processes.together("again"):
+        few = Path(data).parent / "few"  # all that reading loads and compiles is there from here on
+        l2q.read_events(few)
+        before, began, bytes_before = held(), time.process_time(), sent()
+        Path("/proc/self/clear_refs").write_text("5")  # the most from here on
+        events = l2q.read_events(data)
+        seconds, bytes_after = time.process_time() - began, sent()
+        most = held("VmHWM")
+        processes.everyone(None)
+    arrays = [events.indptr, events.items, events.times, events.counts]
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays if array is not None))
+    found = {
+        "seconds": seconds,
+        "sent": (bytes_after - bytes_before) / processes.size(),
+        "data_mib": before,
+        "most_mib": most,
+        "left_mib": held() - before,
+        "users": events.num_users,
+        "items": events.num_items,
+        "pairs": len(events),
+        "digest": digest.hexdigest()[:12],
+    }
+    out.with_suffix(f".{processes.rank()}").write_text(json.dumps(found))
+    processes.leave()
+
+
 def parts_of(case: dict[str, Any], data: str) -> list[dict[str, Any]]:
     """A case in processes of its own, in a network namespace of its own; what each of them found."""
     threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "NUMBA", "OPENBLAS", "MKL")}
@@ -371,6 +418,40 @@ def measure_fits(data: str) -> None:
     Console(width=100).print(table)
 
 
+def measure_tables(rows: int) -> None:
+    """The reading of docs/scale.md: the first process, which takes the names, and the most of the others."""
+    columns = (
+        "rows",
+        "p",
+        "CPU s",
+        "CPU s, others",
+        "MB sent",
+        "+ MiB",
+        "+ MiB, others",
+        "left",
+        "left, others",
+    )
+    table = Table(*columns, "digest")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, size in (("few", 8000), ("events", rows)):
+            (Path(folder) / name).mkdir()
+            written(Path(folder) / name, size)
+        data = str((Path(folder) / "events").resolve())
+        for size in (1, 2, 4):
+            first, *others = parts_of({"read": rows, "processes": size}, data)
+            assert {part["digest"] for part in others} <= {first["digest"]}
+            said = [f"{first['users']:,} users, {first['items']:,} items, {first['pairs']:,} pairs"]
+            grown = [part["most_mib"] - part["data_mib"] for part in (first, *others)]
+            more = [max((part[key] for part in others), default=math.nan) for key in ("seconds", "left_mib")]
+            table.add_row(
+                f"{rows:,}", str(size), f"{first['seconds']:.1f}", f"{more[0]:.1f}",
+                f"{np.mean([part['sent'] for part in (first, *others)]) / 1e6:,.0f}",
+                f"{grown[0]:,.0f}", f"{max(grown[1:], default=math.nan):,.0f}",
+                f"{first['left_mib']:,.0f}", f"{more[1]:,.0f}", first["digest"],
+            )  # fmt: skip
+    Console(width=130).print(table, *said)
+
+
 def measure_weak(data: str, path: Path) -> None:
     """Ten million edges a process."""
     found = []
@@ -457,19 +538,29 @@ if __name__ == "__main__":
         "--weak", action="store_true", help="ten million edges a process, instead of all else"
     )
     parser.add_argument("--fits", action="store_true", help="of l2q_plus by rows, instead of trainings")
+    parser.add_argument(
+        "--tables",
+        type=int,
+        nargs="?",
+        const=8_000_000,
+        help="of drawn events with so many rows, instead of trainings",
+    )
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         sys.modules["scale"] = sys.modules["__main__"]  # where the trainer finds the meter
         case = json.loads(options.work)
-        (fit if "bits" in case else work)(case, options.data, options.out)
+        does = read if "read" in case else fit if "bits" in case else work
+        does(case, options.data, options.out)
     elif options.plan:
         plan(options.json)
     elif shutil.which("unshare") is None:
         sys.exit("needs unshare (util-linux), for a network that is this measurement's alone")
     elif options.weak:
         measure_weak(options.data, options.json.with_stem("scale_weak"))
+    elif options.tables:
+        measure_tables(options.tables)
     elif options.fits:
         measure_fits(options.data)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import eq
 from typing import Any, Protocol
 
 import numpy as np
@@ -178,7 +179,9 @@ def _check_names(known: Interactions, asked: Interactions) -> None:
     """Raises L2QError where rows of an index and of what it is asked are named otherwise."""
     for side in ("user_names", "item_names"):
         ours, theirs = getattr(known, side), getattr(asked, side)
-        if ours is not None and theirs is not None and not np.array_equal(ours, theirs):
+        if ours is None or theirs is None or ours is theirs:
+            continue
+        if len(ours) != len(theirs) or not all(map(eq, ours, theirs)):
             raise L2QError(
                 f"the {side[:4]}s of the interactions are named otherwise than those of the index: take both parts "
                 "from one l2q.split"

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from l2q.errors import L2QError
+from l2q.names import FiledNames
 
 LINE_BREAK = r"[\r\n]"  # what ends a line where text files of names are read, so that no name may hold it
 
@@ -64,7 +65,7 @@ class Interactions:
 
     ``indptr`` (num_users + 1,) int64 and ``items`` (nnz,) int32; the items of user u are
     ``items[indptr[u]:indptr[u + 1]]``, ascending, without duplicates. Names are (num_users,) and (num_items,) arrays
-    of strings (see ``name_array``); None: the ids are the names.
+    of strings (see ``name_array``), or lie in a file (``l2q.names``); None: the ids are the names.
 
     What is known of the events behind the pairs stands beside ``items``, (nnz,) each, None where nothing is: ``times``
     float64, seconds since 1970 where they were dates; ``values`` float32, such as ratings; ``counts`` int32, how many
@@ -79,8 +80,8 @@ class Interactions:
     indptr: np.ndarray
     items: np.ndarray
     num_items: int
-    user_names: np.ndarray | None = field(default=None, repr=False)
-    item_names: np.ndarray | None = field(default=None, repr=False)
+    user_names: np.ndarray | FiledNames | None = field(default=None, repr=False)
+    item_names: np.ndarray | FiledNames | None = field(default=None, repr=False)
     times: np.ndarray | None = field(default=None, repr=False)
     values: np.ndarray | None = field(default=None, repr=False)
     counts: np.ndarray | None = field(default=None, repr=False)
@@ -96,8 +97,8 @@ class Interactions:
         items,
         num_users: int,
         num_items: int,
-        user_names: np.ndarray | None = None,
-        item_names: np.ndarray | None = None,
+        user_names: np.ndarray | FiledNames | None = None,
+        item_names: np.ndarray | FiledNames | None = None,
     ) -> Interactions:
         """Rows from pairs in any order; a repeated pair counts once. O(edges) apart from one sort.
 
@@ -254,12 +255,12 @@ class Dataset:
     columns: tuple[str, ...] = ()
 
     @property
-    def user_names(self) -> np.ndarray | None:
+    def user_names(self) -> np.ndarray | FiledNames | None:
         """(num_users,) strings; None: the ids are the names."""
         return self.train.user_names
 
     @property
-    def item_names(self) -> np.ndarray | None:
+    def item_names(self) -> np.ndarray | FiledNames | None:
         """(num_items,) strings; None: the ids are the names."""
         return self.train.item_names
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from l2q.errors import L2QError
+from l2q.errors import L2QError, lacking
+
+if TYPE_CHECKING:
+    import numpy as np
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -188,6 +191,144 @@ def said(make: Callable[[], T]) -> T:
         with lost(*advice):
             dist.broadcast_object_list(told)
     return told[0]  # type: ignore[return-value]
+
+
+def everyone(value: T) -> list[T]:
+    """The ``value`` of every process, by their numbers; of one that is alone, its own.
+
+    >>> everyone(3)
+    [3]
+    """
+    if not _together:
+        return [value]
+    import torch.distributed as dist
+
+    found: list[T] = [value] * size()
+    with lost(*_together):
+        dist.all_gather_object(found, value)
+    return found
+
+
+def total(count: int | np.integer) -> int:
+    """The sum over the processes."""
+    return sum(everyone(int(count)))
+
+
+def anywhere(truth: object) -> bool:
+    """Whether it is true in a process."""
+    return any(everyone(bool(truth)))
+
+
+def everywhere(truth: object) -> bool:
+    """Whether it is true in all processes."""
+    return all(everyone(bool(truth)))
+
+
+def agreed(make: Callable[[], T]) -> T:
+    """What ``make`` gives here, as soon as it has given something in all processes. What is wrong in one of them is an
+    L2QError in all, so that none waits for another; ``make`` itself talks to nobody."""
+    if not _together:
+        return make()
+    why, own = None, None
+    try:
+        with _apart():
+            found = make()
+    except Exception as error:
+        own, why = error, lacking(error) or str(error)
+        if not isinstance(error, L2QError) and lacking(error) is None:
+            why = f"{type(error).__name__}: {error}"
+    for number, line in enumerate(everyone(why)):
+        if line is not None:
+            if own is not None and not isinstance(own, L2QError):
+                raise own
+            raise L2QError(line if number == 0 else f"process {number} of {size()}: {line}") from own
+    return found
+
+
+def told(make: Callable[[], T]) -> T:
+    """What ``make`` gives in the first process; what is wrong there is an L2QError in all."""
+    found = agreed(lambda: make() if leads() or size() == 1 else None)
+    return said(lambda: found)  # type: ignore[return-value]
+
+
+def exchanged(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """``parts[n]`` goes to process n. What comes from every process for this one, by their numbers. All parts are
+    (rows,) arrays of one type."""
+    if not _together:
+        return list(parts)
+    import numpy as np
+    import torch
+    import torch.distributed as dist
+
+    kind = parts[0].dtype
+    sizes = [part.nbytes for part in parts]
+    coming = [each[rank()] for each in everyone(sizes)]
+    found = np.empty(sum(coming) // kind.itemsize, kind)
+    out, own = (torch.from_numpy(array.view(np.uint8)) for array in (found, np.concatenate(parts)))
+    with lost(*_together):
+        dist.all_to_all_single(out, own, coming, sizes)
+    return np.split(found, np.cumsum(coming)[:-1] // kind.itemsize)
+
+
+def joined(part: np.ndarray) -> np.ndarray:
+    """The (rows,) arrays of all processes, one behind the other, in each of them."""
+    if not _together:
+        return part
+    import numpy as np
+    import torch
+    import torch.distributed as dist
+
+    ends = np.cumsum([0, *everyone(len(part))])
+    found = np.empty(ends[-1], part.dtype)
+    for number in range(size()):
+        piece = found[ends[number] : ends[number + 1]]
+        if number == rank():
+            piece[:] = part
+        with lost(*_together):
+            dist.broadcast(torch.from_numpy(piece.view(np.uint8)), number)
+    return found
+
+
+def collected(chunks: Iterable[bytes], take: Callable[[bytes], object]) -> None:
+    """The first process ``take``s the ``chunks`` of all, those of one after those of another, in their order. Chunks
+    travel one by one. Raises in all what ``take`` raises."""
+    if not _together:
+        for chunk in chunks:
+            take(chunk)
+        return
+    import torch
+    import torch.distributed as dist
+
+    wrong: list[Exception] = []
+
+    def taken(chunk: bytes) -> None:
+        try:
+            if not wrong:
+                take(chunk)
+        except Exception as error:  # the others go on sending
+            wrong.append(error)
+
+    with lost(*_together):
+        length = torch.zeros(1, dtype=torch.int64)
+        if leads():
+            for chunk in chunks:
+                taken(chunk)
+            for number in range(1, size()):
+                while dist.recv(length, number) is not None and int(length):
+                    coming = torch.empty(int(length), dtype=torch.uint8)
+                    dist.recv(coming, number)
+                    taken(coming.numpy().tobytes())
+        else:
+            for chunk in filter(None, chunks):
+                dist.send(length.fill_(len(chunk)), 0)
+                dist.send(torch.frombuffer(bytearray(chunk), dtype=torch.uint8), 0)
+            dist.send(length.fill_(0), 0)
+
+    def end() -> None:
+        if wrong:
+            raise wrong[0]
+
+    agreed(end)
 
 
 class Lost(L2QError):

@@ -12,9 +12,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from l2q import processes
 from l2q.errors import L2QError
 from l2q.files import replaced_file
 from l2q.interactions import Dataset, Interactions, Reading, name_array
+from l2q.names import CHUNK, FiledNames
 
 BESIDE = {"times": np.float64, "values": np.float32, "counts": np.int32}
 """What is kept of the events behind the pairs, where it is known."""
@@ -25,11 +27,13 @@ DIGEST = 32
 def load_embedded(source: str | Path | IO[bytes], name: str) -> Dataset:
     """The set in an ``.npz`` of ``train_indptr, train_items, test_indptr, test_items, num_items`` and, where
     there are names, ``user_names, item_names``: UTF-8 bytes, one name per line; likewise ``columns``. Times, values and
-    counts stand beside the items, ``given`` beside test, the reading as JSON; ``train_ahead`` where it holds."""
+    counts stand beside the items, ``given`` beside test, the reading as JSON; ``train_ahead`` where it holds. Of
+    several processes that read it together none holds the names."""
     with np.load(source, allow_pickle=False) as arrays:
-        user_names, item_names, columns = (
-            name_array(arrays[what].tobytes().decode().split("\n")) if what in arrays else None
-            for what in ("user_names", "item_names", "columns")
+        columns = arrays["columns"].tobytes().decode().split("\n") if "columns" in arrays else ()
+        sizes = {"user_names": len(arrays["train_indptr"]) - 1, "item_names": int(arrays["num_items"])}
+        user_names, item_names = (
+            _names(arrays, what, count) if what in arrays else None for what, count in sizes.items()
         )
         reading = Reading.from_json(json.loads(arrays["reading"].tobytes())) if "reading" in arrays else None
 
@@ -54,7 +58,18 @@ def load_embedded(source: str | Path | IO[bytes], name: str) -> Dataset:
 
         given = part("given") if "given_items" in arrays else None
         train, test = part("train"), part("test", given)
-    return Dataset(name, train, test, () if columns is None else tuple(columns))
+    return Dataset(name, train, test, tuple(columns))
+
+
+def _names(arrays: Any, what: str, count: int) -> np.ndarray | FiledNames:
+    if not processes.are_together():
+        return name_array(arrays[what].tobytes().decode().split("\n"))
+    if not processes.leads():
+        return FiledNames(count)
+    with arrays.zip.open(f"{what}.npy") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        return FiledNames.of_bytes(iter(lambda: file.read(CHUNK), b""))
 
 
 def read(path: Path, name: str, stamp: bytes) -> Dataset | None:
@@ -91,7 +106,9 @@ def write(path: Path, dataset: Dataset, stamp: bytes) -> None:
         arrays |= {f"{part}_ahead": np.array(True)} if pairs.ahead else {}
     lines = {"user_names": dataset.user_names, "item_names": dataset.item_names}
     for what, names in (lines | {"columns": dataset.columns or None}).items():
-        if names is not None:
+        if isinstance(names, FiledNames):
+            arrays[what] = names.text[:-1]  # type: ignore[index]
+        elif names is not None:
             arrays[what] = np.frombuffer("\n".join(names).encode(), np.uint8)
     if dataset.train.reading is not None:
         arrays["reading"] = np.frombuffer(json.dumps(dataset.train.reading.to_json()).encode(), np.uint8)

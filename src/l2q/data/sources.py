@@ -14,12 +14,13 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Lt
 
-from l2q import settings
+from l2q import processes, settings
 from l2q.data import cache, layouts, tables
 from l2q.data.cache import load_embedded
 from l2q.data.lightgcn import FILES, read_folder
 from l2q.data.splits import SPLITS
 from l2q.errors import L2QError
+from l2q.events.containers import is_parquet
 from l2q.events.databases import database_of
 from l2q.interactions import Dataset
 from l2q.options import Count, OneOf, Whole, options
@@ -130,6 +131,15 @@ class Source:
             _remove(fetched)
             raise L2QError(f"{error} (fetched from {self.url} and removed again)") from error
 
+    @property
+    def in_parts(self) -> bool:
+        """Whether several processes may read it together, each some of its rows: one table of Parquet."""
+        source = str(self.dir or "")
+        if not source or self.query or database_of(source) is not None or not is_parquet(source):
+            return False
+        place = Path(source).expanduser()
+        return not place.is_dir() or layouts.pair(place) is None
+
     def _given(self, source: str) -> Dataset:
         """From ``dir``."""
         if database_of(source) is not None:  # whose content may be another one at any time
@@ -234,11 +244,11 @@ class Source:
             json.dumps([FORMAT, version("l2q"), asked], sort_keys=True).encode()
         ).hexdigest()[:12]
         cached = self._cache / f"{self.name}-{key}.npz"
-        dataset = cache.read(cached, self.name, stamp)
-        if dataset is None:
-            dataset = make()
+        dataset = processes.agreed(lambda: cache.read(cached, self.name, stamp))
+        if dataset is None or not processes.everywhere(dataset is not None):
+            dataset = fresh = make()
             self._check(dataset, place)
-            cache.write(cached, dataset, stamp)
+            processes.told(lambda: cache.write(cached, fresh, stamp))  # who has the names
         else:
             self._check(dataset, place)
         return dataset

@@ -39,7 +39,8 @@ def unfold(table: Table, looks: list[Profile], item: str | None) -> bool:
         elements = f"regexp_split_to_array(trim({column}, ' {{}}'), {quoted(pattern)})"
     rows = f"SELECT * EXCLUDE ({column}), unnest({elements}) AS {column} FROM {source}"
     rest = ", ".join(named(one.name) for one in looks if one is not found)
-    table.connection.execute(f"CREATE TEMP VIEW unfolded AS {rows}")
+    table.views.append(f"CREATE TEMP VIEW unfolded AS {rows}")
+    table.connection.execute(table.views[-1])
     if kind.startswith("STRUCT"):
         fields = table.connection.execute(
             f"DESCRIBE SELECT unnest({column}) FROM unfolded LIMIT 0"
@@ -47,7 +48,8 @@ def unfold(table: Table, looks: list[Profile], item: str | None) -> bool:
         inner = ", ".join(f"{column}.{named(name)} AS {named(f'{found.name}.{name}')}" for name, *_ in fields)
     else:
         inner = column
-    table.connection.execute(f"CREATE TEMP VIEW events AS SELECT {rest}, {inner} FROM unfolded")
+    table.views.append(f"CREATE TEMP VIEW events AS SELECT {rest}, {inner} FROM unfolded")
+    table.connection.execute(table.views[-1])
     table.__dict__.pop("rows")
     roles = {old.name: old for old in table.columns}
     described = table.connection.execute("DESCRIBE SELECT * FROM events").fetchall()

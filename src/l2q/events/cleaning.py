@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from l2q import processes
 from l2q.errors import L2QError
-from l2q.events import likes, oddities
+from l2q.events import likes, oddities, shares
 from l2q.events.columns import Roles
 from l2q.events.conditions import Condition, condition
 from l2q.events.names import KEPT, Names, names
-from l2q.events.rows import Rows, read_rows
+from l2q.events.rows import Rows, clock_of, counted, read_rows
 from l2q.events.table import Table
 from l2q.events.vocabulary import meaning
 from l2q.interactions import Interactions, Reading
@@ -32,7 +33,7 @@ class _Cleaning:
     doubts: list[str] = field(default_factory=list)
 
     def drop(self, reason: str, rows: np.ndarray) -> None:
-        count = int(np.count_nonzero(rows & self.kept))
+        count = processes.total(np.count_nonzero(rows & self.kept))
         if count:
             self.dropped[reason] = self.dropped.get(reason, 0) + count
             self.kept &= ~rows
@@ -70,14 +71,20 @@ def clean(
             f"{table.where}: min_value={min_value:g} needs numbers to compare with, but {has}; name a column of "
             "numbers with value=COLUMN, or say which events count with where="
         )
-    rule = condition(table, where) if where and where.strip() else None
-    rows = read_rows(table, roles, rule, day_first)
+    rule, watch = processes.told(
+        lambda: (
+            condition(table, where) if where and where.strip() else None,
+            clock_of(table, roles, day_first),
+        )
+    )
+    rows = processes.agreed(lambda: read_rows(table, roles, rule, watch))
+    total = processes.total(len(rows))
     work = _Cleaning(np.ones(len(rows), bool), dict(table.dropped), [*table.notes, *roles.notes])
     header = _repeated_header(table, roles, rows, work)
     if rule is not None:
         work.drop("where= leaves out", ~rows.kept)
-        if not work.kept.any():
-            raise L2QError(f"{table.where}: where={where!r} leaves no row of {len(rows):,}")
+        if not processes.anywhere(work.kept.any()):
+            raise L2QError(f"{table.where}: where={where!r} leaves no row of {total:,}")
     sides = []
     for position, (role, side) in enumerate((("user", rows.users), ("item", rows.items))):
         present = np.bincount(side.codes[work.kept], minlength=len(side.values)) > 0
@@ -86,10 +93,10 @@ def clean(
     _values(roles, rows, rule, min_value, work)
     if work.doubts:
         raise L2QError(f"{table.where}: {'; and '.join(work.doubts)}")
-    if not work.kept.any():
+    if not processes.anywhere(work.kept.any()):
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in work.dropped.items())
-        raise L2QError(f"{table.where}: no row of {len(rows):,} remains ({reasons})")
-    return _interactions(table, roles, rows, sides, dedupe, work)
+        raise L2QError(f"{table.where}: no row of {total:,} remains ({reasons})")
+    return _interactions(table, roles, rows, total, sides, dedupe, work)
 
 
 def _repeated_header(
@@ -101,18 +108,20 @@ def _repeated_header(
         return None
     codes = []
     for profile, side in ((roles.user, rows.users), (roles.item, rows.items)):
-        found = [code for code in side.where(profile.name) if code is not None]
-        if not found:
+        found = {side.values[code].as_py(): code for code in reversed(side.where(profile.name))}
+        # as the first of them is spelled
+        spelled = [text for texts in processes.everyone([*reversed(found)]) for text in texts]
+        if not spelled:
             return None
-        codes.append(found[0])
+        codes.append(found.get(spelled[0], -1))
     both = (rows.users.codes == codes[0]) & (rows.items.codes == codes[1])
-    if not both.any():
+    if not processes.anywhere(both.any()):
         return None
     work.drop("repeated header", both)
-    alone = [
-        code if np.array_equal(side.codes == code, both) else None
-        for code, side in zip(codes, (rows.users, rows.items), strict=True)
-    ]
+    alone = []
+    for code, side in zip(codes, (rows.users, rows.items), strict=True):
+        only = processes.everywhere(np.array_equal(side.codes == code, both))
+        alone.append(code if only and code >= 0 else None)
     return alone[0], alone[1]
 
 
@@ -120,10 +129,8 @@ def _without(roles: Roles, rows: Rows, sides: Sequence[Names], missing: str, wor
     """Rows without user or item: refused, dropped or kept."""
     said, kept = [], []
     for role, side, found in zip(("user", "item"), (rows.users, rows.items), sides, strict=True):
-        if not found.spelled:
-            continue
         counts = np.bincount(side.codes[work.kept], minlength=len(found.of))
-        spelled = {text: int(counts[code]) for code, text in found.spelled.items() if counts[code]}
+        spelled = counted((text, int(counts[code])) for code, text in found.spelled.items())
         if not spelled:
             continue
         total = sum(spelled.values())
@@ -131,7 +138,9 @@ def _without(roles: Roles, rows: Rows, sides: Sequence[Names], missing: str, wor
         how = ", ".join(
             f"{count:,} {text}" for text, count in sorted(spelled.items(), key=lambda pair: -pair[1])
         )
-        said.append(f"{total:,} of {int(work.kept.sum()):,} rows have no {role} in {column!r} ({how})")
+        said.append(
+            f"{total:,} of {processes.total(work.kept.sum()):,} rows have no {role} in {column!r} ({how})"
+        )
         kept.append(f"{total:,} rows without {role} are kept ({how})")
         if missing == "drop":
             code = np.zeros(len(found.of), bool)
@@ -161,9 +170,9 @@ def _values(
         note: str | None = None
         if rows.values is not None:
             values = rows.values[work.kept]
-            unread = int(np.isnan(values).sum())
-            if unread and unread < len(values):
-                work.notes.append(f"{unread:,} of {len(values):,} rows have no number in {name!r}")
+            unread, count = processes.total(np.isnan(values).sum()), processes.total(len(values))
+            if unread and unread < count:
+                work.notes.append(f"{unread:,} of {count:,} rows have no number in {name!r}")
             kinds = roles.value.kinds if likes.truth(roles.value.kinds) else {}
             yes = next((kind for kind in kinds if likes.YES[kind.lower()]), None)
             doubt, note = likes.of_numbers(name, meaning(name).core, values, yes)
@@ -174,7 +183,7 @@ def _values(
         if note and not (spoken and doubt is None and rows.values is not None):
             work.notes.append(note)
     for flag, hits in rows.flags:
-        count = int(np.count_nonzero(hits & work.kept))
+        count = processes.total(np.count_nonzero(hits & work.kept))
         if count and not spoken and flag.column not in read and "value" not in roles.named:
             expression = f'where="{flag.keep}"'
             doubts.append(
@@ -190,77 +199,81 @@ def _interactions(
     table: Table,
     roles: Roles,
     rows: Rows,
+    total: int,
     sides: Sequence[Names],
     dedupe: str,
     work: _Cleaning,
 ) -> Interactions:
     """Pairs of sorted names, and beside them time, value and number of their events."""
-    events = int(np.count_nonzero(work.kept))
-    chosen = work.kept if events < len(rows) else slice(None)
-    found = []
-    keys = np.zeros(events, np.int64)
+    own = int(np.count_nonzero(work.kept))
+    events = processes.total(own)
+    chosen = work.kept if own < len(rows) else slice(None)
+    ids, found = [], []
     for side, known in zip((rows.users, rows.items), sides, strict=True):
         every = known.of[side.codes[chosen]]
         present = np.bincount(every, minlength=len(known.found)) > 0
-        place = np.cumsum(present, dtype=np.int64) - 1
-        found.append(known.found[present])
-        keys *= len(found[-1])
-        keys += place[every]
+        numbers, names_of_all = shares.numbered(known.found, present)
+        found.append(names_of_all)
+        ids.append(numbers[every])
         work.notes += known.notes
     times = rows.times[chosen] if rows.times is not None else None
     if times is not None and roles.time is not None:
-        unread = int(np.isnan(times).sum())
-        if unread == len(times):
+        unread = processes.total(np.isnan(times).sum())
+        if unread == events:
             times = None
         if unread:
             work.notes.append(
                 f"{unread:,} of {events:,} rows have no time that can be read in {roles.time.name!r}"
             )
         if times is not None and rows.clock and rows.clock.form != "numbers as they are":
-            work.notes += _far(times, roles.time.name)
+            work.notes += _far(times, events, roles.time.name)
         if rows.clock and rows.clock.order == "?":
             work.notes.append(
                 f"{roles.time.name!r} may have the day or the month first, and no row tells: months are taken as "
                 "first; day_first=true takes days, day_first=false says that this is right"
             )
-    kept, counts = _unique(keys, times, dedupe)
     values = rows.values[chosen] if rows.values is not None else None
-    keys = keys[kept]
-    items = (keys % len(found[1])).astype(np.int32)
-    indptr = np.zeros(len(found[0]) + 1, np.int64)
-    np.cumsum(np.bincount(keys // len(found[1]), minlength=len(found[0])), out=indptr[1:])
+    if values is not None and processes.everywhere(np.isnan(values).all()):
+        values = None
+    sizes = len(found[0]), len(found[1])
+    keys, (times, values) = shares.by_user(ids[0], ids[1], *sizes, times, values)
+    kept, counts = _unique(keys, times, dedupe)
+    users, items = np.divmod(keys[kept], sizes[1])
+    indptr = np.zeros(sizes[0] + 1, np.int64)
+    first, end = shares.own(sizes[0])
+    np.cumsum(processes.joined(np.bincount(users - first, minlength=end - first)), out=indptr[1:])
     result = Interactions(
         indptr,
-        items,
-        len(found[1]),
+        processes.joined(items.astype(np.int32)),
+        sizes[1],
         found[0],
         found[1],
-        None if times is None else times[kept],
-        None if values is None or np.isnan(values).all() else values[kept].astype(np.float32),
-        counts.astype(np.int32),
+        None if times is None else processes.joined(times[kept]),
+        None if values is None else processes.joined(values[kept].astype(np.float32)),
+        processes.joined(counts.astype(np.int32)),
         ahead=times is not None,
     )
-    oddities.judge(table, roles, result, events, work.notes)
+    notes = processes.told(lambda: oddities.judge(table, roles, result, events))
     reading = Reading(
         table.where,
         {role: profile.name for role, profile in roles.chosen().items()},
         roles.unread,
-        len(rows) + sum(table.dropped.values()),
+        total + sum(table.dropped.values()),
         work.dropped,
         events - len(result),
-        tuple(dict.fromkeys(work.notes)),
+        tuple(dict.fromkeys(work.notes + notes)),
     )
     return replace(result, reading=reading)
 
 
-def _far(times: np.ndarray, column: str) -> list[str]:
+def _far(times: np.ndarray, events: int, column: str) -> list[str]:
     """Notes of some times that lie where others do not: sentinels, or numbers in another unit."""
     found = []
     for far, what in ((times < EARLY, "before 1980"), (times >= LATE, "after 2100")):
-        count = int(far.sum())
-        if 0 < count < len(times):
+        count = processes.total(far.sum())
+        if 0 < count < events:
             found.append(
-                f"{count:,} of {len(times):,} rows have a time {what} in {column!r}, in another unit or in place of "
+                f"{count:,} of {events:,} rows have a time {what} in {column!r}, in another unit or in place of "
                 "none; where= leaves rows out"
             )
     return found
@@ -268,6 +281,8 @@ def _far(times: np.ndarray, column: str) -> list[str]:
 
 def _unique(keys: np.ndarray, times: np.ndarray | None, dedupe: str) -> tuple[np.ndarray, np.ndarray]:
     """Where the event of every pair stands, pairs ascending, and how many events each has. O(n) beside one sort."""
+    if not len(keys):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     order = np.argsort(keys)
     ordered = keys[order]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))

@@ -117,6 +117,14 @@ def _files(
         raise L2QError(f"cannot read {error.filename or table.where}: {error.strerror or error}") from error
 
 
+def is_parquet(source: str) -> bool:
+    """Whether a file, a folder or a pattern holds Parquet alone, as it is."""
+    try:
+        return all(kind_of(path, str(path)) == "parquet" for path, _ in _parts(source))
+    except (L2QError, OSError):  # which is said when it is read
+        return False
+
+
 def _parts(source: str) -> list[tuple[Path, str]]:
     """The files of a path, a pattern or a folder in the order of their names, each with its folder below it."""
     path = Path(source).expanduser()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
+from l2q import processes
 from l2q.events.table import plain_name, quoted
 from l2q.events.vocabulary import plain, words
 
@@ -50,27 +51,30 @@ def of_numbers(
     """A doubt that refuses and a note, of the numbers of events; NaN where there is none. ``yes``: how 1 is spelled
     where the column has truth values."""
     known = values[~np.isnan(values)]
-    if not len(known):
+    total = processes.total(len(known))
+    if not total:
         return None, f"{column!r} has no numbers; it is not used"
     name = plain_name(column)
-    low, high = float(known.min()), float(known.max())
-    whole = np.array_equal(known, np.floor(known))
+    low = min(processes.everyone(float(known.min(initial=np.inf))))
+    high = max(processes.everyone(float(known.max(initial=-np.inf))))
+    whole = processes.everywhere(np.array_equal(known, np.floor(known)))
     if whole and 1 < high < 20 and low >= 0 and set(core) & CODES:
         codes, times = np.unique(known, return_counts=True)
-        return of_kinds(
-            column, {f"{code:g}": int(count) for code, count in zip(codes, times, strict=True)}, str
-        )
-    below = int((known < 0).sum())
+        coded: dict[float, int] = {}
+        for each in processes.everyone(list(zip(codes.tolist(), times.tolist(), strict=True))):
+            coded |= {code: coded.get(code, 0) + count for code, count in each}
+        return of_kinds(column, {f"{code:g}": coded[code] for code in sorted(coded)}, str)
+    below = processes.total((known < 0).sum())
     if below:
-        what = f"{below:,} of {len(known):,} events have {column!r} below 0 (down to {low:g}): dislikes or returns"
+        what = f"{below:,} of {total:,} events have {column!r} below 0 (down to {low:g}): dislikes or returns"
         return (
             f"{what} would count as likes; {_ways(f'{name} > 0')}",
             None,
         )
-    zeros = int((known == 0).sum())
+    zeros = processes.total((known == 0).sum())
     counts = bool(set(core) & COUNTS)
     if zeros and ((high <= 1 and whole) or counts):
-        what = f"{zeros:,} of {len(known):,} events have {column!r} 0"
+        what = f"{zeros:,} of {total:,} events have {column!r} 0"
         like = f"{name} > 0" if counts else f"{name} = {quoted(yes) if yes else 1}"
         return f"{what} and would count as likes; {_ways(like)}", None
     if low == high:
@@ -78,13 +82,13 @@ def of_numbers(
     cut = _cut(high)
     if counts or cut is None:
         return None, f"{column!r} goes from {low:g} to {high:g}; every event counts as a like, whatever it is"
-    less = int((known < cut).sum())
+    less = processes.total((known < cut).sum())
     if not less:
         return None, None
-    if less == len(known):  # on another scale
+    if less == total:  # on another scale
         return None, f"{column!r} goes from {low:g} to {high:g}; every event counts as a like, whatever it is"
     return None, (
-        f"{column!r} goes from {low:g} to {high:g}: {less:,} of {len(known):,} events have less than {cut:g} and count "
+        f"{column!r} goes from {low:g} to {high:g}: {less:,} of {total:,} events have less than {cut:g} and count "
         f"as likes all the same; min_value={cut:g} leaves them out"
     )
 

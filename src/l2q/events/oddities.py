@@ -16,8 +16,8 @@ SUMS = words("values", "sum")
 FEW = 5  # items in all that are hardly a catalog
 
 
-def judge(table: Table, roles: Roles, events: Interactions, count: int, notes: list[str]) -> None:
-    """Adds to ``notes`` what is odd of the ``count`` events. Raises L2QError where every event has its own user, or
+def judge(table: Table, roles: Roles, events: Interactions, count: int) -> list[str]:
+    """What is odd of the ``count`` events. Raises L2QError where every event has its own user, or
     all have one user and one item."""
     users, items, pairs = events.num_users, events.num_items, len(events)
     user, item = roles.user.name, roles.item.name
@@ -26,8 +26,9 @@ def judge(table: Table, roles: Roles, events: Interactions, count: int, notes: l
             f"{table.where}: there is one user in all, column {user!r}, and one item, column {item!r}: this is no "
             "table of events, or user=COLUMN and item=COLUMN name others"
         )
+    notes: list[str] = []
     if count < ENOUGH:
-        return
+        return notes
     bare = not table.header and not {"user", "item"} & roles.named
     odd = []
     if items > 0.95 * count:
@@ -79,6 +80,7 @@ def judge(table: Table, roles: Roles, events: Interactions, count: int, notes: l
         notes.append(
             f"{count - pairs:,} of {count:,} events repeat a pair of user and item ({(count - pairs) / count:.0%})"
         )
+    return notes
 
 
 def _sums_up(name: str) -> bool:

@@ -6,7 +6,9 @@ from typing import Any
 
 from scipy import sparse
 
+from l2q import processes
 from l2q.errors import L2QError
+from l2q.events import shares
 from l2q.events.cleaning import clean
 from l2q.events.columns import recognize
 from l2q.events.containers import open_table
@@ -67,8 +69,12 @@ def read_events(
         if any(option is not None for option in others):
             raise L2QError("a sparse matrix has users for rows and items for columns, and no other names")
         return of_matrix(source, value, min_value)
-    with open_table(source, header=header, delimiter=delimiter, encoding=encoding, query=query) as table:
-        roles = recognize(table, user=user, item=item, time=time, value=value)
+    with processes.agreed(
+        lambda: open_table(source, header=header, delimiter=delimiter, encoding=encoding, query=query)
+    ) as table:
+        roles = shares.recognized(
+            table, lambda: recognize(table, user=user, item=item, time=time, value=value)
+        )
         return clean(
             table,
             roles,

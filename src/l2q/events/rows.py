@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
 
+from l2q import processes
 from l2q.errors import L2QError
 from l2q.events import likes
 from l2q.events.columns import Roles
@@ -25,7 +28,7 @@ BATCH = 500_000  # rows at a time
 
 @dataclass
 class Coded:
-    """A column as int32 ``codes``, a row each, of its distinct ``values``, an Arrow array."""
+    """A column as int32 ``codes``, a row each, of its distinct ``values``, an Arrow array in order of appearance."""
 
     codes: np.ndarray
     values: pa.Array
@@ -43,13 +46,19 @@ class Coded:
         ]
 
     def counts(self, kept: np.ndarray) -> dict[str, int]:
-        """How many of the rows that are kept have each value."""
+        """How many of the rows that are kept have each value, here and in the other processes."""
         counts = np.bincount(self.codes[kept], minlength=len(self.values))
-        found: dict[str, int] = {}
-        for text, count in zip(self.values.to_pylist(), counts.tolist(), strict=True):
-            if count and text is not None and text.strip():
-                found[text.strip()] = found.get(text.strip(), 0) + count
-        return found
+        own = zip(self.values.to_pylist(), counts.tolist(), strict=True)
+        stripped = [(text.strip(), count) for text, count in own if text is not None and text.strip()]
+        return counted(stripped)
+
+
+def counted(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """How often each text is there in all processes; texts in order of appearance, those without a row left out."""
+    found: dict[str, int] = {}
+    for text, count in itertools.chain.from_iterable(processes.everyone(list(pairs))):
+        found[text] = found.get(text, 0) + count
+    return {text: count for text, count in found.items() if count}
 
 
 @dataclass(frozen=True)
@@ -81,13 +90,9 @@ class Rows:
         return len(self.kept)
 
 
-def read_rows(
-    table: Table, roles: Roles, rule: Condition | None = None, day_first: bool | None = None
-) -> Rows:
-    """The columns that ``roles`` name, of every row. O(rows), in batches; texts are held once each."""
-    import pyarrow as pa
-
-    time, value = roles.time, roles.value
+def clock_of(table: Table, roles: Roles, day_first: bool | None) -> Clock | None:
+    """How the column of times is read; None where there is none. Raises L2QError where an option says otherwise."""
+    time = roles.time
     watch = clock(table, time.column, list(time.kinds)[:200], day_first) if time is not None else None
     if day_first is not None and (watch is None or not watch.order):
         has = f"{time.name!r} ({time.example!r})" if time is not None else "no column"
@@ -99,6 +104,15 @@ def read_rows(
         raise L2QError(
             f"{table.where}: time= names the column {time.name!r}, which has no times ({time.example!r})"
         )
+    return watch
+
+
+def read_rows(table: Table, roles: Roles, rule: Condition | None = None, watch: Clock | None = None) -> Rows:
+    """The columns that ``roles`` name, of every row that this process reads. O(rows), in batches; texts are held once
+    each."""
+    import pyarrow as pa
+
+    value = roles.value
     numeric = value is not None and (value.numeric or likes.truth(value.kinds))
     flags = _flags(roles)
     parts = {"users": _coded(roles.user.column), "items": _coded(roles.item.column)}
@@ -113,9 +127,18 @@ def read_rows(
     parts |= {f"flag{position}": flag.sql for position, flag in enumerate(flags)}
     select = ", ".join(f"{sql} AS {named(name)}" for name, sql in parts.items())
     found: dict[str, list] = {name: [] for name in parts}
+    kinds: dict[str, pa.DataType] = {}
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for piece in table.pieces or [""]:
+            if piece:
+                table.connection.execute(piece)
+            reader = table.connection.sql(f"SELECT {select} FROM events").to_arrow_reader(BATCH)
+            kinds.update(zip(parts, reader.schema.types, strict=True))
+            yield from reader
+
     try:
-        reader = table.connection.sql(f"SELECT {select} FROM events").to_arrow_reader(BATCH)
-        for batch in reader:
+        for batch in batches():
             for name, column in zip(parts, batch.columns, strict=True):
                 if name in ("users", "items", "kinds"):
                     column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
@@ -127,31 +150,32 @@ def read_rows(
                     found[name].append(column.fill_null(False).to_numpy(zero_copy_only=False))
     except (duckdb.Error, pa.ArrowException) as error:
         raise L2QError(f"cannot read {table.where}: {first_line(error)}") from error
-    users, items = (_joined(found.pop(name)) for name in ("users", "items"))
+    users, items = (_joined(found.pop(name), kinds[name]) for name in ("users", "items"))
     count = len(users.codes)
-    plain = {name: _whole(found.pop(name)) for name in list(found) if name != "kinds"}
+    plain = {name: _whole(name, found.pop(name)) for name in list(found) if name != "kinds"}
     return Rows(
         users,
         items,
         plain["kept"] if rule is not None else np.ones(count, bool),
         plain.get("times"),
         plain.get("values"),
-        _joined(found["kinds"]) if "kinds" in found else None,
+        _joined(found["kinds"], kinds["kinds"]) if "kinds" in found else None,
         watch,
         [(flag, plain[f"flag{position}"].astype(bool)) for position, flag in enumerate(flags)],
     )
 
 
-def _whole(pieces: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(pieces) if pieces else np.empty(0)
+def _whole(name: str, pieces: list[np.ndarray]) -> np.ndarray:
+    kind = {"times": np.float64, "values": np.float32}.get(name, bool)
+    return np.concatenate(pieces) if pieces else np.empty(0, kind)
 
 
-def _joined(pieces: list[pa.DictionaryArray]) -> Coded:
-    """The pieces of a column with one dictionary."""
+def _joined(pieces: list[pa.DictionaryArray], kind: pa.DataType) -> Coded:
+    """The pieces of a column of this ``kind`` with one dictionary."""
     import pyarrow as pa
 
     if not pieces:
-        return Coded(np.empty(0, np.int32), pa.array([], pa.string()))
+        return Coded(np.empty(0, np.int32), pa.array([], kind))
     whole = pa.chunked_array(pieces).unify_dictionaries()
     values = whole.chunk(0).dictionary
     null = len(values)

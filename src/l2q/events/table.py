@@ -14,6 +14,7 @@ from pathlib import Path
 
 import duckdb
 
+from l2q import processes
 from l2q.errors import L2QError
 
 OUR_FAULT = (
@@ -39,6 +40,14 @@ class Column:
     index: bool = False
 
 
+@dataclass(frozen=True)
+class Parquet:
+    """The files behind the view ``source.parquet``, and with which options of DuckDB they are read."""
+
+    files: tuple[Path, ...]
+    options: str
+
+
 @dataclass
 class Table:
     """A table of events that is open for reading, until ``close`` or the end of a ``with``.
@@ -60,6 +69,10 @@ class Table:
     notes: list[str] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
     partitions: set[str] = field(default_factory=set, repr=False)  # columns that are folders, ``day=1``
+    parquet: Parquet | None = None
+    views: list[str] = field(default_factory=list, repr=False)  # that unfold rows into events
+    pieces: list[str] = field(default_factory=list, repr=False)
+    """What this process reads of a table that several share, one after the other (``shares``); none: all of it."""
 
     @classmethod
     def new(cls, where: str) -> Table:
@@ -68,7 +81,7 @@ class Table:
         connection = duckdb.connect(
             config={
                 "temp_directory": str(folder / "spill"),
-                "memory_limit": f"{int(memory() * MEMORY / 2**20)}MiB",
+                "memory_limit": f"{int(memory() * MEMORY / processes.on_this_machine() / 2**20)}MiB",
                 "python_enable_replacements": False,  # a name in SQL is never a variable of Python
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,

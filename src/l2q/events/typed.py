@@ -14,7 +14,7 @@ from l2q.events.dialect import apart
 from l2q.events.encodings import encoding_of
 from l2q.events.frames import INDEX, readable
 from l2q.events.lines import BLOCK
-from l2q.events.table import Table, named, quoted
+from l2q.events.table import Parquet, Table, named, quoted
 
 Parts = Sequence[tuple[Path, str, str]]  # path of each, its name in messages, its folder below the source
 NUMBERS = ("BOOLEAN", "BIGINT", "UBIGINT", "HUGEINT", "DOUBLE")
@@ -36,14 +36,21 @@ def read_parquet(table: Table, parts: Parts) -> tuple[str, list[str]]:
     _same([schema.names for schema in schemas], parts)
     paths = ", ".join(quoted(str(path)) for path, *_ in parts)
     hive = str(any(folder for *_, folder in parts)).lower()
-    scan = f"read_parquet([{paths}], union_by_name=true, hive_partitioning={hive}, hive_types_autocast=false"
+    options = f"union_by_name=true, hive_partitioning={hive}, hive_types_autocast=false"
+    ranges = _ranges(schemas[0], parts[0][1]) if len(parts) == 1 else []
+    if ranges:
+        options += ", file_row_number=true"
+    table.parquet = Parquet(tuple(path for path, *_ in parts), options)
+    table.connection.execute(
+        f"CREATE VIEW source.parquet AS SELECT * FROM read_parquet([{paths}], {options})"
+    )
     names, notes = apart(list(schemas[0].names))
     table.notes += notes
     renamed = f" AS renamed({', '.join(map(named, names))})" if notes else ""
-    sql, index = _without_positions(f"SELECT * FROM {scan}){renamed}", schemas[0], parts[0][1])
-    for name, start, step in _ranges(schemas[0], parts[0][1]) if len(parts) == 1 else ():
+    sql, index = _without_positions(f"SELECT * FROM source.parquet{renamed}", schemas[0], parts[0][1])
+    for name, start, step in ranges:
         counted = f"{start} + {step} * file_row_number AS {named(name)}, * EXCLUDE (file_row_number)"
-        sql, index = f"SELECT {counted} FROM {scan}, file_row_number=true)", [name]
+        sql, index = f"SELECT {counted} FROM source.parquet", [name]
     return sql, index
 
 

@@ -9,7 +9,7 @@ and everything is then fitted to the lists of today's teacher in a few rounds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -140,7 +140,7 @@ class Known:
         return rows.values.astype(np.float32) * (1 if rows.scales is None else rows.scales)
 
 
-def _rows(known: list[str] | None, size: int, names: np.ndarray | None, wanted: int) -> np.ndarray:
+def _rows(known: list[str] | None, size: int, names: Iterable[str] | None, wanted: int) -> np.ndarray:
     """The rows by which a side of an index knows names; without names the row numbers are the names."""
     if known is None and names is None:
         rows = np.arange(wanted)

@@ -25,12 +25,13 @@ from l2q.evaluation import evaluate
 from l2q.files import replaced_file, seal
 from l2q.fitted.new_users import FilterSide
 from l2q.interactions import Dataset, Interactions
+from l2q.names import FiledNames
 from l2q.representations import Representations
 from l2q.retrieval.fold_in import FoldIn, HalfRound
 from l2q.retrieval.index import DenseIndex
 from l2q.retrieval.named import Index
 from l2q.retrieval.popular import Served
-from l2q.retrieval.storage import compression, load_index
+from l2q.retrieval.storage import compression, opened
 
 VERIFIED_USERS = 2000
 KEPT = ("recall_", "ndcg_", "precision_", "hit_rate_", "mrr_")  # of the metrics, in an index's manifest
@@ -113,8 +114,9 @@ def export(
 def measure_packed(
     folder: Path, part: Interactions, ks: list[int], exclude: Interactions
 ) -> dict[str, float]:
-    """Metrics once more, from the exported files."""
-    return evaluate(load_index(folder), part, ks, exclude).metrics
+    """Metrics once more, from the exported files; without names where nobody holds them."""
+    named = not isinstance(exclude.user_names, FiledNames)
+    return evaluate(opened(folder, named=named), part, ks, exclude).metrics
 
 
 def environment() -> dict[str, Any]:

@@ -110,9 +110,12 @@ class Run:
         self.model = closed_form(config)
         settle(config, fitted=self.model is not None)
         protocol = config["protocol"]
-        self.dataset: Dataset = settings.build(
+        source: Source = settings.build(
             {"_target_": f"{Source.__module__}.{Source.__name__}"} | config["dataset"], "dataset"
-        ).load()
+        )
+        # an earlier index finds its rows by name, in every process
+        with ranks.reading(self.told, lambda: source.in_parts and not config.get("start")):
+            self.dataset: Dataset = source.load()
         if (address := database_of(str(config["dataset"].get("dir")))) is not None:
             config["dataset"]["dir"] = address.shown  # no file or tracker needs the password
         check_against(config, self.dataset)

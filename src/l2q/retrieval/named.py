@@ -61,7 +61,7 @@ class Index:
 
     manifest: dict[str, Any] = field(repr=False)
     arrays: dict[str, np.ndarray] = field(repr=False)
-    names: dict[str, list[str] | None] = field(repr=False)
+    names: dict[str, Any] = field(repr=False)
     folder: Path | None = None
 
     @classmethod
@@ -124,7 +124,9 @@ class Index:
                 arrays["filter.weights"] = filter_side.steps
         names = {"users": train.user_names, "items": train.item_names}
         return cls(
-            manifest, arrays, {side: None if of is None else of.tolist() for side, of in names.items()}
+            manifest,
+            arrays,
+            {side: of.tolist() if isinstance(of, np.ndarray) else of for side, of in names.items()},
         )
 
     @overload

@@ -191,7 +191,8 @@ def _write_names(path: Path, names: Sequence[str], size: int) -> None:
     for row, name in enumerate(names):
         if re.search(LINE_BREAK, name):
             raise L2QError(f"{path.name}: the name of row {row} holds a line break: {name!r}")
-    path.write_text("".join(f"{name}\n" for name in names), "utf-8", newline="\n")
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{name}\n" for name in names)
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 Rank 0 leads: it reads the command line, has the run's folder, lock, tracker and logs, and writes every file. The others
 follow: they wait to be told a configuration, train or fit with it beside rank 0, and end. So a run's files have one
-writer, and what a run does before and after its training is what one process does.
+writer, and what a run does before and after its training is what one process does; but for a table that all read.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,11 @@ GO_ON = (
 )
 FIT_ON = "the same command in the same folder (hydra.run.dir=FOLDER) goes on from what its checkpoints/ have"
 _told: list[bool] = []
-"""Whether rank 0 has told the others something, which happens once."""
+"""Whether rank 0 has told the others something, which happens once; in another process: whether all read the data."""
+_read: list[bool] = []
+"""Whether all have read them together, or know why not."""
+_begun: list[bool] = []
+"""Whether rank 0 waits for nobody any more."""
 
 
 def too_few(devices: Any) -> bool:
@@ -50,15 +54,34 @@ def command() -> str:
     )
 
 
-def tell(config: Mapping[str, Any] | None) -> None:
-    """Rank 0 tells the others what to train; None: nothing more. Raises L2QError where one of them cannot begin."""
+def tell(config: Mapping[str, Any] | None, together: bool = False) -> None:
+    """Rank 0 tells the others what to train, and whether all read the data ``together``; None: nothing more."""
     import torch.distributed as dist
 
+    _told.append(True)
     processes.connect()
     with processes.lost(GO_ON):
-        dist.broadcast_object_list([None if config is None else dict(config)])
-    if config is not None:
-        begin()
+        dist.broadcast_object_list([None if config is None else dict(config), together])
+
+
+@contextmanager
+def reading(config: Mapping[str, Any], in_parts: Callable[[], bool]) -> Iterator[None]:
+    """Within it a run reads its data. Where they are ``in_parts``, all processes do so together, rank 0 as soon as it
+    knows what to read; else each for itself, when rank 0 has done so."""
+    if processes.size() == 1 or not (in_parts() if processes.leads() else _told):
+        yield
+        return
+    if processes.leads():
+        tell(config, together=True)
+    try:
+        with processes.together(FIT_ON):
+            yield
+    except processes.Lost:
+        raise
+    except L2QError:
+        _read.append(True)
+        raise
+    _read.append(True)
 
 
 def begin(error: str | None = None) -> None:
@@ -75,18 +98,24 @@ def begin(error: str | None = None) -> None:
 
 def dismiss() -> None:
     """For rank 0 at its end: the others end, too, where they still wait."""
-    if processes.size() > 1 and processes.leads() and not _told:
-        _told.append(True)
-        with suppress(L2QError):  # they have ended
+    if processes.size() == 1 or not processes.leads() or _begun:
+        return
+    with suppress(L2QError):  # they have ended
+        if not _told:
             tell(None)
-        processes.leave()
+        elif _read:
+            begin("the first one has refused it")
+    processes.leave()
 
 
 def share(config: Mapping[str, Any]) -> None:
-    """Rank 0, before it trains: the others are to train with the same configuration."""
+    """Rank 0, before it trains: the others are to train with the same configuration. Raises L2QError where one of them
+    cannot begin."""
     if processes.size() > 1 and processes.leads():
-        _told.append(True)
-        tell(config)
+        if not _told:
+            tell(config)
+        _begun.append(True)
+        begin()
 
 
 def follow() -> int:
@@ -98,31 +127,37 @@ def follow() -> int:
     stopped: list[int] = []
     try:
         processes.connect()
-        told: list[Any] = [None]
+        told: list[Any] = [None, False]
         with processes.lost(GO_ON):
             dist.broadcast_object_list(told)
         if told[0] is not None:
             with signals.ignored() as stopped:  # rank 0 decides when to stop; its connections end the others
-                _train(told[0])
+                _train(*told)
     except processes.Lost as error:
         if processes.rank() == 1 and not stopped:  # said once, should rank 0 be the one that has ended
             print(f"process {processes.rank()} of {processes.size()}: {error}", file=sys.stderr)
         return 2
-    except L2QError as error:
-        print(f"process {processes.rank()} of {processes.size()}: {error}", file=sys.stderr)
+    except Exception as error:
+        why = str(error) if isinstance(error, L2QError) else lacking(error)
+        if why is None:
+            raise
+        print(f"process {processes.rank()} of {processes.size()}: {why}", file=sys.stderr)
         return 2
     return 0
 
 
-def _train(config: dict[str, Any]) -> None:
+def _train(config: dict[str, Any], together: bool) -> None:
     from l2q.learning.callbacks.stopping import Diverged  # brings Lightning along
     from l2q.learning.run import Run
 
+    _told[:] = [True] * together
     why, run = None, None
     config["trainer"].pop("profiler", None)  # its file is of rank 0
     try:
         run = Run(config, Path())
     except Exception as error:
+        if together and not _read:  # the others wait elsewhere: the end of this process tells them
+            raise
         why = lacking(error) or str(error) or type(error).__name__
         if not isinstance(error, L2QError) and lacking(error) is None:
             logging.getLogger("l2q").exception(error)

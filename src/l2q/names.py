@@ -1,0 +1,97 @@
+"""Names that lie in a file instead of memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from l2q import processes
+
+CHUNK = 1 << 22  # bytes that are looked at together
+BREAK = ord("\n")
+
+
+class FiledNames:
+    """Names by row, of which the first of several processes has a file and the others know how many there are.
+
+    ``names[row]`` is a name; ``names[mask]``, or an array of ascending rows, the names of these. ``text``: (bytes,)
+    uint8, UTF-8 with a line break behind each, mapped from the file; None where another process has it. ``ends``:
+    behind which byte each ends, (names,).
+
+    It holds 8 bytes a name, and what is looked at.
+    """
+
+    def __init__(self, count: int, text: np.ndarray | None = None, ends: np.ndarray | None = None) -> None:
+        self._count, self.text, self._ends = count, text, ends
+
+    @classmethod
+    def collected(cls, chunks: Iterable[bytes], count: int) -> FiledNames:
+        """``chunks`` of lines, of every process those of its rows; the first one writes them all."""
+        file = _File() if processes.leads() else None
+        processes.collected(chunks, lambda chunk: file.write(chunk) if file is not None else None)
+        return cls(count) if file is None else cls(count, *file.mapped())
+
+    @classmethod
+    def of_bytes(cls, chunks: Iterable[bytes]) -> FiledNames:
+        """Lines that this process has; the last one may lack its break."""
+        file = _File()
+        for chunk in chunks:
+            file.write(chunk)
+        text, ends = file.mapped()
+        return cls(len(ends), text, ends)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, which: Any) -> Any:
+        if self.text is None or self._ends is None:
+            if isinstance(which, np.ndarray):
+                return FiledNames(int(which.sum()) if which.dtype == bool else len(which))
+            raise LookupError("the first process has the names")
+        if not isinstance(which, np.ndarray):
+            row = range(self._count)[which]
+            first = int(self._ends[row - 1]) if row else 0
+            return self.text[first : int(self._ends[row]) - 1].tobytes().decode()
+        rows = np.flatnonzero(which) if which.dtype == bool else which
+        return FiledNames.of_bytes(f"{self[int(row)]}\n".encode() for row in rows)
+
+    def __iter__(self) -> Iterator[str]:
+        for chunk in self.lines():
+            yield from chunk.decode().split("\n")[:-1]
+
+    def lines(self) -> Iterator[bytes]:
+        """The file in chunks of whole lines."""
+        if self.text is None or self._ends is None:
+            raise LookupError("the first process has the names")
+        first = 0
+        while first < len(self.text):
+            place = int(np.searchsorted(self._ends, first + CHUNK, "right")) - 1
+            end = max(
+                int(self._ends[max(place, 0)]), int(self._ends[np.searchsorted(self._ends, first, "right")])
+            )
+            yield self.text[first:end].tobytes()
+            first = end
+
+
+class _File:
+    """Lines that are written to a file without a name, which goes with the process."""
+
+    def __init__(self) -> None:
+        self._file: BinaryIO = tempfile.TemporaryFile(prefix="l2q-names-")  # noqa: SIM115
+        self._size, self._ends = 0, [np.empty(0, np.int64)]
+
+    def write(self, chunk: bytes) -> None:
+        self._file.write(chunk)
+        self._ends.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == BREAK) + self._size + 1)
+        self._size += len(chunk)
+
+    def mapped(self) -> tuple[np.ndarray, np.ndarray]:
+        """The bytes and where lines end."""
+        if self._size and self._size != max((int(ends[-1]) for ends in self._ends if len(ends)), default=0):
+            self.write(b"\n")
+        self._file.flush()
+        text = np.memmap(self._file, np.uint8, "r") if self._size else np.empty(0, np.uint8)
+        return text, np.concatenate(self._ends)
