@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import eq
 from typing import Any, Protocol
@@ -89,9 +89,12 @@ def evaluate(
     from l2q.ranking_metrics import RankingMetrics  # brings torch and torchmetrics along
 
     num_users, num_items = interactions.num_users, interactions.num_items
+    if not isinstance(ks, Iterable):
+        raise L2QError(f"eval.ks={ks}: give a list of cut-offs, such as [20]")
     ks, beyond = tuple(ks), tuple(beyond)
     for name, given in (("eval.ks", ks), ("beyond", beyond)):
-        if (not given and name == "eval.ks") or not all(1 <= k <= num_items for k in given):
+        whole = all(isinstance(k, int | np.integer) and not isinstance(k, bool) for k in given)
+        if (not given and name == "eval.ks") or not whole or not all(1 <= k <= num_items for k in given):
             raise L2QError(
                 f"{name}={list(given)}: give cut-offs from 1 to {num_items}, the size of the catalogue"
             )

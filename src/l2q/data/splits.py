@@ -213,12 +213,16 @@ def split(
     train leaves test too, and its names leave both. ``reading.split`` of both parts says how it was done, with counts,
     where ``interactions`` has a ``reading``.
 
-    Raises L2QError for an unknown name, a fraction outside 0 .. 1, events without the times that ``how`` needs, and
-    where ``min_events`` leaves nothing.
+    Raises L2QError for an unknown name, a fraction outside 0 .. 1, a seed below 0, events without the times
+    that ``how`` needs, and where ``min_events`` leaves nothing.
 
         train, test = l2q.split(events, "time", fraction=0.2)
     """
     why = ""
+    if not isinstance(fraction, int | float | np.number):
+        raise L2QError(f"fraction={fraction!r} is no number; give the share of test, such as 0.2")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise L2QError(f"seed={seed!r} must be a whole number of at least 0")
     if how == "auto":
         how, why = _auto(interactions, fraction)
     name = how if isinstance(how, str) else type(how).__name__.lower()

@@ -51,6 +51,12 @@ def fit(
         index = l2q.fit(train, "l2q_anl", epochs=20, learning_rate=0.01, model={"num_layers": 3})
     """
     memory.prepare()
+    if not isinstance(train, Interactions):
+        raise L2QError(
+            f"train is {type(train).__name__}; read_events makes Interactions of a table or a frame"
+        )
+    if not len(train):
+        raise L2QError("train has no interactions: there is nothing to learn")
     chosen = {group: changes.pop(group) for group in settings.GROUPS if isinstance(changes.get(group), str)}
     groups = {"model": model, "protocol": protocol} | chosen
     given = {"seed": seed, "new_users": new_users}

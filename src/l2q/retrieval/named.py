@@ -35,6 +35,16 @@ def _is_name(given: Any) -> bool:
     return isinstance(given, Name)
 
 
+def _listed(given: Any) -> Sequence[Any]:
+    """Raises L2QError for what is neither a name nor a list of names, such as a number with a fraction."""
+    try:
+        return given if isinstance(given, Sequence) else list(given)
+    except TypeError:
+        raise L2QError(
+            f"{given!r} is no name, and no list of names; a name is a text or a whole number"
+        ) from None
+
+
 class Ranking(NamedTuple):
     """``items`` are names, best first; ``scores`` (k,) float32 are theirs. A ranking is shorter than asked for where no
     more items are left.
@@ -162,7 +172,7 @@ class Index:
             self._warn_of_unknown(rows)
             found = self.search(rows, self._most(k), self.exclude)
         else:
-            items = [items] if _is_name(items) else items  # a single name is no list of its letters
+            items = [items] if _is_name(items) else _listed(items)  # a single name is no list of its letters
             one = all(map(_is_name, items))
             owned_by_each = [[names] if _is_name(names) else names for names in ([items] if one else items)]
             lists = [self._row_numbers("items", names) for names in owned_by_each]
@@ -309,6 +319,7 @@ class Index:
 
     def _row_numbers(self, side: str, wanted: Sequence[Name]) -> list[int]:
         names = self.user_names if side == "users" else self.item_names
+        wanted = _listed(wanted)
         try:
             if len(wanted) > FEW_NAMES or side in self._numbers:
                 known = self._numbers.setdefault(side, _numbered(names))
@@ -346,6 +357,8 @@ class Index:
             )
 
     def _most(self, k: int) -> int:
+        if isinstance(k, bool) or not isinstance(k, int | np.integer):
+            raise L2QError(f"k={k!r} is no whole number; give how many items are asked for")
         return min(k, self.num_items)
 
     def _ranking(self, scores: np.ndarray, items: np.ndarray) -> Ranking:
