@@ -248,6 +248,41 @@ def test_what_is_wrong_with_parts_ends_all_processes_with_one_line(tables, tmp_p
     assert re.search(rf"^error: .*{said}", lines[0])
 
 
+def test_what_is_wrong_in_one_process_is_an_error_in_all(monkeypatch):
+    """Two processes, the second of which finds what it finds; each hears what the other says."""
+    for name, value in {"size": lambda: 2, "connect": lambda: None}.items():
+        monkeypatch.setattr(processes, name, value)
+
+    def heard(rank: int, other: object):
+        def gathered(found, own):
+            found[rank], found[1 - rank] = own, other
+
+        monkeypatch.setattr(processes, "rank", lambda: rank)
+        monkeypatch.setattr("torch.distributed.all_gather_object", gathered)
+
+    def fails(error: Exception):
+        raise error
+
+    with processes.together("start again"):
+        heard(0, None)
+        assert processes.agreed(lambda: 7) == 7
+        assert processes.everyone(3) == [3, None]
+        heard(0, "no such file")
+        with pytest.raises(L2QError, match=r"^process 1 of 2: no such file$"):
+            processes.agreed(lambda: 7)
+        with pytest.raises(L2QError, match=r"^no such column$"):
+            processes.agreed(lambda: fails(L2QError("no such column")))
+        heard(1, None)
+        with pytest.raises(L2QError, match=r"^process 1 of 2: memory ran out"):
+            processes.agreed(lambda: fails(MemoryError()))
+        with pytest.raises(KeyError):  # a bug stays one where it is
+            processes.agreed(lambda: fails(KeyError("user")))
+        heard(0, "KeyError: 'user'")
+        with pytest.raises(L2QError, match=r"^process 1 of 2: KeyError: 'user'$"):
+            processes.agreed(lambda: 7)
+        assert processes.are_together()
+
+
 def share(table: Table, number: int, size: int, monkeypatch: pytest.MonkeyPatch) -> list:
     """The rows that a process of several would read, in their order."""
     monkeypatch.setattr(processes, "rank", lambda: number)

@@ -229,19 +229,19 @@ def agreed(make: Callable[[], T]) -> T:
     L2QError in all, so that none waits for another; ``make`` itself talks to nobody."""
     if not _together:
         return make()
-    why, own = None, None
+    why, bug = None, None
     try:
         with _apart():
             found = make()
     except Exception as error:
-        own, why = error, lacking(error) or str(error)
-        if not isinstance(error, L2QError) and lacking(error) is None:
-            why = f"{type(error).__name__}: {error}"
+        why = str(error) if isinstance(error, L2QError) else lacking(error)
+        if why is None:
+            bug, why = error, f"{type(error).__name__}: {error}"
     for number, line in enumerate(everyone(why)):
         if line is not None:
-            if own is not None and not isinstance(own, L2QError):
-                raise own
-            raise L2QError(line if number == 0 else f"process {number} of {size()}: {line}") from own
+            if bug is not None:
+                raise bug
+            raise L2QError(line if number == 0 else f"process {number} of {size()}: {line}")
     return found
 
 
