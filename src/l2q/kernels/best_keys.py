@@ -32,6 +32,15 @@ def take_in(heaps, row, score, item):
 
 
 @njit(forceinline=True)
+def offer(heaps, row, score, item):
+    """The same for items that come in any order: one that equals the K-th best enters by its lower id."""
+    key = _key(score, item)
+    if key > heaps[row, 0]:
+        _replace_least(heaps, row, key)
+    return worst(heaps, row)
+
+
+@njit(forceinline=True)
 def worst(heaps, row):
     """The K-th best score; -inf where there are fewer."""
     if heaps[row, 0] == NO_ITEM:

@@ -47,7 +47,7 @@ from l2q.kernels.vectors import BITS, COUNTS, LANES, UNIT, lowest_bit
 
 _TILE_BYTES = 1 << 18  # items that all queries of a task visit before the next ones: half of a small L2
 _TASK_ROWS = 64
-_CHUNK = 256  # queries of a thread whose tables are made at a time
+CHUNK = 256  # queries of a thread whose tables are made at a time
 _WIDEST = 65_528  # bits of a segment: its counts fit into 16 bits
 _TABLE_OF_COUNTS = table_of_counts().reshape(256, 32).view("V32")[:, 0]
 
@@ -67,9 +67,14 @@ class PackedItems:
 
     @classmethod
     def from_packed(
-        cls, packed: np.ndarray, dims: Sequence[int], scales: np.ndarray | None = None
+        cls,
+        packed: np.ndarray,
+        dims: Sequence[int],
+        scales: np.ndarray | None = None,
+        order: np.ndarray | None = None,
     ) -> PackedItems:
-        """From rows as ``packing.pack`` makes them (memory-mapped ones too) and (items, segments) scales.
+        """From rows as ``packing.pack`` makes them (memory-mapped ones too) and (items, segments) scales, in the
+        ``order`` of these row numbers.
 
         Raises L2QError for rows or scales of another shape, and for segments above 65,528 bits.
         """
@@ -83,11 +88,11 @@ class PackedItems:
         if scales is not None and scales.shape != (num_items, len(dims)):
             raise L2QError(f"item scales: expected ({num_items}, {len(dims)}), got {scales.shape}")
         planes = _aligned_zeros((blocks, packing.row_bytes(dims), LANES), np.uint8)
-        _fill_blocks(planes, packed)
+        _fill_blocks(planes, packed, order)
         if scales is None:
             return cls(planes, None, tuple(dims), num_items)
         factors = _aligned_zeros((blocks, len(dims), LANES), np.float32)
-        _fill_blocks(factors, np.asarray(scales, np.float32))
+        _fill_blocks(factors, np.asarray(scales, np.float32), order)
         return cls(planes, factors, tuple(dims), num_items)
 
     def with_scales(self, scales: np.ndarray) -> PackedItems:
@@ -130,30 +135,18 @@ def top_k(
     factors = np.array(np.broadcast_to(factors, (num_queries, len(items.dims))), np.float32, order="C")
     rows = np.arange(num_queries) if rows is None else np.asarray(rows, np.int64)
     scores, found = np.empty((num_queries, k), np.float32), np.empty((num_queries, k), np.int32)
-    chunk = _CHUNK * numba.get_num_threads()
+    chunk = CHUNK * numba.get_num_threads()
     for start in range(0, num_queries, chunk):
         part = slice(start, start + chunk)
-        exclusions = _exclusions(exclude, rows[part])
+        exclusions = exclusions_of(exclude, rows[part])
         scores[part], found[part] = _top_k(queries[part], factors[part], items, k, exclusions)
     return scores, found
 
 
 def _top_k(queries, factors, items, k, exclusions) -> tuple[np.ndarray, np.ndarray]:
     num_queries, threads = len(queries), numba.get_num_threads()
-    bytes_ = np.array([packing.row_bytes((dim,)) for dim in items.dims])
-    firsts = np.zeros((2, len(bytes_) + 1), np.int64)
-    np.cumsum([bytes_, -(-bytes_ // UNIT)], axis=1, out=firsts[:, 1:])
-    dims = np.array(items.dims)
-    if queries.dtype == np.float32:
-        shape = VALUES_PASS
-        tables = _aligned_zeros((num_queries, int(firsts[1, -1]), 4, 2**BITS), np.uint8)
-        exact = _aligned_zeros((num_queries, int(firsts[0, -1]), 2, 16), np.float32)
-        lines = np.empty((num_queries, len(dims), 3), np.float32)
-        floats.prepare(np.ascontiguousarray(queries), factors, dims, firsts, exact, tables, lines)
-        values = lines, exact
-    else:
-        shape = CODES_PASS
-        tables, values = _code_tables(queries), None
+    tables, values, firsts, dims = prepared(queries, factors, items.dims)
+    shape = CODES_PASS if values is None else VALUES_PASS
 
     # Tasks are rows x parts of the catalogue; parts only where the rows alone leave cores idle.
     step = shape[0]
@@ -161,12 +154,28 @@ def _top_k(queries, factors, items, k, exclusions) -> tuple[np.ndarray, np.ndarr
     parts = -(-threads // max(-(-num_queries // task_rows), 1))
     keys = np.full((num_queries, parts, k), best_keys.NO_ITEM)
     _search(
-        tables, values, factors, items.planes, items.scales, firsts, dims.astype(np.float32), items.num_items,
+        tables, values, factors, items.planes, items.scales, firsts, dims, items.num_items,
         exclusions, task_rows, shape, keys,
     )  # fmt: skip
     found = keys.reshape(num_queries, parts * k)
     found.sort(axis=1)
     return best_keys.decode(found[:, : -k - 1 : -1])
+
+
+def prepared(queries: np.ndarray, factors: np.ndarray, dims: Sequence[int]) -> tuple:
+    """What the passes read of queries, and of segments: ``tables``, ``values`` (None for codes), ``firsts``, float32
+    ``dims``."""
+    bytes_ = np.array([packing.row_bytes((dim,)) for dim in dims])
+    firsts = np.zeros((2, len(bytes_) + 1), np.int64)
+    np.cumsum([bytes_, -(-bytes_ // UNIT)], axis=1, out=firsts[:, 1:])
+    widths = np.array(dims)
+    if queries.dtype != np.float32:
+        return _code_tables(queries), None, firsts, widths.astype(np.float32)
+    tables = _aligned_zeros((len(queries), int(firsts[1, -1]), 4, 2**BITS), np.uint8)
+    exact = _aligned_zeros((len(queries), int(firsts[0, -1]), 2, 16), np.float32)
+    lines = np.empty((len(queries), len(dims), 3), np.float32)
+    floats.prepare(np.ascontiguousarray(queries), factors, widths, firsts, exact, tables, lines)
+    return tables, (lines, exact), firsts, widths.astype(np.float32)
 
 
 def _code_tables(packed: np.ndarray) -> np.ndarray:
@@ -191,16 +200,19 @@ def _aligned_zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
 
 
 @compiling.njit(parallel=True, nogil=True, cache=True)
-def _fill_blocks(blocks, rows):
-    """Writes rows (n, columns) into (blocks, columns, 64)."""
+def _fill_blocks(blocks, rows, order):
+    """Writes rows (n, columns), all of them in this order, into (blocks, columns, 64)."""
     for block in numba.prange(-(-len(rows) // LANES)):
         first = block * LANES
         for column in range(rows.shape[1]):
             for lane in range(min(LANES, len(rows) - first)):
-                blocks[block, column, lane] = rows[first + lane, column]
+                row = first + lane if order is None else order[first + lane]
+                blocks[block, column, lane] = rows[row, column]
 
 
-def _exclusions(exclude: Interactions | None, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def exclusions_of(
+    exclude: Interactions | None, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where each query's excluded items start and end, and all of them."""
     if exclude is None:
         return np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64), np.empty(0, np.int32)

@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit, prange
 
 from l2q.kernels import compiling
-from l2q.kernels.best_keys import NO_ITEM, is_among, take_in, worst
+from l2q.kernels.best_keys import NO_ITEM, is_among, offer, take_in, worst
 from l2q.kernels.packed_scores import TOGETHER, exact_dots
 from l2q.kernels.vectors import BITS, LANES, UNIT, lowest_bit
 
@@ -115,7 +115,14 @@ def _steps(values, row, column, width, per_step, tables, start, group):
 
 
 # Items whose bound passed wait. The K-th best of their lower bounds rises meanwhile, and most of them fall below it
-# before anything is scored exactly.
+# before anything is scored exactly. Where items lie in another order than that of their ids, ``ids`` has the id of
+# every place; None: the place is the id.
+
+
+@njit(forceinline=True)
+def id_of(place, ids):
+    """Of the item that lies in a place."""
+    return place if ids is None else np.int64(ids[place])
 
 
 @njit
@@ -133,7 +140,7 @@ def room(rows, k):
 @njit(forceinline=True)
 def wait(
     items, bounds, sizes, lows, place, limit, passed, totals, first_total, first_item, num_items, excluded, start, end,
-    lines, scales, row,
+    lines, scales, row, ids=None,
 ):  # fmt: skip
     """Takes in the items whose bit is set, of which the bound was above the query's limit; returns the new limit."""
     lowest = worst(lows, place)
@@ -141,7 +148,7 @@ def wait(
         lane = lowest_bit(passed)  # type: ignore[call-arg, var-annotated]
         passed &= passed - 1
         item, bound = first_item + lane, totals[first_total + lane]
-        if bound <= limit or item >= num_items or is_among(item, excluded, start, end):
+        if bound <= limit or item >= num_items or is_among(id_of(item, ids), excluded, start, end):
             continue
         size = sizes[place]
         items[place, size], bounds[place, size] = item, bound
@@ -171,7 +178,9 @@ def keep_above(items, bounds, sizes, place, limit):
 
 
 @njit
-def settle(items, bounds, sizes, place, limit, exact, factors, planes, scales, firsts, row, heaps, heap):
+def settle(
+    items, bounds, sizes, place, limit, exact, factors, planes, scales, firsts, row, heaps, heap, ids=None
+):
     """Scores exactly what waits for a query, and offers it to the heap; returns the heap's K-th best score."""
     keep_above(items, bounds, sizes, place, limit)
     dots, scores, some = (
@@ -186,8 +195,8 @@ def settle(items, bounds, sizes, place, limit, exact, factors, planes, scales, f
             some[which] = items[place, start + min(which, count - 1)]
         _exact_scores(exact, factors, planes, scales, firsts, row, some, dots, scores)
         for which in range(count):
-            if scores[which] > threshold:
-                threshold = take_in(heaps, heap, scores[which], some[which])
+            if scores[which] >= threshold:
+                threshold = offer(heaps, heap, scores[which], id_of(some[which], ids))
     sizes[place] = 0
     return threshold
 
