@@ -9,6 +9,7 @@ one can be held to the other.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -18,6 +19,7 @@ import numba
 import numpy as np
 
 from l2q.errors import L2QError
+from l2q.evaluation import Ranker
 from l2q.interactions import Interactions
 from l2q.kernels import compiling, packing, selection
 from l2q.kernels import packed as kernels
@@ -131,7 +133,7 @@ class DenseIndex:
     def _search(self, side, rows, excluded, products, scores, items) -> None:
         queries = take(side, rows)
         sides = [np.array(queries.values[:, segment], np.float32, order="C") for segment in self._segments]
-        factors = self.representations.weights * _scales(queries, len(self._segments))
+        factors = factors_of(queries, self.representations.weights)
         scaled = len(self._segments) > 1 or not (np.all(factors == 1) and np.all(self._item_scales == 1))
         scores[:], items[:] = -np.inf, -1
         next_excluded = excluded.indptr[rows]
@@ -209,7 +211,7 @@ class PackedIndex:
         if not representations.items.binary:
             raise L2QError("a packed index needs codes (int8) of the items, these are float values")
         dims = representations.dims
-        users, items = _packed(representations.users, dims), _packed(representations.items, dims)
+        users, items = packed_rows(representations.users, dims), packed_rows(representations.items, dims)
         return cls(users, items, dims, representations.weights)
 
     def item_rows(self, items: np.ndarray) -> Rows:
@@ -233,10 +235,10 @@ class PackedIndex:
         self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(users, Rows):
-            users = _packed(users, self._dims)
+            users = packed_rows(users, self._dims)
         side, rows, excluded = rows_of_queries(self, self._users, users, k, exclude)
         queries = take(side, rows)
-        factors = self._weights * _scales(queries, len(self._dims))
+        factors = factors_of(queries, self._weights)
         return kernels.top_k(queries.values, factors, self._packed, k, excluded, rows)
 
 
@@ -250,13 +252,20 @@ def backend(
     return DenseIndex(Representations(unpacked(users, dims), items, dims, weights), of)
 
 
+def stored(arrays: Mapping[str, np.ndarray], side: str, rows: slice | np.ndarray = slice(None)) -> Rows:
+    """Rows of "users" or "items" as files have them: packed bytes, or float values."""
+    values = arrays[f"{side}.codes" if f"{side}.codes" in arrays else f"{side}.values"][rows]
+    scales = arrays.get(f"{side}.scales")
+    return Rows(values, None if scales is None else scales[rows].astype(np.float32))
+
+
 def unpacked(side: Rows, dims: tuple[int, ...]) -> Rows:
     """Packed bytes as codes; float values as they are."""
     packed = side.values.dtype == np.uint8
     return Rows(packing.unpack(side.values, dims), side.scales) if packed else side
 
 
-def _packed(side: Rows, dims: tuple[int, ...]) -> Rows:
+def packed_rows(side: Rows, dims: tuple[int, ...]) -> Rows:
     """Codes as packed bytes; float values as they are."""
     values = packing.pack(side.values, dims) if side.binary else np.asarray(side.values, np.float32)
     return Rows(values, side.scales)
@@ -283,7 +292,7 @@ def _roots(scales: np.ndarray) -> np.ndarray:
 
 
 def rows_of_queries(
-    index: Backend, stored: Rows, users: np.ndarray | Rows, k: int, exclude: Interactions | None
+    index: Ranker, stored: Rows, users: np.ndarray | Rows, k: int, exclude: Interactions | None
 ) -> tuple[Rows, np.ndarray, Interactions]:
     """The rows to draw from, which of them, and exclusions by the same row number."""
     if k < 1:
@@ -307,6 +316,11 @@ def rows_of_queries(
 def take(side: Rows, rows: np.ndarray) -> Rows:
     """Some of the rows."""
     return Rows(side.values[rows], None if side.scales is None else side.scales[rows])
+
+
+def factors_of(queries: Rows, weights: np.ndarray) -> np.ndarray:
+    """w_s a_us, (queries, segments) float32."""
+    return weights * _scales(queries, len(weights))
 
 
 def _scales(side: Rows, segments: int) -> np.ndarray:

@@ -17,6 +17,7 @@ NAME = "manifest.json"
 OWN = re.compile(
     r"manifest\.json|(users|items)\.((codes|values|scales|filter|degrees)\.npy|txt)"
     r"|filter\.(values|roots|weights)\.npy|train\.(indptr|items)\.npy"
+    r"|lists\.(codes|scales|indptr|items|shares)\.npy"
 )
 """Names of an index's files. Others in its folder are not its own, and are left alone."""
 OPTIONS_OF_A_FILTER = ("gamma_user", "gamma_item", "popularity", "factor", "weight", "length")

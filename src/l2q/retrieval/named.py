@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -15,17 +15,18 @@ import numpy as np
 from l2q.errors import L2QError
 from l2q.interactions import Interactions, name_array
 from l2q.kernels import packing
+from l2q.progress import Progress
 from l2q.representations import Representations, Rows
-from l2q.retrieval import shared
+from l2q.retrieval import lists, shared
 from l2q.retrieval.fold_in import FoldIn, HalfRound
-from l2q.retrieval.index import Backend, backend, similar_items, unpacked
+from l2q.retrieval.index import Backend, backend, similar_items, stored, unpacked
+from l2q.retrieval.lists import ListedIndex, Lists
 from l2q.retrieval.popular import Served
 
 if TYPE_CHECKING:
     from l2q.fitted.new_users import FilterSide
 
 MOST_NAMES_COMPARED = 200_000  # comparing more for a suggestion takes longer than a reader waits
-ALL = slice(None)
 FEW_NAMES = 16  # are searched for one by one; of more, all names are numbered once
 
 Name = str | int | np.integer
@@ -58,8 +59,8 @@ class Ranking(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Users and items as packed codes, or as float rows, with names and train items. It ranks the whole catalogue, not
-    a part that an approximate search would look at.
+    """Users and items as packed codes, or as float rows, with names and train items. It ranks the whole catalogue; a
+    part that is likely to have the best items is looked at where that is asked for (``with_lists``).
 
         index = l2q.fit(train, "l2q_plus", bits=768)
         items, scores = index.recommend("ffmpeg", k=10)
@@ -140,25 +141,28 @@ class Index:
         )
 
     @overload
-    def recommend(self, users: Name, k: int = 10) -> Ranking: ...  # type: ignore[overload-overlap]
+    def recommend(self, users: Name, k: int = 10, *, exact: float = 1.0) -> Ranking: ...  # type: ignore[overload-overlap]
     @overload
-    def recommend(self, users: Sequence[Name], k: int = 10) -> list[Ranking]: ...
+    def recommend(self, users: Sequence[Name], k: int = 10, *, exact: float = 1.0) -> list[Ranking]: ...
     @overload
     def recommend(  # type: ignore[overload-overlap]
-        self, users: None = None, k: int = 10, *, items: Name | Sequence[Name]
+        self, users: None = None, k: int = 10, *, items: Name | Sequence[Name], exact: float = 1.0
     ) -> Ranking: ...
     @overload
     def recommend(
-        self, users: None = None, k: int = 10, *, items: Sequence[Sequence[Name]]
+        self, users: None = None, k: int = 10, *, items: Sequence[Sequence[Name]], exact: float = 1.0
     ) -> list[Ranking]: ...
-    def recommend(self, users: Any = None, k: int = 10, *, items: Any = None) -> Ranking | list[Ranking]:
+    def recommend(
+        self, users: Any = None, k: int = 10, *, items: Any = None, exact: float = 1.0
+    ) -> Ranking | list[Ranking]:
         """The ``k`` best items for a user, by name, without the user's train items. With ``items`` in place of a user:
         the best items for a new user who has these, without them. A list of users gives a list of rankings; so does a
         list of lists of items.
 
         Scores are those of ``l2q.retrieval.index``: comparable within a ranking, not between users. A user without
         train items gets the items with the most users, with a warning; the scores are their users. Raises L2QError for
-        an unknown name, which says what is near it.
+        an unknown name, which says what is near it. ``exact`` below 1 makes do with an approximate ranking, as
+        ``search`` has it.
 
             index.recommend("ffmpeg", k=10)
             index.recommend(["ffmpeg", "blender"], k=10)
@@ -170,7 +174,7 @@ class Index:
             one = _is_name(users)
             rows = np.array(self._row_numbers("users", [users] if one else users), np.int64)
             self._warn_of_unknown(rows)
-            found = self.search(rows, self._most(k), self.exclude)
+            found = self.search(rows, self._most(k), self.exclude, exact)
         else:
             items = [items] if _is_name(items) else _listed(items)  # a single name is no list of its letters
             one = all(map(_is_name, items))
@@ -181,7 +185,7 @@ class Index:
             exclude = Interactions.from_pairs(
                 np.repeat(np.arange(len(lists)), lengths), np.concatenate(lists), len(lists), self.num_items
             )
-            found = self.search(queries, self._most(k), exclude)
+            found = self.search(queries, self._most(k), exclude, exact)
         rankings = [self._ranking(*pair) for pair in zip(*found, strict=True)]
         return rankings[0] if one else rankings
 
@@ -288,16 +292,54 @@ class Index:
             return HalfRound(side, self.representations.items, self.exclude)
         return FoldIn(self.representations, self.exclude, self.arrays["items.degrees"])
 
+    def with_lists(
+        self, directions: int | None = None, seed: int = 0, progress: Progress | None = None
+    ) -> Index:
+        """The same index with its items in lists, for catalogs so large that a query shall look at some of them alone
+        (``l2q.retrieval.lists``). Rankings stay exact where nobody asks for less. Lists are saved with the index. More
+        ``directions`` (twice the root of the items) make more and shorter lists, for which fewer items are looked at,
+        and take longer. Raises L2QError for float rows of items and for more directions than items.
+
+            codes = l2q.quantize(index, bits=64)
+            listed = codes.with_lists()
+            listed.recommend("ffmpeg", k=10, exact=0.99)
+        """
+        found = lists.made(self.arrays, self.dims, self.weights, self.exclude, directions, seed, progress)
+        return replace(self, arrays={**self.arrays, **found.arrays}, folder=None)
+
     def search(
-        self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
+        self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None, exact: float = 1.0
     ) -> tuple[np.ndarray, np.ndarray]:
         """By row numbers of users, or with rows of queries: scores float32 and items int32, both (queries, k), best
         first. Items of ``exclude`` stay out. Where fewer than ``k`` are left, the score is -inf and the item -1. Users
         without items in ``exclude`` get the most popular ones (``l2q.retrieval.popular``).
 
             scores, items = index.search(np.array([0, 5]), k=10, exclude=index.exclude)
+
+        ``exact`` below 1: the best of those lists alone in which users had this share of their exact Top-20 when lists
+        were made. Raises L2QError where the index has none (``with_lists``).
         """
-        return Served(self.index, self.arrays["items.degrees"]).search(users, k, exclude)
+        backend = self.index if exact == 1 else self._listed.looking_at(exact)
+        return Served(backend, self.arrays["items.degrees"]).search(users, k, exclude)
+
+    @property
+    def lists(self) -> Lists | None:
+        """What approximate rankings go by, where the index has it."""
+        return Lists.of(self.arrays)
+
+    def share_of(self, exact: float) -> float:
+        """Of their exact Top-20, what users were shown by lists that should hold the share ``exact``: at least that, as
+        it was measured when lists were made. Raises L2QError as ``search`` does.
+
+            l2q.quantize(index, bits=64).with_lists().share_of(0.99)
+        """
+        return 1.0 if exact == 1 else self._listed.looking_at(exact).share
+
+    @cached_property
+    def _listed(self) -> ListedIndex:
+        if self.folder is not None and shared.group() is not None:
+            raise L2QError("items that several processes share are ranked exactly; leave exact out")
+        return ListedIndex.of(self.arrays, self.dims, self.weights)
 
     def item_rows(self, items: np.ndarray) -> Rows:
         """The rows of items by number, as queries for ``search``.
@@ -364,13 +406,6 @@ class Index:
     def _ranking(self, scores: np.ndarray, items: np.ndarray) -> Ranking:
         found = items >= 0
         return Ranking([self.item_names[item] for item in items[found]], scores[found])
-
-
-def stored(arrays: Mapping[str, np.ndarray], side: str, rows: slice | np.ndarray = ALL) -> Rows:
-    """Rows of "users" or "items" as files have them: packed bytes, or float values."""
-    values = arrays[f"{side}.codes" if f"{side}.codes" in arrays else f"{side}.values"][rows]
-    scales = arrays.get(f"{side}.scales")
-    return Rows(values, None if scales is None else scales[rows].astype(np.float32))
 
 
 def _numbered(names: Sequence[str]) -> dict[str, int]:

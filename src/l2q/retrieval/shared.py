@@ -210,7 +210,7 @@ class SharedItems:
     """All items as a back end (``l2q.retrieval.index``) of the first process."""
 
     def __init__(self, group: Group, index: Index) -> None:
-        from l2q.retrieval.named import stored
+        from l2q.retrieval.index import stored
 
         assert index.folder is not None
         self.num_users, self.num_items = index.num_users, index.num_items
@@ -258,8 +258,7 @@ class SharedItems:
 
 def some_items(index: Index, items: slice | np.ndarray) -> Backend:
     """The items alone, in the form that searches."""
-    from l2q.retrieval.index import backend
-    from l2q.retrieval.named import stored
+    from l2q.retrieval.index import backend, stored
 
     none, some = stored(index.arrays, "users", slice(0)), stored(index.arrays, "items", items)
     return backend(none, some, index.dims, index.weights, index.num_items)

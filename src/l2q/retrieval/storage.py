@@ -11,6 +11,7 @@ items.filter.npy    (items, rank) int8, filter.roots.npy (items,) and filter.val
 filter.weights.npy  (train pairs,) uint8 n: a pair weighs 2^(-n / 8) in that filter; absent where all weigh the same
 items.degrees.npy   (items,) int32, train interactions of each item
 train.indptr.npy, train.items.npy   train items of every user, left out of a search
+lists.*.npy         the items in lists, for approximate rankings (``l2q.retrieval.lists``); absent where none were made
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from l2q.files import aside, read_array, replaced_folder, writing
 from l2q.interactions import LINE_BREAK
 from l2q.kernels import packing
 from l2q.retrieval import manifest as manifests
+from l2q.retrieval.lists import Lists
 from l2q.retrieval.manifest import FORMAT as FORMAT
 from l2q.retrieval.manifest import NAME as MANIFEST
 from l2q.retrieval.manifest import VERSION as VERSION
@@ -225,6 +227,15 @@ def _check_arrays(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str
         expected["items.filter"] = ((num_items, rank), "int8" if "filter.roots" in arrays else "float16")
         if "filter.weights" in arrays:
             expected["filter.weights"] = ((int(arrays["train.indptr"].flat[-1]),), "uint8")
+    if any(name.startswith("lists.") for name in arrays):
+        lists = arrays["lists.shares"].shape[0] if "lists.shares" in arrays else 0
+        expected |= {
+            "lists.codes": ((lists, packing.row_bytes(dims)), "uint8"),
+            "lists.scales": ((lists, segments), "float32"),
+            "lists.indptr": ((lists + 1,), "int64"),
+            "lists.items": ((num_items,), "int32"),
+            "lists.shares": ((lists, 2), "float32"),
+        }
     for name, (shape, dtype) in expected.items():
         if name not in arrays:
             raise L2QError(f"index {folder}: {name}.npy is missing; copy or export the index again")
@@ -242,6 +253,8 @@ def _check_arrays(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str
         fits = items.min() >= 0 and items.max() < num_items and bool(ascends.all())
     if not fits:
         raise L2QError(f"index {folder}: weights or train lists do not fit the manifest; it is damaged")
+    if (found := Lists.of(arrays)) is not None and not found.whole():
+        raise L2QError(f"index {folder}: lists.*.npy do not hold every item once; they are damaged")
 
 
 def _check_finite(called: str, arrays: Mapping[str, np.ndarray]) -> None:
