@@ -134,6 +134,22 @@ def test_a_new_user(app, opened, lists):
     same(many["rankings"][1], expected)
 
 
+def test_approximate_rankings_say_so(tmp_path, capsys):
+    folder = str(MAKE["codes"]().with_lists(directions=6).save(tmp_path / "index"))
+    index = load_index(folder)
+    app = application(Shelf([folder], exact=0.5))
+    answered = request(app, "GET", "/recommend?user=user+3&k=5").json()
+    same(answered, left(index.recommend("user 3", k=5, exact=0.5), 5))
+    assert answered["exact"] == pytest.approx(index.share_of(0.5))
+    among = request(app, "POST", "/recommend", json={"users": ["user 3"], "k": 3, "only": ITEMS[4:20]}).json()
+    assert "exact" not in among  # some items alone are all scored
+    same(among["rankings"][0], left(index.recommend("user 3", k=30), 3, only=ITEMS[4:20]))
+    assert "exact Top-20" in request(app, "GET", "/?name=user+3").text
+    plain = str(MAKE["codes"]().save(tmp_path / "plain"))
+    assert main(["serve", "--index", plain, "--port", "0", "--exact", "0.9"]) == 2
+    assert "the index has no lists" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("lists", LISTS, ids=str)
 def test_similar_items(app, opened, lists):
     for item in ("ítem 7", "ítem 29"):

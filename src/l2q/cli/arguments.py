@@ -20,6 +20,17 @@ def add_length(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-k", type=int, default=20, help="length of the ranking (20)")
 
 
+def add_exact(parser: argparse.ArgumentParser) -> None:
+    """``exact``: the share of the exact Top-20 that a ranking makes do with."""
+    parser.add_argument(
+        "--exact",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="below 1: approximate, by lists; such as 0.99 (1)",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """``as_json``: for programs, one JSON object instead of the table."""
     parser.add_argument("--json", action="store_true", dest="as_json", help="JSON instead of a table")

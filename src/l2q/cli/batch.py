@@ -6,7 +6,7 @@ import argparse
 import warnings
 from pathlib import Path
 
-from l2q.cli.arguments import add_index, add_length
+from l2q.cli.arguments import add_exact, add_index, add_length
 from l2q.errors import L2QError
 
 PLACE = 2
@@ -18,10 +18,11 @@ RANKED = 2**25  # items and scores of a batch: 256 MiB, however long the ranking
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_index(parser)
     add_length(parser)
+    add_exact(parser)
     parser.add_argument("--out", required=True, metavar="FILE.parquet")
 
 
-def run(index: str, out: str, k: int) -> None:
+def run(index: str, out: str, k: int, exact: float) -> None:
     """The k best items for every user, as Parquet: one row a user, ``user``, ``items``, ``scores``.
 
     Memory holds a few thousand users at a time; the file appears under its name when it is complete.
@@ -44,7 +45,7 @@ def run(index: str, out: str, k: int) -> None:
     if not target.parent.is_dir():
         raise L2QError(f"--out {out} cannot be written: {target.parent} is no folder")
     opened = load_index(index)
-    k = min(k, opened.num_items)
+    k, share = min(k, opened.num_items), opened.share_of(exact)
     names = pa.array(opened.item_names, pa.string())
     listed = pa.list_(pa.dictionary(pa.int32(), pa.string()))
     schema = pa.schema([("user", pa.string()), ("items", listed), ("scores", pa.list_(pa.float32()))])
@@ -59,7 +60,7 @@ def run(index: str, out: str, k: int) -> None:
         step = min(USERS, max(RANKED // max(k, 1), 1))
         for start in range(0, opened.num_users, step):
             stop = min(start + step, opened.num_users)
-            scores, items = opened.search(np.arange(start, stop), k, opened.exclude)
+            scores, items = opened.search(np.arange(start, stop), k, opened.exclude, exact)
             found = items >= 0
             offsets = pa.array(np.concatenate(([0], np.cumsum(found.sum(axis=1)))), pa.int32())
             chosen = pa.DictionaryArray.from_arrays(pa.array(items[found]), names)
@@ -75,4 +76,5 @@ def run(index: str, out: str, k: int) -> None:
         warnings.warn(
             f"{unknown:,} users have no train items: the most popular items come instead", stacklevel=2
         )
-    print(f"{opened.num_users:,} users x {k} items in {target}")
+    how = "" if share == 1 else f"; approximate, {share:.1%} of the exact Top-20 where it was measured"
+    print(f"{opened.num_users:,} users x {k} items in {target}{how}")

@@ -47,6 +47,7 @@ def run(index: str, as_json: bool) -> None:
         f"smaller than float32, d = {opened.dims[0]}": f"{sizes['compression']:.2f} x",
         "smaller than float32, d = 64": f"{sizes['compression_d64']:.2f} x",
         "for new users": f"{filter_bytes:,} bytes" if filter_bytes else "-",
+        "lists": f"{len(opened.lists.codes):,}, for approximate rankings" if opened.lists else "-",
         "whole folder": f"{folder_bytes:,} bytes",
         "config": manifest["config_hash"] or "-",
         **{name: f"{value:.4f}" for name, value in manifest["metrics"].items()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from l2q.cli.arguments import add_exact
 from l2q.errors import L2QError
 
 PLACE = 7
@@ -22,9 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", help="another address than this machine's own (127.0.0.1)"
     )
     parser.add_argument("--port", type=int, default=8000, help="0: any that is free (8000)")
+    add_exact(parser)
 
 
-def run(index: list[str], host: str, port: int) -> None:
+def run(index: list[str], host: str, port: int, exact: float) -> None:
     """Serves one index or two until it is told to end."""
     if len(index) > 2:
         raise L2QError(
@@ -36,4 +38,4 @@ def run(index: list[str], host: str, port: int) -> None:
         if (error.name or "").startswith("l2q"):
             raise
         raise L2QError(f"a service needs {error.name}: pip install -e '.[serve]'") from error
-    serve(index, host, port)
+    serve(index, host, port, exact)

@@ -142,7 +142,8 @@ class _Answers:
             owned = [[served.items.row(name) for name in names] for names in items]
             heads = [{"items": list(map(str, names))} for names in items]
             found = await self._new(served, owned, asked.k, lists)
-        return _answer(served, heads, found, unknown)
+        share = {} if served.exact == 1 or lists.only is not None else {"exact": served.share}
+        return share | _answer(served, heads, found, unknown)
 
     async def similar(self, asked: q.Question, items: Sequence[Any]) -> dict[str, Any]:
         served = _of(self._shelf, asked.index)

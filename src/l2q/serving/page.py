@@ -124,6 +124,7 @@ def _described(served: Served) -> dict[str, str]:
         "users x items": f"{len(served.users):,} x {len(served.items):,}",
         "row": _row(served),
         "bytes per item": f"{sizes['item_bytes']:,.0f}",
+        **({} if served.exact == 1 else {"exact Top-20": f"{served.share:.1%}"}),
         "version": served.version,
     }
 

@@ -101,6 +101,10 @@ class Ranking(BaseModel):
 class _Answered(BaseModel):
     index: str
     version: Annotated[str, Field(description="of the index that answered all of it")]
+    exact: Annotated[
+        float | None,
+        Field(description="approximate: the share of the exact Top-20 that was measured for such rankings"),
+    ] = None
     unknown: Annotated[
         list[str], Field(description="names of exclude and only that the index does not know")
     ] = []

@@ -44,7 +44,8 @@ Ranked = tuple[np.ndarray, np.ndarray]
 @dataclass(frozen=True, eq=False)
 class Served:
     """``version`` is the beginning of the manifest's checksum: two indexes that differ have different ones. ``state``
-    tells whether the folder still has the manifest that was opened."""
+    tells whether the folder still has the manifest that was opened. ``exact`` below 1: users are shown the best of some
+    lists of items, with this ``share`` of their exact Top-20 (``Index.search``)."""
 
     name: str
     index: Index
@@ -52,11 +53,13 @@ class Served:
     items: Names
     version: str
     state: tuple[int, ...] | None
+    exact: float = 1.0
+    share: float = 1.0
 
     @classmethod
-    def open(cls, name: str, folder: Path) -> Served:
+    def open(cls, name: str, folder: Path, exact: float = 1.0) -> Served:
         """Reads the whole folder, so that no later change of a file reaches an answer; rows of items stay where they
-        are if other processes share them. Raises L2QError for what is no sound index."""
+        are if other processes share them. Raises L2QError for what is no sound index, and where it lacks lists."""
         state = storage.state(folder)
         opened = storage.load_index(folder)
         if not (opened.num_users and opened.num_items):
@@ -67,11 +70,13 @@ class Served:
             arrays={key: array if key in left else np.array(array) for key, array in opened.arrays.items()},
         )
         with KERNELS:
-            index.search(np.array([0]), 1, index.exclude)  # lays out what a search needs
+            share = index.share_of(exact)
+            index.search(np.array([0]), 1, index.exclude, exact)  # lays out what a search needs
             similar_items(index.index, np.array([0]), 1)
         users = Names("users", index.user_names, index.exclude.user_degrees)
         items = Names("items", index.item_names, index.arrays["items.degrees"])
-        return cls(name, index, users, items, manifests.checksum(index.manifest)[:12], state)
+        version = manifests.checksum(index.manifest)[:12]
+        return cls(name, index, users, items, version, state, exact, share)
 
     def popular(self, users: np.ndarray) -> list[bool]:
         """Who of the users has no train items and is shown popular ones."""
@@ -107,7 +112,7 @@ class Served:
         """``queries`` are rows of users or new users' codes; row ``rows[j]`` of ``train`` is what query j has."""
         if lists.only is None:  # what is to be left out takes at most so many places
             ask = min(k + len(lists.exclude), self.index.num_items)
-            scores, items = self.index.search(queries, ask, train)
+            scores, items = self.index.search(queries, ask, train, self.exact)
             return [_first(*pair, lists.exclude, k) for pair in zip(items, scores, strict=True)]
         chosen = np.setdiff1d(lists.only, lists.exclude)
         if not len(chosen):

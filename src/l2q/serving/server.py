@@ -22,12 +22,12 @@ IN_FRONT = (
 )
 
 
-def serve(folders: Sequence[str], host: str, port: int) -> None:
+def serve(folders: Sequence[str], host: str, port: int, exact: float = 1.0) -> None:
     """Answers until SIGTERM or SIGINT; then what was asked before is answered first. SIGHUP opens the indexes anew.
     Raises L2QError for what is no index, and for an address that cannot be had."""
     listening = _socket(host, port)
     with listening:
-        shelf = Shelf(folders)
+        shelf = Shelf(folders, exact)
         config = uvicorn.Config(
             application(shelf),
             log_level="error",
@@ -53,6 +53,13 @@ def serve(folders: Sequence[str], host: str, port: int) -> None:
             names = " and ".join(printable(served.name) for served in shelf.served)
             shown = f"[{host}]" if ":" in host else host
             print(f"{names}: http://{shown}:{listening.getsockname()[1]}  (Ctrl+C ends it)", flush=True)
+            for served in shelf.served:
+                if served.exact < 1:
+                    print(
+                        f"{printable(served.name)} is approximate: {served.share:.1%} of the exact Top-20 where it was "
+                        "measured",
+                        flush=True,
+                    )
             if not loopback(listening.getsockname()[0]):
                 print(
                     f"warning: {host} can be reached from elsewhere, and the service {IN_FRONT}",

@@ -27,9 +27,10 @@ class Shelf:
     that cannot be used is said, and the one before stays.
     """
 
-    def __init__(self, folders: Sequence[str]) -> None:
+    def __init__(self, folders: Sequence[str], exact: float = 1.0) -> None:
+        self._exact = exact
         self._folders = dict(zip(titles(folders), map(Path, folders), strict=True))
-        self.served = tuple(Served.open(name, folder) for name, folder in self._folders.items())
+        self.served = tuple(Served.open(name, folder, exact) for name, folder in self._folders.items())
         self.reloads = {"done": 0, "refused": 0}
         self.refused = ""  # why the last one was, until one is done
         self._wake, self._all, self._closed = threading.Event(), False, False
@@ -63,7 +64,7 @@ class Shelf:
 
     def _replace(self, place: int, old: Served) -> None:
         try:
-            new = Served.open(old.name, self._folders[old.name])
+            new = Served.open(old.name, self._folders[old.name], self._exact)
             if "fold_in" in vars(old.index):  # it was asked for: the next who asks need not wait
                 with suppress(L2QError), KERNELS:
                     _ = new.index.fold_in
