@@ -6,7 +6,7 @@ import argparse
 
 from l2q.cli.arguments import add_index
 
-PLACE = 6
+PLACE = 7
 HELP = "lists of items, for approximate rankings of large catalogs"
 SHARES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 
