@@ -154,7 +154,7 @@ def test_shares_are_those_of_a_plain_count(index):
     """Users are fewer than a sample, so that all of them were measured."""
     users, lists = np.arange(60), index.lists
     best = index.search(users, 20, index.exclude)[1]
-    listed = index._listed
+    listed = index._by_lists
     ranks = listed.ranks(users)
     list_of = {
         item: which
@@ -169,13 +169,13 @@ def test_shares_are_those_of_a_plain_count(index):
         probes = lists.probes(exact)
         assert lists.shares[probes - 1, 0] >= np.float32(exact)
         assert probes == 1 or lists.shares[probes - 2, 0] < np.float32(exact)
-        assert index.share_of(exact) == lists.shares[probes - 1, 0]
+        assert index.lists.share(exact) == lists.shares[probes - 1, 0]
 
 
 @pytest.mark.parametrize("exact", [0.3, 0.9, 0.999])
 def test_the_exact_ranking_among_the_items_looked_at(index, exact):
     users, lists = np.arange(60), index.lists
-    ranks, sizes = index._listed.ranks(users), np.diff(lists.indptr)
+    ranks, sizes = index._by_lists.ranks(users), np.diff(lists.indptr)
     held = np.take_along_axis(np.broadcast_to(sizes, ranks.shape), np.argsort(ranks), axis=1).cumsum(axis=1)
     enough = (held < 20 + index.exclude.user_degrees[:, None]).sum(axis=1) + 1
     looked_at = ranks < np.maximum(enough, lists.probes(exact))[:, None]
@@ -243,7 +243,7 @@ def test_scales_that_are_zero_or_missing():
         rows = Representations(Rows(signs(rng, 9, 24)), items, (24,), np.ones(1, np.float32), "float32")
         listed = l2q.Index.of(rows, Interactions.from_pairs(range(9), range(9), 9, 90)).with_lists(9)
         assert listed.lists.whole()
-        every = listed._listed
+        every = listed._by_lists
         assert_same(every.search(np.arange(9), 20), listed.search(np.arange(9), 20))
 
 
@@ -273,7 +273,7 @@ def test_items_that_processes_share_are_ranked_exactly(index, tmp_path, monkeypa
     index.save(tmp_path / "index")
     opened = l2q.load_index(tmp_path / "index")
     monkeypatch.setattr(shared, "_groups", [object()])
-    with pytest.raises(L2QError, match="several processes share are ranked exactly"):
+    with pytest.raises(L2QError, match="items that processes share are ranked exactly"):
         opened.search(np.array([0]), 5, exact=0.9)
 
 
@@ -337,7 +337,7 @@ def test_on_the_command_line(tmp_path, capsys, monkeypatch):
     assert main(["recommend", "--index", folder, "--user", "3", "-k", "5", "--exact", "0.9", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     opened = l2q.load_index(folder)
-    assert answer["exact"] == opened.share_of(0.9) >= 0.9
+    assert answer["exact"] == opened.lists.share(0.9) >= 0.9
     assert [place["item"] for place in answer["ranking"]] == opened.recommend("3", 5, exact=0.9).items
     owned = ",".join(opened.item_names[item] for item in opened.exclude[0])
     assert main(["recommend", "--index", folder, "--items", owned, "--exact", "0.9"]) == 0
@@ -358,4 +358,4 @@ def test_users_are_measured_who_have_items(monkeypatch):
     index = clustered().with_lists(10)
     assert index.lists.shares[-1].tolist() == [1, 1]
     assert (np.diff(index.lists.shares, axis=0) >= 0).all()
-    assert isinstance(index._listed, ListedIndex)
+    assert isinstance(index._by_lists, ListedIndex)

@@ -140,7 +140,7 @@ def test_approximate_rankings_say_so(tmp_path, capsys):
     app = application(Shelf([folder], exact=0.5))
     answered = request(app, "GET", "/recommend?user=user+3&k=5").json()
     same(answered, left(index.recommend("user 3", k=5, exact=0.5), 5))
-    assert answered["exact"] == pytest.approx(index.share_of(0.5))
+    assert answered["exact"] == pytest.approx(index.lists.share(0.5))
     among = request(app, "POST", "/recommend", json={"users": ["user 3"], "k": 3, "only": ITEMS[4:20]}).json()
     assert "exact" not in among  # some items alone are all scored
     same(among["rankings"][0], left(index.recommend("user 3", k=30), 3, only=ITEMS[4:20]))

@@ -33,6 +33,7 @@ def run(index: str, out: str, k: int, exact: float) -> None:
 
     from l2q.files import replaced_file, writing
     from l2q.progress import progress_bars
+    from l2q.retrieval.lists import share_of
     from l2q.retrieval.storage import load_index
 
     target = Path(out)
@@ -45,7 +46,7 @@ def run(index: str, out: str, k: int, exact: float) -> None:
     if not target.parent.is_dir():
         raise L2QError(f"--out {out} cannot be written: {target.parent} is no folder")
     opened = load_index(index)
-    k, share = min(k, opened.num_items), opened.share_of(exact)
+    k, share = min(k, opened.num_items), share_of(opened.arrays, exact)
     names = pa.array(opened.item_names, pa.string())
     listed = pa.list_(pa.dictionary(pa.int32(), pa.string()))
     schema = pa.schema([("user", pa.string()), ("items", listed), ("scores", pa.list_(pa.float32()))])

@@ -39,10 +39,11 @@ def run(
     ``item``, a name as it is; what they have is left out."""
     import numpy as np
 
+    from l2q.retrieval.lists import share_of
     from l2q.retrieval.storage import load_index
 
     opened, owned = load_index(index), item or names.split(items)
-    share = opened.share_of(exact)
+    share = share_of(opened.arrays, exact)
     how = "" if share == 1 else f"; approximate, {share:.1%} of the exact Top-20 where it was measured"
     said = {} if share == 1 else {"exact": share}
     if user is not None:

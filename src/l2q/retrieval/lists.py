@@ -63,6 +63,10 @@ class Lists:
         """As an index keeps them."""
         return {f"lists.{name}": array for name, array in vars(self).items()}
 
+    def share(self, exact: float) -> float:
+        """Of users' exact Top-20, what was found in these: at least ``exact``."""
+        return float(self.shares[self.probes(exact) - 1, 0])
+
     def whole(self) -> bool:
         """Whether every item is in one list, at one place."""
         indptr, size = self.indptr, len(self.items)
@@ -89,9 +93,7 @@ class ListedIndex:
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray], dims: tuple[int, ...], weights: np.ndarray) -> ListedIndex:
         """Of the arrays of an index. Raises L2QError where it has no lists."""
-        if (lists := Lists.of(arrays)) is None:
-            raise L2QError("the index has no lists; make them by index.with_lists(), or leave exact out")
-        return cls(stored(arrays, "users"), stored(arrays, "items"), dims, weights, lists)
+        return cls(stored(arrays, "users"), stored(arrays, "items"), dims, weights, _lists_of(arrays))
 
     def __init__(
         self, users: Rows, items: Rows, dims: tuple[int, ...], weights: np.ndarray, lists: Lists
@@ -108,11 +110,6 @@ class ListedIndex:
         index = copy(self)
         index.probes = self._lists.probes(exact)
         return index
-
-    @property
-    def share(self) -> float:
-        """Of users' exact Top-20, what they had in so many lists."""
-        return float(self._lists.shares[self.probes - 1, 0])
 
     def search(
         self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
@@ -151,6 +148,17 @@ class ListedIndex:
         looked_at = np.maximum((held < needed).sum(axis=1) + 1, self.probes)
         lists[np.arange(most) >= looked_at[:, None]] = -1
         return lists
+
+
+def share_of(arrays: Mapping[str, np.ndarray], exact: float) -> float:
+    """What was measured for rankings that ask for the share ``exact``. Raises L2QError for an index without lists."""
+    return 1.0 if exact == 1 else _lists_of(arrays).share(exact)
+
+
+def _lists_of(arrays: Mapping[str, np.ndarray]) -> Lists:
+    if (found := Lists.of(arrays)) is None:
+        raise L2QError("the index has no lists; make them by index.with_lists(), or leave exact out")
+    return found
 
 
 def made(

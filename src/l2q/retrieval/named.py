@@ -161,8 +161,7 @@ class Index:
 
         Scores are those of ``l2q.retrieval.index``: comparable within a ranking, not between users. A user without
         train items gets the items with the most users, with a warning; the scores are their users. Raises L2QError for
-        an unknown name, which says what is near it. ``exact`` below 1 makes do with an approximate ranking, as
-        ``search`` has it.
+        an unknown name, which says what is near it. ``exact`` below 1: approximately, as ``search`` has it.
 
             index.recommend("ffmpeg", k=10)
             index.recommend(["ffmpeg", "blender"], k=10)
@@ -295,13 +294,11 @@ class Index:
     def with_lists(
         self, directions: int | None = None, seed: int = 0, progress: Progress | None = None
     ) -> Index:
-        """The same index with its items in lists, for catalogs so large that a query shall look at some of them alone
-        (``l2q.retrieval.lists``). Rankings stay exact where nobody asks for less. Lists are saved with the index. More
-        ``directions`` (twice the root of the items) make more and shorter lists, for which fewer items are looked at,
-        and take longer. Raises L2QError for float rows of items and for more directions than items.
+        """The same index with its items in lists, so that ``exact=0.99`` looks at some of them alone: for millions of
+        items (``l2q.retrieval.lists``). They are saved with it. More ``directions`` (twice the root of the items) make
+        shorter lists, and take longer. Raises L2QError for float rows of items and for more directions than items.
 
-            codes = l2q.quantize(index, bits=64)
-            listed = codes.with_lists()
+            listed = l2q.quantize(index, bits=64).with_lists()
             listed.recommend("ffmpeg", k=10, exact=0.99)
         """
         found = lists.made(self.arrays, self.dims, self.weights, self.exclude, directions, seed, progress)
@@ -319,26 +316,18 @@ class Index:
         ``exact`` below 1: the best of those lists alone in which users had this share of their exact Top-20 when lists
         were made. Raises L2QError where the index has none (``with_lists``).
         """
-        backend = self.index if exact == 1 else self._listed.looking_at(exact)
+        backend = self.index if exact == 1 else self._by_lists.looking_at(exact)
         return Served(backend, self.arrays["items.degrees"]).search(users, k, exclude)
 
     @property
     def lists(self) -> Lists | None:
-        """What approximate rankings go by, where the index has it."""
+        """What approximate rankings go by, where the index has it; ``lists.share(0.99)`` was measured for 0.99."""
         return Lists.of(self.arrays)
 
-    def share_of(self, exact: float) -> float:
-        """Of their exact Top-20, what users were shown by lists that should hold the share ``exact``: at least that, as
-        it was measured when lists were made. Raises L2QError as ``search`` does.
-
-            l2q.quantize(index, bits=64).with_lists().share_of(0.99)
-        """
-        return 1.0 if exact == 1 else self._listed.looking_at(exact).share
-
     @cached_property
-    def _listed(self) -> ListedIndex:
+    def _by_lists(self) -> ListedIndex:
         if self.folder is not None and shared.group() is not None:
-            raise L2QError("items that several processes share are ranked exactly; leave exact out")
+            raise L2QError("items that processes share are ranked exactly; leave exact out")
         return ListedIndex.of(self.arrays, self.dims, self.weights)
 
     def item_rows(self, items: np.ndarray) -> Rows:
@@ -364,8 +353,9 @@ class Index:
         wanted = _listed(wanted)
         try:
             if len(wanted) > FEW_NAMES or side in self._numbers:
-                known = self._numbers.setdefault(side, _numbered(names))
-                return [known[str(name)] for name in wanted]
+                if side not in self._numbers:  # from the end, so that of equal names the first row stays
+                    self._numbers[side] = {names[row]: row for row in range(len(names) - 1, -1, -1)}
+                return [self._numbers[side][str(name)] for name in wanted]
             return [names.index(str(name)) for name in wanted]
         except (KeyError, ValueError):
             name = next(str(name) for name in wanted if str(name) not in names)
@@ -406,8 +396,3 @@ class Index:
     def _ranking(self, scores: np.ndarray, items: np.ndarray) -> Ranking:
         found = items >= 0
         return Ranking([self.item_names[item] for item in items[found]], scores[found])
-
-
-def _numbered(names: Sequence[str]) -> dict[str, int]:
-    # from the end, so that of equal names the first row stays
-    return {names[row]: row for row in range(len(names) - 1, -1, -1)}

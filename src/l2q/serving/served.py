@@ -16,6 +16,7 @@ from l2q.representations import Rows
 from l2q.retrieval import manifest as manifests
 from l2q.retrieval import shared, storage
 from l2q.retrieval.index import similar_items
+from l2q.retrieval.lists import share_of
 from l2q.retrieval.named import Index
 from l2q.serving.names import Names
 
@@ -70,7 +71,7 @@ class Served:
             arrays={key: array if key in left else np.array(array) for key, array in opened.arrays.items()},
         )
         with KERNELS:
-            share = index.share_of(exact)
+            share = share_of(index.arrays, exact)
             index.search(np.array([0]), 1, index.exclude, exact)  # lays out what a search needs
             similar_items(index.index, np.array([0]), 1)
         users = Names("users", index.user_names, index.exclude.user_degrees)
