@@ -11,6 +11,7 @@ import numpy as np
 from l2q import processes
 
 CHUNK = 1 << 22  # bytes that are looked at together
+TOGETHER = 100_000  # names that are written together
 BREAK = ord("\n")
 
 
@@ -56,7 +57,8 @@ class FiledNames:
             first = int(self._ends[row - 1]) if row else 0
             return self.text[first : int(self._ends[row]) - 1].tobytes().decode()
         rows = np.flatnonzero(which) if which.dtype == bool else which
-        return FiledNames.of_bytes(f"{self[int(row)]}\n".encode() for row in rows)
+        parts = (rows[first : first + TOGETHER] for first in range(0, len(rows), TOGETHER))
+        return FiledNames.of_bytes("".join(f"{self[int(row)]}\n" for row in part).encode() for part in parts)
 
     def __iter__(self) -> Iterator[str]:
         for chunk in self.lines():

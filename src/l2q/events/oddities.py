@@ -66,6 +66,7 @@ def judge(table: Table, roles: Roles, events: Interactions, count: int) -> list[
                 f"rows; where={_without(column, name)} leaves it out"
             )
     density = pairs / (users * items)
+    assert events.counts is not None
     events_of = np.add.reduceat(events.counts, events.indptr[:-1], dtype=np.int64)  # each user has some
     most = int(events_of.argmax())
     if users > FEW and events_of[most] > max(0.1 * count, 10 * np.median(events_of)):

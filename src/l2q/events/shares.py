@@ -20,14 +20,13 @@ import numpy as np
 from l2q import processes
 from l2q.errors import L2QError
 from l2q.events.table import Table, named, quoted
-from l2q.names import FiledNames
+from l2q.names import TOGETHER, FiledNames
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 T = TypeVar("T")
 SAMPLES = 512  # names of a process and side, by which names are parted
-LINES = 100_000  # names that travel at once
 NUMBER = "file_row_number"
 
 
@@ -165,8 +164,8 @@ def _sent(names: pa.Array, ends: list[int]) -> list[pa.Array]:
 
 
 def _lines(names: pa.Array) -> Iterator[bytes]:
-    for first in range(0, len(names), LINES):
-        yield "".join(f"{name}\n" for name in names.slice(first, LINES).to_pylist()).encode()
+    for first in range(0, len(names), TOGETHER):
+        yield "".join(f"{name}\n" for name in names.slice(first, TOGETHER).to_pylist()).encode()
 
 
 def own(users: int) -> tuple[int, int]:
