@@ -203,7 +203,7 @@ def timed(
         search(query)
         times.append(time.perf_counter() - start)
     cpu = (time.process_time() - began) / queries
-    p50, p99 = np.quantile(times, [0.5, 0.99])
+    p50, p99 = np.quantile(times, [0.5, 0.99]).tolist()
     record = {"contender": name, "setting": setting, "MB": size / 1e6, "recall": float(recall)}
     record |= {"p50_ms": 1e3 * p50, "p99_ms": 1e3 * p99, "cpu_ms": 1e3 * cpu, "building_s": building}
     print(

@@ -231,7 +231,7 @@ def test_a_run_by_two_processes_over_parts_leaves_the_index_of_one(tables, tmp_p
     [
         ("others", r"others holds several tables"),
         ("later", r"process 1 of 2: cannot read \S*later: "),
-        ("small", r"dataset.min_events=40 leaves"),
+        ("small", r"small: min_events=40 leaves no train pair"),
     ],
 )
 def test_what_is_wrong_with_parts_ends_all_processes_with_one_line(tables, tmp_path, source, said):
