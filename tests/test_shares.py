@@ -283,6 +283,18 @@ def test_what_is_wrong_in_one_process_is_an_error_in_all(monkeypatch):
         assert processes.are_together()
 
 
+def test_a_process_that_reads_for_itself_beside_others_reads_all_of_a_table(tmp_path, monkeypatch):
+    """As with a table that is not read in parts."""
+    (tmp_path / "events.csv").write_text("user,item\n" + "".join(f"u{n % 5},i{n}\n" for n in range(20)))
+    expected = l2q.read_events(tmp_path / "events.csv")
+    monkeypatch.setattr(processes, "rank", lambda: 1)
+    monkeypatch.setattr(processes, "size", lambda: 2)
+    assert processes.told(lambda: 3) == 3
+    found = l2q.read_events(tmp_path / "events.csv")
+    np.testing.assert_array_equal(found.items, expected.items)
+    assert found.user_names.tolist() == expected.user_names.tolist()
+
+
 def share(table: Table, number: int, size: int, monkeypatch: pytest.MonkeyPatch) -> list:
     """The rows that a process of several would read, in their order."""
     monkeypatch.setattr(processes, "rank", lambda: number)

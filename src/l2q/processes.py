@@ -247,7 +247,9 @@ def agreed(make: Callable[[], T]) -> T:
 
 def told(make: Callable[[], T]) -> T:
     """What ``make`` gives in the first process; what is wrong there is an L2QError in all."""
-    found = agreed(lambda: make() if leads() or size() == 1 else None)
+    if not _together:
+        return make()
+    found = agreed(lambda: make() if leads() else None)
     return said(lambda: found)  # type: ignore[return-value]
 
 
