@@ -265,6 +265,9 @@ def draw(records: list[dict], path: Path) -> None:
                     label=name,
                 )
         axis.set(xscale="log", xlabel="ms of processor time, one query", ylabel="recall of the exact Top-20")
+        axis.set(xlim=(0.03, 60), ylim=(0, 1.05), xticks=[0.1, 1, 10])
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
         axis.set_title(f"{count:,} items, {data}", fontsize=10)
         axis.grid(alpha=0.3, which="both")
     for axis in list(axes.flat)[len(panels) :]:
