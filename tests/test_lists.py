@@ -264,6 +264,8 @@ def test_what_cannot_be_used_is_one_line(index, monkeypatch):
         (lambda: index.recommend("1", exact=0), "exact=0: it is a share of the exact ranking"),
         (lambda: index.recommend("1", exact=1.5), "exact=1.5: it is a share"),
         (lambda: index.recommend("1", exact=float("nan")), "exact=nan: it is a share"),
+        (lambda: index.recommend("1", exact="0.9"), "exact='0.9': it is a share"),
+        (lambda: index.recommend("1", exact=None), "exact=None: it is a share"),
     ):
         with pytest.raises(L2QError, match=said):
             call()

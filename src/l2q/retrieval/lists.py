@@ -79,9 +79,9 @@ class Lists:
 
     def probes(self, exact: float) -> int:
         """The least lists in which this share of the exact Top-20 was found. Raises L2QError for what is no share."""
-        if not 0 < exact <= 1:
+        if not isinstance(exact, int | float | np.number) or not 0 < exact <= 1:
             raise L2QError(
-                f"exact={exact}: it is a share of the exact ranking, above 0 and at most 1, such as 0.99"
+                f"exact={exact!r}: it is a share of the exact ranking, above 0 and at most 1, such as 0.99"
             )
         return int((self.shares[:, 0] < np.float32(exact)).sum()) + 1
 
