@@ -10,11 +10,12 @@ from torch.autograd import gradcheck
 
 from l2q.errors import L2QError
 from l2q.fitted.filter import SpectralFilter
+from l2q.fitted.teacher import Teacher
 from l2q.learning.parallel.batches import Batches
 from l2q.learning.parallel.columns import Columns
 from l2q.models.distillation import Distillation
 from l2q.models.graph import Graph, Propagation
-from l2q.models.initialization import FilterFactors, before_layers
+from l2q.models.initialization import TeacherFactors, before_layers
 from l2q.models.losses import Batch
 
 M, N, RANK, D = 5, 7, 3, 4
@@ -109,9 +110,16 @@ def test_a_user_without_any_score_costs_nothing():
     assert X.grad.isfinite().all()
 
 
+def teacher(**changes):
+    """That of ``l2q_plus`` with a filter of its own and without embeddings."""
+    return presets.l2q_plus(
+        **{"filter": SpectralFilter(), "embeddings": presets.embeddings(weight=0.0)} | changes
+    )
+
+
 def test_the_teacher_comes_first(communities):
     (X, Y, *E), _, _ = drawn(torch.float32)
-    objective = presets.distillation(length=6)
+    objective = presets.distillation(teacher=teacher(length=6, effort="best"))
     with pytest.raises(L2QError, match=r"^objective: learn_from\(train, seed\) comes before"):
         objective(X, Y, batch_of(0), *E)
     objective.learn_from(communities, 0)
@@ -125,17 +133,32 @@ def test_the_teacher_comes_first(communities):
     assert not objective.state_dict()  # a checkpoint has no teacher: a run that goes on fits it again
 
 
+def test_the_teacher_is_that_of_l2q_plus(communities):
+    """Chosen as it chooses where nothing is said, embeddings beside the filter among it."""
+    model = presets.l2q_plus(bits=16, embeddings=presets.embeddings(weight=None, dim=8, steps=20))
+    chosen = model.fit(communities, 0).teacher
+    assert isinstance(chosen, Teacher)
+    objective = presets.distillation(teacher=model)
+    scores = objective.learn_from(communities, 0)
+    lesson = model.teach(communities, 0)
+    assert lesson.teacher == chosen
+    np.testing.assert_array_equal(scores.U, lesson.scores.filter.U)
+    heard = objective.lists.toarray()
+    assert ((heard > 0).sum(1) <= model.length).all()
+    np.testing.assert_array_equal(heard, np.where(heard, lesson.ranking.toarray(), 0))
+
+
 @pytest.mark.parametrize("layers", [0, 2, 4])
 def test_the_mean_of_the_layers_has_the_factors(communities, layers):
     """Of which the base of the filter is made: same ranking, up to each user's factor."""
-    users, items = FilterFactors(filter=SpectralFilter(rank=16), num_layers=layers)(communities, 24, 0)
+    scores = SpectralFilter(rank=16)(communities, 0)
+    users, items = TeacherFactors(num_layers=layers)(communities, 24, 0, scores)
     E = torch.from_numpy(np.concatenate([users, items]))
     assert E.shape == (communities.num_users + communities.num_items, 24)
     rows = torch.stack(Propagation(Graph.from_interactions(communities)).layers(E, layers)).mean(0)
     X, Y = rows.split([communities.num_users, communities.num_items])
     torch.testing.assert_close(X.norm(dim=1), torch.ones(len(X)), rtol=1e-4, atol=1e-4)
     assert Y.norm(dim=1).mean().item() == pytest.approx(1, abs=1e-4)
-    scores = SpectralFilter(rank=16)(communities, 0)
     expected = torch.from_numpy(scores.U * scores.h @ scores.Y.T)
     found = X @ Y.T
     cosines = torch.nn.functional.cosine_similarity(found, expected, dim=1)
@@ -143,13 +166,18 @@ def test_the_mean_of_the_layers_has_the_factors(communities, layers):
 
 
 def test_an_odd_number_of_layers_is_refused():
-    with pytest.raises(L2QError, match=r"^model\.num_layers=3: initialization=filter .* give an even one"):
-        FilterFactors(filter=SpectralFilter(), num_layers=3)
+    with pytest.raises(L2QError, match=r"^model\.num_layers=3: initialization=teacher .* give an even one"):
+        TeacherFactors(num_layers=3)
+
+
+def test_a_start_from_a_teacher_that_is_not_there(communities):
+    with pytest.raises(L2QError, match=r"^initialization=teacher: .* give objective=distillation"):
+        TeacherFactors(num_layers=2)(communities, 8, 0)
 
 
 def test_fewer_columns_are_the_first_ones_turned(communities):
-    whole, few = (SpectralFilter(rank=16)(communities, 0), FilterFactors(SpectralFilter(rank=16), 0))
-    users, items = few(communities, 5, 0)
+    whole = SpectralFilter(rank=16)(communities, 0)
+    users, items = TeacherFactors(num_layers=0)(communities, 5, 0, whole)
     roots = np.sqrt(whole.h[:5])
     U, V = whole.U[:, :5] * roots, whole.Y[:, :5] * roots
     U /= np.linalg.norm(U, axis=1, keepdims=True)
@@ -169,10 +197,10 @@ WORDS = [
     "annealing=none",
     "objective=distillation",
     "objective.l2=0",
-    "objective.length=5",
-    "objective.filter={rank:12}",
-    "initialization=filter",
-    "model.initialization.filter={rank:12}",
+    "objective.teacher.length=5",
+    "objective.teacher.filter={rank:12}",
+    "objective.teacher.embeddings.weight=0",
+    "initialization=teacher",
     "model.combination=mean",
     "model.embedding_dim=32",
     "model.transform=identity",
@@ -210,9 +238,7 @@ def test_other_models_and_batches_learn_from_it_too(tmp_path, more):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"length": 0}, r"objective\.length=0 must be a whole number of at least 1"),
         ({"weight": -1.0}, r"objective\.weight=-1\.0 must be a number of at least 0"),
-        ({"filter": {"rank": 0}}, r"model\.filter\.rank=0 must be a whole number of at least 1"),
     ],
 )
 def test_options_out_of_range(values, said):

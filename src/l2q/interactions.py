@@ -71,7 +71,7 @@ class Interactions:
     float64, seconds since 1970 where they were dates; ``values`` float32, such as ratings; ``counts`` int32, how many
     events a pair had. ``reading`` is what reading them came to. ``weights`` float32 is what each says in a fit
     (``l2q.fitted.weights``); None: all the same. ``ahead``: what is asked for comes later than all of them, as after a
-    split by time.
+    split by time. ``holdout``: the split whose held-out part asks as a test of them does; None: nobody said.
 
     ``given``, of a test part: what those of its users bring along who have no train items, for the fold-in; see the
     split "users".
@@ -87,6 +87,7 @@ class Interactions:
     counts: np.ndarray | None = field(default=None, repr=False)
     weights: np.ndarray | None = field(default=None, repr=False)
     ahead: bool = field(default=False, repr=False)
+    holdout: str | None = field(default=None, repr=False)
     reading: Reading | None = field(default=None, repr=False)
     given: Interactions | None = field(default=None, repr=False)
 

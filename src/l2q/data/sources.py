@@ -8,6 +8,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -81,6 +82,8 @@ class Source:
 
     ``verify`` compares the ``counts`` (users, items, train, test) and the ``fingerprints`` of train and test
     (``Interactions.fingerprint``), or without them the ``md5`` of both files. A download must have its md5.
+    ``holdout``: how a part of train is held out that asks as test does, which chooses a teacher; None: by time where
+    test comes later, else at random.
 
     The others are of a table: how it is read (``l2q.read_events``) and split (``l2q.split``). None: as
     ``conf/dataset/table.yaml`` has it.
@@ -93,6 +96,7 @@ class Source:
     md5: Mapping[str, str] | None = None
     dir: str | Path | None = None
     verify: bool = True
+    holdout: Annotated[str, OneOf(("random", "time", "cluster"))] | None = None
     cache_dir: str | Path | None = None
     user: str | int | None = None
     item: str | int | None = None
@@ -113,6 +117,12 @@ class Source:
     min_events: Count | None = None
 
     def load(self) -> Dataset:
+        dataset = self._loaded()
+        return (
+            replace(dataset, train=replace(dataset.train, holdout=self.holdout)) if self.holdout else dataset
+        )
+
+    def _loaded(self) -> Dataset:
         embedded = Path(__file__).with_name(f"{self.name}.npz")
         if not self.dir and not self.url and embedded.is_file():
             self._refuse(OPTIONS, f"{self.name}, which is split already")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -48,6 +48,18 @@ AGAIN = 0.5  # of a quick training, for embeddings that start from codes
 MOST_BITS = 8192  # the rotation before a fit takes time with their cube
 
 
+class Lesson(NamedTuple):
+    """What codes are fitted to: ``train`` with its ``weights``, the ``teacher`` and its ``scores``, their ``base``
+    X (M, r) and Y (N, r), and the ``ranking``, every user's best unseen items with their targets, (M, N)."""
+
+    train: Interactions
+    weights: PairWeights
+    teacher: Teacher
+    scores: TeacherScores
+    base: tuple[np.ndarray, np.ndarray]
+    ranking: sparse.csr_array
+
+
 @options("model")
 class L2QPlus:
     """Codes of ``bits`` and one float16 scale an item.
@@ -79,27 +91,40 @@ class L2QPlus:
         ``parts``: where it finds what an earlier call with the same arguments had when it was broken off. The result
         has the same bits for any number of threads."""
         known = None if start is None else Known.of(start, train, self.bits)
-        weights = self._weights(train, seed, known, parts)
-        train = weights.of(train)
         descent = self.descent
         if known is not None:
             descent = descent.again()
         elif self.effort == "fast":
             descent = descent.quick()
         with progress_bars() as progress:
-            teacher, ended, (svd, learned) = self._teacher(train, seed, known, progress, parts)
-            scores = teacher.scores(teacher.filter(train, seed, svd, ended), learned)
-            base, ranking = self._ranking(scores, train, progress, parts)
-            lists = heads(ranking, self.length)
+            lesson = self._lesson(train, seed, known, progress, parts)
+            train, teacher, base = lesson.train, lesson.teacher, lesson.base
+            lists = heads(lesson.ranking, self.length)
             if self.effort == "fast":
                 base = strongest(base)
             state = self._descend(base, lists, descent, seed, train, known, progress, parts)
         weight = descent.list_weight(lists)
         beside = teacher.embeddings.weight or 0.0
         side = FilterSide.of(
-            teacher.filter, scores.filter, weight, self.length, beside, weights, train.weights
+            teacher.filter, lesson.scores.filter, weight, self.length, beside, lesson.weights, train.weights
         )
-        return Fitted(to_representations(state), teacher, TeacherIndex(scores, ranking), side)
+        index = TeacherIndex(lesson.scores, lesson.ranking)
+        return Fitted(to_representations(state), teacher, index, side)
+
+    @dense.one_thread()
+    def teach(self, train: Interactions, seed: int) -> Lesson:
+        """The teacher of a fit, without the fit."""
+        with progress_bars() as progress:
+            return self._lesson(train, seed, None, progress, NOWHERE)
+
+    def _lesson(
+        self, train: Interactions, seed: int, known: Known | None, progress: Progress, parts: Parts
+    ) -> Lesson:
+        weights = self._weights(train, seed, known, parts)
+        train = weights.of(train)
+        teacher, ended, (svd, learned) = self._teacher(train, seed, known, progress, parts)
+        scores = teacher.scores(teacher.filter(train, seed, svd, ended), learned)
+        return Lesson(train, weights, teacher, scores, *self._ranking(scores, train, progress, parts))
 
     def _weights(self, train: Interactions, seed: int, known: Known | None, parts: Parts) -> PairWeights:
         if known is not None:

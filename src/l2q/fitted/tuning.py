@@ -125,9 +125,10 @@ def held_out(
     """What teachers are fitted to, what they are asked for, of about ``most`` users, and how it was drawn.
 
     "time" takes what came last, of users and items that were there before, and leaves nothing as late to be fitted to;
-    "random" a tenth of every user's items, "cluster" some that are unlike the others. None is "time" where what is
-    asked for comes after train and ``FEWEST`` users tell, else "random". Nothing is held out where no user has enough
-    items."""
+    "random" a tenth of every user's items, "cluster" some that are unlike the others. None is what ``train.holdout``
+    says; where it says nothing, "time" where what is asked for comes after train and ``FEWEST`` users tell, else
+    "random". Nothing is held out where no user has enough items."""
+    how = how or train.holdout
     if how == "time" and train.times is None:
         raise L2QError("model.split=time needs the time of every pair, and none is known; leave it out")
     if how == "time" or (how is None and train.ahead and train.times is not None):

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from l2q.learning.parallel.ranks import GO_ON
 from l2q.learning.recommender import read_checkpoint
 from l2q.learning.signals import held
 from l2q.models.graph import Graph, Propagation
-from l2q.models.initialization import Normal
+from l2q.models.initialization import Normal, TeacherFactors
 from l2q.processes import leads, lost
 from l2q.representations import Representations
 
@@ -125,7 +126,9 @@ class Training:
         del model["name"]
         began = time.perf_counter()
         if config["fit"] and hasattr(objective, "learn_from"):
-            objective.learn_from(train, config["seed"])
+            scores = objective.learn_from(train, config["seed"])
+            if isinstance(initialization, TeacherFactors):
+                initialization = partial(initialization, scores=scores)
         model, initialization = way.own(model, quantizer, objective, initialization)
         encoder = settings.build(
             {"_target_": f"{way.encoder.__module__}.{way.encoder.__name__}"} | model,

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from l2q.errors import L2QError
-from l2q.fitted.filter import SpectralFilter
+from l2q.fitted.filter import FilterScores
+from l2q.fitted.l2q_plus import L2QPlus
 from l2q.interactions import Interactions
 from l2q.kernels.pairs import pair_scores
+from l2q.kernels.top_lists import heads
 from l2q.models.columns import ALL_COLUMNS
 from l2q.models.losses import Batch, l2
-from l2q.options import Count, NotNegative, checked
-from l2q.progress import progress_bars
+from l2q.options import NotNegative, checked
 
 
 class Distillation(nn.Module):
@@ -25,9 +26,9 @@ class Distillation(nn.Module):
         f_u  = sum_i (s_ui - a_u <x_u, y_i>)^2 + w sum_(j in L_u) (t_uj - a_u <x_u, y_j>)^2
         loss = mean_u f_u / (sum_i s_ui^2 + w sum_j t_uj^2)  +  l2 / 2 (|e_u|^2 + |e_i|^2) / batch
 
-    over the users of a batch and all items i. The teacher is the spectral ``filter``; None: with its usual options. s
-    is its part of low rank, so that the first sum costs Gram matrices, and no scores of users x items. L_u are the
-    ``length`` best items by all of the filter that u does not have, with their scores t. ``weight`` is w; None:
+    over the users of a batch and all items i. The teacher is that of a ``L2QPlus``, chosen as it chooses. s is the part
+    of low rank of its filter, so that the first sum costs Gram matrices, and no scores of users x items. L_u are the
+    ``teacher.length`` best items by the whole teacher that u does not have, with their scores t. ``weight`` is w; None:
     N / (4 length). a_u is the least-squares factor, which no ranking has: it makes f_u smallest, so the gradient may
     take it for a constant.
 
@@ -44,12 +45,11 @@ class Distillation(nn.Module):
         self,
         *,
         l2: NotNegative,
-        filter: SpectralFilter | None,
-        length: Count,
+        teacher: L2QPlus,
         weight: NotNegative | None,
     ):
         super().__init__()
-        self.l2, self.filter, self.length, self.weight = l2, filter or SpectralFilter(), length, weight
+        self.l2, self.teacher, self.weight = l2, teacher, weight
         self.columns = ALL_COLUMNS
         self.lists: sparse.csr_array | None = None
         self.X_base: Tensor
@@ -58,14 +58,11 @@ class Distillation(nn.Module):
         for name in ("X_base", "Y_base", "squares"):
             self.register_buffer(name, None, persistent=False)
 
-    def learn_from(self, train: Interactions, seed: int) -> None:
-        """Fits the teacher to ``train`` and takes what it says of every user."""
-        with progress_bars() as progress:
-            progress(0, 1, "teacher")
-            teacher = self.filter(train, seed)
-            progress(1, 1, "teacher")
-            _, base, lists = teacher.ranking(train, self.length, progress)
-        self.take(base, lists)
+    def learn_from(self, train: Interactions, seed: int) -> FilterScores:
+        """Fits the teacher to ``train`` and takes what it says of every user; the scores of its filter."""
+        lesson = self.teacher.teach(train, seed)
+        self.take(lesson.base, heads(lesson.ranking, self.teacher.length))
+        return lesson.scores.filter
 
     def take(self, base: tuple[np.ndarray, np.ndarray], lists: sparse.csr_array) -> None:
         """``base``: X (M, r) and Y (N, r), whose products are s; ``lists``: t in compressed rows, (M, N)."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from l2q.errors import L2QError
-from l2q.fitted.filter import SpectralFilter
+from l2q.fitted.filter import FilterScores
 from l2q.interactions import Interactions
 from l2q.kernels import dense
 from l2q.kernels.rotations import itq
@@ -66,8 +66,8 @@ class FromFitted:
 
 
 @options("model.initialization")
-class FilterFactors:
-    """Training goes on from the factors of a spectral ``filter``, None: with its usual options. They are those of its
+class TeacherFactors:
+    """Training goes on from the factors of the spectral filter that the objective's teacher has. They are those of its
     part of low rank, U diag(h) V^T D_i^popularity:
 
         X = U diag(h)^1/2, rows of length 1,    Y = D_i^popularity V diag(h)^1/2, of length 1 on average
@@ -77,20 +77,26 @@ class FilterFactors:
 
         1 / (L + 1) (I + A_hat + ... + A_hat^L) E^(0) = [X; Y]
 
-    by conjugate gradients. Raises L2QError for an odd L: A_hat has -1 for an eigenvalue, where such a sum is zero."""
+    by conjugate gradients. ``scores`` are the filter's; a run has them from its objective. Raises L2QError for an odd
+    L: A_hat has -1 for an eigenvalue, where such a sum is zero."""
 
-    filter: SpectralFilter | None
     num_layers: Whole
 
     def __post_init__(self) -> None:
         if self.num_layers % 2:
             raise L2QError(
-                f"model.num_layers={self.num_layers}: initialization=filter solves for layers whose mean is its "
-                "factors, which an odd number of them cannot have; give an even one"
+                f"model.num_layers={self.num_layers}: initialization=teacher solves for layers whose mean is the "
+                "teacher's factors, which an odd number of them cannot have; give an even one"
             )
 
-    def __call__(self, train: Interactions, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        scores = (self.filter or SpectralFilter())(train, seed)
+    def __call__(
+        self, train: Interactions, dim: int, seed: int, scores: FilterScores | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if scores is None:
+            raise L2QError(
+                "initialization=teacher: the objective has no teacher; give objective=distillation, or another "
+                "initialization"
+            )
         roots = np.sqrt(scores.h[:dim])
         sides = [scores.U[:, : len(roots)] * roots, scores.Y[:, : len(roots)] * roots]
         users, items = (np.pad(side, ((0, 0), (0, dim - len(roots)))) for side in sides)
