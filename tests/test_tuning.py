@@ -248,3 +248,28 @@ def test_an_encoder_is_as_wide_as_the_rows_that_it_starts_from(train, model):
         L2QError, match=r"model\.embedding_dim=32: the fitted rows have 24 columns; give as many"
     ):
         FromFitted(model, std=None)(train, 32, 0)
+
+
+def test_a_set_says_which_hold_out_asks_as_its_test_does(communities):
+    said = replace(communities, holdout="cluster")
+    part, held, how = held_out(said, None, 0, 4000)
+    assert how == "cluster"
+    plain, expected, _ = held_out(communities, "cluster", 0, 4000)
+    np.testing.assert_array_equal(held.keys, expected.keys)
+    np.testing.assert_array_equal(part.keys, plain.keys)
+    assert held_out(said, "random", 0, 4000)[2] == "random"  # who asks for another one gets it
+    assert said.select(said.users < 40).holdout == "cluster"
+    timed = replace(communities, times=np.arange(len(communities), dtype=float), ahead=True)
+    assert held_out(replace(timed, holdout="random"), None, 0, 4000)[2] == "random"
+
+
+@pytest.mark.parametrize("effort", ["fast", "best"])
+def test_a_cluster_part_does_not_try_embeddings(communities, effort, caplog):
+    model = l2q_plus(
+        bits=16, effort=effort, split="cluster", embeddings=embeddings(weight=None, dim=8, steps=5)
+    )
+    with caplog.at_level("INFO"):
+        teacher = model.teach(communities, 0).teacher
+    assert teacher.embeddings.weight == 0
+    assert "chosen on a cluster validation part" in caplog.text
+    assert all("weight 0 of embeddings" in text for text in caplog.messages if "teacher try" in text)

@@ -24,7 +24,7 @@ from l2q.evaluation import deciding_cutoff
 from l2q.fitted.filter import FilterScores, SpectralFilter
 from l2q.fitted.parts import NOWHERE, Parts, once
 from l2q.fitted.teacher import CosineEmbeddings, Made, Teacher
-from l2q.fitted.tuning import FILTERS, GAIN, ROUNDS, _filters, _weights, held_out, nothing_held
+from l2q.fitted.tuning import FILTERS, GAIN, ROUNDS, _filters, _weights, held_out, nothing_held, tried_weight
 from l2q.interactions import Interactions, normalize, power
 from l2q.kernels import dense
 from l2q.kernels.svd import SVD, truncated_svd
@@ -91,6 +91,7 @@ def choose_quickly(
     if not len(held):
         log.warning(nothing_held(how))
         return Choice(best)
+    weight = tried_weight(weight, how)
     users = np.flatnonzero(held.user_degrees)
     learned = None
     if weight != 0:
