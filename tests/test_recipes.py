@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from l2q.data.sources import Source
 
 CONF = Path(__file__).parents[1] / "conf"
-RECIPES = sorted(path.relative_to(CONF / "recipe").with_suffix("") for path in CONF.glob("recipe/*/*.yaml"))
+RECIPES = sorted(path.relative_to(CONF / "recipe").with_suffix("") for path in CONF.glob("recipe/*/*/*.yaml"))
 
 
 def composed(*words: str) -> dict[str, Any]:
@@ -31,10 +31,11 @@ def test_a_data_set_says_where_it_is_and_nothing_else(dataset):
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
 def test_a_recipe_says_what_differs_from_the_settings_of_its_model(recipe):
-    dataset, model = recipe.parts
+    objective, dataset, model = recipe.parts
+    assert objective in names("objective")
     assert dataset in names("dataset")
     assert model in names("model")
-    chosen = [f"dataset={dataset}", f"model={model}"]
+    chosen = [f"objective={objective}", f"dataset={dataset}", f"model={model}"]
     own, suited = composed(*chosen, "~recipe"), composed(*chosen)
 
     def check(said: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> None:
@@ -65,3 +66,6 @@ def test_the_recipe_follows_the_set_and_the_model_wherever_they_are_chosen(tmp_p
         key: suited[key] for key in ("dataset", "protocol")
     }
     assert composed("model=spectral", "dataset=gowalla")["epochs"] == 0  # nothing is trained
+    # what suits one loss says nothing of another
+    assert composed("model=l2q", "objective=bpr", "dataset=debian")["objective"]["temperature"] == 2
+    assert composed("model=l2q", "objective=softmax", "dataset=debian")["epochs"] == 20
