@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import l2q.fitted.descent
+import l2q.kernels.rows
 import l2q.kernels.top_lists
 from l2q import processes
 from l2q.fitted.parts import NOWHERE
@@ -21,6 +22,7 @@ def in_small_blocks(patch: pytest.MonkeyPatch) -> None:
     """Of which every process has some, however small the set."""
     patch.setattr(l2q.fitted.descent, "_ROWS", 16)
     patch.setattr(l2q.kernels.top_lists, "USERS_PER_BLOCK", 16)
+    patch.setattr(l2q.kernels.rows, "WIDTH", 16)
     for name, value in {"SMALL": 1, "FAR": 1, "DEEP": 1, "TILE": 2**12, "SIDES": (16, 16)}.items():
         patch.setattr(dense, name, value)
 

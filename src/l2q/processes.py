@@ -150,6 +150,11 @@ def are_together() -> bool:
     return bool(_together)
 
 
+def place() -> tuple[int, int]:
+    """The number of this process among those that share work here, and how many they are: (0, 1) of one alone."""
+    return (rank(), size()) if _together else (0, 1)
+
+
 @contextmanager
 def _apart() -> Iterator[list[str]]:
     """Within it, this process works on something of its own."""
@@ -272,8 +277,34 @@ def exchanged(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
     return np.split(found, np.cumsum(coming)[:-1] // kind.itemsize)
 
 
+def passed(
+    parts: Callable[[int], np.ndarray], room: Callable[[int], np.ndarray]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """``parts(n)`` goes to process n; what process n sends comes into ``room(n)``, contiguous memory of its type and
+    shape. Gives every number with that memory, as soon as it is filled. One part is on its way at a time."""
+    import numpy as np
+    import torch
+    import torch.distributed as dist
+
+    number, count = place()
+    for step in range(count):
+        to, source = (number + step) % count, (number - step) % count
+        going, coming = np.ascontiguousarray(parts(to)), room(source)
+        if step == 0:
+            coming[...] = going
+        else:
+            out, into = (torch.from_numpy(array.reshape(-1).view(np.uint8)) for array in (going, coming))
+            with lost(*_together):
+                sending = dist.isend(out, to) if len(out) else None
+                if len(into):
+                    dist.recv(into, source)
+                if sending is not None:
+                    sending.wait()
+        yield source, coming
+
+
 def joined(part: np.ndarray) -> np.ndarray:
-    """The (rows,) arrays of all processes, one behind the other, in each of them."""
+    """The rows of all processes, one behind the other, in each of them: arrays of one type, (rows, ...)."""
     if not _together:
         return part
     import numpy as np
@@ -281,13 +312,14 @@ def joined(part: np.ndarray) -> np.ndarray:
     import torch.distributed as dist
 
     ends = np.cumsum([0, *everyone(len(part))])
-    found = np.empty(ends[-1], part.dtype)
+    found = np.empty((ends[-1], *part.shape[1:]), part.dtype)
     for number in range(size()):
         piece = found[ends[number] : ends[number + 1]]
         if number == rank():
             piece[:] = part
-        with lost(*_together):
-            dist.broadcast(torch.from_numpy(piece.view(np.uint8)), number)
+        if piece.size:
+            with lost(*_together):
+                dist.broadcast(torch.from_numpy(piece.reshape(-1).view(np.uint8)), number)
     return found
 
 

@@ -24,6 +24,7 @@ from l2q.fitted.teacher import CosineEmbeddings, Teacher
 from l2q.fitted.weights import PairWeights
 from l2q.interactions import Interactions, normalize
 from l2q.kernels import dense
+from l2q.kernels.rows import own
 from l2q.kernels.svd import product
 from l2q.representations import Representations
 
@@ -108,10 +109,11 @@ class Known:
         })  # fmt: skip
 
     def directions(self, train: Interactions, filter: SpectralFilter) -> tuple[np.ndarray, np.ndarray]:
-        """About the singular vectors of train, users' and items', those of new items zero."""
+        """About the singular vectors of train, the own rows of users' and items', those of new items zero."""
         arrays = self.index.arrays
         V = _taken(of_bytes(arrays["items.filter"], arrays.get("filter.roots")), self.items)
-        return product(normalize(train, filter.gamma_user, filter.gamma_item), V), V
+        U = product(normalize(train, filter.gamma_user, filter.gamma_item), V)
+        return U[own(len(U))], V[own(len(V))]
 
     def embeddings(self, dim: int) -> tuple[np.ndarray, np.ndarray]:
         """The codes in the ``dim`` directions in which they differ most, users' and items'; zero for new ones."""

@@ -40,8 +40,8 @@ from l2q.kernels.packed import PackedItems, top_k
 from l2q.kernels.packing import pack, unpack
 from l2q.kernels.pairs import pair_scores
 from l2q.kernels.rotations import itq, itq_rows
+from l2q.kernels.rows import column_signs
 from l2q.kernels.sparse import even_runs
-from l2q.kernels.svd import column_signs
 from l2q.kernels.top_lists import top_lists
 from l2q.options import Count, NotNegative, Whole, options
 from l2q.progress import Progress

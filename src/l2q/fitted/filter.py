@@ -18,7 +18,7 @@ from l2q import processes
 from l2q.interactions import Interactions, normalize, power
 from l2q.kernels import compiling, dense
 from l2q.kernels.pairs import pair_scores
-from l2q.kernels.svd import SVD, product, truncated_svd
+from l2q.kernels.svd import SVD, product, svd_in_parts, whole
 from l2q.kernels.top_lists import heads, top_lists, user_blocks
 from l2q.options import Count, options
 from l2q.progress import Progress
@@ -49,7 +49,7 @@ class SpectralFilter:
         """``svd``: triplets of ``normalize(train, gamma_user, gamma_item)`` at hand, at least ``rank``. ``ended``: the
         tail has the directions of these triplets and no others, which the base has then too."""
         R_hat = normalize(train, self.gamma_user, self.gamma_item)
-        U, s, V = self.decompose(train, seed) if svd is None else svd
+        U, s, V = whole(self.decompose(train, seed)) if svd is None else svd
         h, factor = self.curve(s, min(R_hat.shape))
         rank = len(h)
         beyond = factor * s[rank:] ** 3 if ended else s[:0]
@@ -63,9 +63,9 @@ class SpectralFilter:
         return FilterScores(U, h, inner, Y, R_hat, R_hat.T.tocsr(), degrees, float(factor))
 
     def decompose(self, train: Interactions, seed: int) -> SVD:
-        """As many triplets as the filter has."""
+        """As many triplets as the filter has, the own rows of them."""
         R_hat = normalize(train, self.gamma_user, self.gamma_item)
-        return truncated_svd(R_hat, min(self.rank, *R_hat.shape), seed)
+        return svd_in_parts(R_hat, min(self.rank, *R_hat.shape), seed)
 
     def curve(self, s: np.ndarray, most: int) -> tuple[np.ndarray, float]:
         """h of every direction that the filter has, (directions,), and c', 0 where it has all. ``s``: the singular
@@ -73,10 +73,10 @@ class SpectralFilter:
         # where the data has no direction left, nothing is beyond the rank: 1 / s_rank^2 would blow up rounding
         rank = min(self.rank, most)
         left = min(rank, max(int((s > 1e-3 * s[0]).sum()), 1))
-        whole = left == most or left < rank
+        has_all = left == most or left < rank
         s = s[:left]
         mu = 3 * s[-1] ** 2
-        return s**3 / (s**2 + mu), 0.0 if whole else self.tail / (s[-1] ** 2 + mu)
+        return s**3 / (s**2 + mu), 0.0 if has_all else self.tail / (s[-1] ** 2 + mu)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,13 +96,15 @@ class FilterScores:
     degrees: np.ndarray
     factor: float
 
-    def scores(self, users: slice | np.ndarray) -> np.ndarray:
-        """S of some users before the division by the rows' norms, (users, N) float32."""
-        S = dense.product(self.U[users] * self.inner, self.Y.T)
+    def scores(self, users: slice | np.ndarray, of: int = 0) -> np.ndarray:
+        """S of some users before the division by the rows' norms, (users, N) float32. ``of``: how many are asked for in
+        all, by several processes."""
+        U = self.U[users] * self.inner
+        S = dense.product(U, self.Y.T, of=(max(len(U), of), len(self.Y)))
         if not self.factor:
             return S
         R, R_T, factors = self.R_hat, self.R_hat_T, self.degrees * np.float32(self.factor)
-        if len(S) >= _COLUMNS // 4 and self._whole_products_pay:
+        if max(len(S), of) >= _COLUMNS // 4 and self._whole_products_pay:
             numbers = np.arange(R.shape[0])[users]
             for first in range(0, len(S), _COLUMNS):
                 part = slice(first, first + _COLUMNS)

@@ -40,6 +40,7 @@ from l2q.fitted.tuning import choose_teacher
 from l2q.fitted.weights import MOST_HALVINGS, MOST_POWER, PairWeights, choose_weights
 from l2q.interactions import Interactions
 from l2q.kernels import dense
+from l2q.kernels.svd import whole
 from l2q.kernels.top_lists import MEASURED, heads
 from l2q.options import Count, options
 from l2q.progress import Progress, progress_bars
@@ -148,10 +149,12 @@ class L2QPlus:
             teacher = teacher_of(once(parts, "choice", lambda: of_teacher(choose_teacher(
                 train, filter=self.filter, embeddings=self.embeddings, how=self.split, seed=seed, parts=parts,
             ))))  # fmt: skip
-            ended, made = False, teacher.make(train, seed, progress)
+            ended, (svd, learned) = False, teacher.make(train, seed, progress)
         else:
             choice = self._choice(train, seed, known, progress, parts)
-            teacher, ended, made = choice.teacher, choice.ended, choice.make(train, seed, progress)
+            teacher, ended, (svd, learned) = choice.teacher, choice.ended, choice.make(train, seed, progress)
+            del choice  # the directions of the choice
+        made = whole(svd), learned
         parts.put("teacher", lambda: {"teacher": of_teacher(teacher), "ended": ended, "made": made})
         return teacher, ended, made
 

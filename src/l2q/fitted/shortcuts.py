@@ -15,7 +15,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 
@@ -26,8 +25,8 @@ from l2q.fitted.parts import NOWHERE, Parts, once
 from l2q.fitted.teacher import CosineEmbeddings, Made, Teacher
 from l2q.fitted.tuning import FILTERS, GAIN, ROUNDS, _filters, _weights, held_out, nothing_held, tried_weight
 from l2q.interactions import Interactions, normalize, power
-from l2q.kernels import dense
-from l2q.kernels.svd import SVD, truncated_svd
+from l2q.kernels import rows
+from l2q.kernels.svd import SVD, svd_in_parts
 from l2q.kernels.trials import recall_and_ndcg
 from l2q.progress import Progress
 
@@ -48,7 +47,7 @@ FIRST, NEXT = 3, 1  # power iterations of the first decomposition, and of those 
 @dataclass(frozen=True, eq=False)
 class Choice:
     """The ``teacher``, and what there is to go on from: ``directions``, about the singular vectors of users and items,
-    and ``learned`` embeddings, which have ``left`` of a quick training before them. None: nothing is at hand.
+    own rows, and ``learned`` embeddings, which have ``left`` of a quick training before them. None: nothing is at hand.
     ``ended``: see ``SpectralFilter.__call__``."""
 
     teacher: Teacher
@@ -58,12 +57,12 @@ class Choice:
     left: float = 0.25
 
     def make(self, train: Interactions, seed: int, progress: Progress | None = None) -> Made:
-        """As ``Teacher.make``, of all of train."""
+        """As ``Teacher.make``, of all of train, with the own rows of the decomposition."""
         filter, embeddings = self.teacher.filter, self.teacher.embeddings
         rank = min(max(filter.rank, BROAD if self.ended else 0), train.num_users, train.num_items)
         R_hat = normalize(train, filter.gamma_user, filter.gamma_item)
         iterations = FIRST if self.directions is None else NEXT + 1
-        svd = truncated_svd(R_hat, rank, seed, iterations, self.directions)
+        svd = svd_in_parts(R_hat, rank, seed, iterations, self.directions)
         learned = None
         if embeddings.weight:
             learned = embeddings.quick(1.0 if self.learned is None else self.left)(
@@ -162,13 +161,18 @@ class Trials:
         self.most = min(part.num_users, part.num_items)
         self.tried: dict[Teacher, float] = {}
         self.svds: dict[tuple[float, float], SVD] = {}
-        self._nothing = np.empty((len(asked), 0), np.float32)
+        self._own = asked[rows.own(len(asked), 1)]  # of which this process has the scores
+        self._nothing = np.empty((len(self._own), 0), np.float32)
         self._E = self._nothing
-        self._tails: dict[tuple[tuple[float, float], int], np.ndarray] = {}
+        self._tails: dict[tuple[float, float], np.ndarray] = {}
         if learned is not None:
             X, Y = learned
-            E = np.exp((dense.product(X[asked], Y.T) - 1) / np.float32(2 * temperature))
-            self._E = E / np.linalg.norm(E, axis=1, keepdims=True)
+            E = rows.scores(X[asked], Y[rows.own(len(Y))], len(Y))
+            E -= 1
+            E /= np.float32(2 * temperature)
+            np.exp(E, out=E)
+            E /= np.linalg.norm(E, axis=1, keepdims=True)
+            self._E = E
 
     def __call__(self, line: Sequence[Teacher]) -> dict[Teacher, float]:
         """The quality of each: Recall + NDCG, of teachers without embeddings times ``GAIN``."""
@@ -196,7 +200,7 @@ class Trials:
         return self.tried[teacher] * (1 if teacher.embeddings.weight else GAIN)
 
     def decomposed(self, filter: SpectralFilter) -> SVD:
-        """As many directions of the part's interactions as the filter has, or more."""
+        """As many directions of the part's interactions as the filter has, or more: the own rows of them."""
         gammas = filter.gamma_user, filter.gamma_item
         rank = min(max(filter.rank, BROAD if self.ended else 0), self.most)
         at_hand = self.svds.get(gammas)
@@ -204,12 +208,13 @@ class Trials:
             start, iterations = None, FIRST
             if self.svds:
                 other, (U, s, V) = max(self.svds.items(), key=lambda found: len(found[1][1]))
+                users, items = (rows.own(size) for size in (self.part.num_users, self.part.num_items))
                 start = (
-                    U * power(self.part.user_weights, other[0] - gammas[0])[:, None],
-                    V * power(self.part.item_weights, other[1] - gammas[1])[:, None],
+                    U * power(self.part.user_weights, other[0] - gammas[0])[users, None],
+                    V * power(self.part.item_weights, other[1] - gammas[1])[items, None],
                 )
                 iterations = NEXT if len(s) >= rank else FIRST
-            self.svds[gammas] = truncated_svd(
+            self.svds[gammas] = svd_in_parts(
                 normalize(self.part, *gammas), rank, self.seed, iterations, start
             )
             self._forget(gammas)
@@ -220,65 +225,55 @@ class Trials:
         best = self.best.filter if self.tried else None
         needed = {newest} if best is None else {newest, (best.gamma_user, best.gamma_item)}
         for gammas in [gammas for gammas in self.svds if gammas not in needed]:
-            if sum(U.size + V.size for U, _, V in self.svds.values()) > KEPT:
+            width = self.part.num_users + self.part.num_items  # of all processes
+            if sum(len(s) * width for _, s, _ in self.svds.values()) > KEPT:
                 del self.svds[gammas]
 
     def by_user(self, teachers: Sequence[Teacher]) -> np.ndarray:
         """Recall + NDCG of every user who is asked, (asked, teachers); their filters share gammas and rank."""
-        svd = self.decomposed(teachers[0].filter)
-        rank = len(teachers[0].filter.curve(svd[1], self.most)[0])
-        beyond = len(svd[1]) - rank if self.ended else 0
-        least = len(self.asked) * min(rank, beyond or rank) * self.part.num_items
-        cut = processes.are_together() and least >= dense.SMALL  # smaller products are made at once
-        blocks = self._blocks if cut else [slice(0, len(self.asked))]
-        return np.concatenate(
-            processes.shared(lambda some: [self._tried(teachers, svd, block) for block in some], blocks)
-        )
+        return processes.joined(self._tried(teachers))
 
-    def _tried(self, teachers: Sequence[Teacher], svd: SVD, block: slice) -> np.ndarray:
-        """The same of a block of these users."""
-        (U, s, V), filter, asked = svd, teachers[0].filter, self.asked[block]
+    def _tried(self, teachers: Sequence[Teacher]) -> np.ndarray:
+        """The same of the users of this process."""
+        filter = teachers[0].filter
+        U, s, V = self.decomposed(filter)
+        own = rows.own(self.part.num_users)
+        U = processes.joined(U[self.asked[(self.asked >= own.start) & (self.asked < own.stop)] - own.start])
+        scores = partial(rows.scores, size=self.part.num_items)
         curves = [teacher.filter.curve(s, self.most) for teacher in teachers]
         h, shares = curves[0][0], np.array([factor for _, factor in curves], np.float32)
         beyond = slice(len(h), None if self.ended else len(h))
-        outside = U[asked, beyond] * s[beyond] ** 3, V[:, beyond]
-        U, s, V = U[asked, : len(h)], s[: len(h)], V[:, : len(h)]
-        product = partial(dense.product, of=len(self.asked))
-        B = self._nothing[block]
+        outside = U[:, beyond] * s[beyond] ** 3, V[:, beyond]
+        U, s, V = U[:, : len(h)], s[: len(h)], V[:, : len(h)]
+        B = self._nothing
         if self.ended:
-            A = product(U * h, V.T)
+            A = scores(U * h, V)
             if outside[1].shape[1] and shares.any():
-                B = product(outside[0], outside[1].T)
+                B = scores(*outside)
         elif len(set(shares)) == 1:
-            A = product(U * (h - shares[0] * s**3), V.T)
+            A = scores(U * (h - shares[0] * s**3), V)
             if shares[0]:
-                B = self._tail(filter, block)
+                B = self._tail(filter)
         else:
-            A = product(U * h, V.T)
-            B = self._tail(filter, block) - product(U * s**3, V.T)
+            tail = self._tail(filter)
+            A, B = scores(U * h, V), scores(U * s**3, V)
+            np.subtract(tail, B, out=B)
         degrees = np.stack([power(self.part.item_weights, one.filter.popularity) for one in teachers])
         weights = np.array([one.embeddings.weight for one in teachers], np.float32)
-        known, held = _rows(self.part, asked), _rows(self.held, asked)
-        return recall_and_ndcg(A, B, shares, degrees, self._E[block], weights, *known, *held, self.k)
+        known, held = _rows(self.part, self._own), _rows(self.held, self._own)
+        return recall_and_ndcg(A, B, shares, degrees, self._E, weights, *known, *held, self.k)
 
-    @property
-    def _blocks(self) -> list[slice]:
-        """The users who are asked as processes share them: tiles of a product, the rest of one with the last."""
-        ends = [*range(dense.SIDES[1], len(self.asked) - dense.SIDES[0], dense.SIDES[1]), len(self.asked)]
-        return [slice(*ends_) for ends_ in pairwise([0, *ends])]
-
-    def _tail(self, filter: SpectralFilter, block: slice) -> np.ndarray:
-        """R_hat R_hat^T R_hat of a block of the users who are asked, (block, N)."""
+    def _tail(self, filter: SpectralFilter) -> np.ndarray:
+        """R_hat R_hat^T R_hat of the users of this process, (users, N)."""
         gammas = filter.gamma_user, filter.gamma_item
-        if gammas not in {known[0] for known in self._tails}:
+        if gammas not in self._tails:
             self._tails = {}
-        if (gammas, block.start) not in self._tails:
             R_hat = normalize(self.part, *gammas)
             none = [np.zeros((size, 1), np.float32) for size in R_hat.shape]
             h, ones = np.zeros(1, np.float32), np.ones(R_hat.shape[1], np.float32)
             hops = FilterScores(none[0], h, h, none[1], R_hat, R_hat.T.tocsr(), ones, 1.0)
-            self._tails[gammas, block.start] = hops.scores(self.asked[block])
-        return self._tails[gammas, block.start]
+            self._tails[gammas] = hops.scores(self._own, len(self.asked))
+        return self._tails[gammas]
 
 
 def tail_ends(train: Interactions) -> bool:

@@ -7,6 +7,7 @@ alone, and threads take tile after tile: one thread sums each entry, in one orde
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,25 +64,25 @@ def _by_any(call: Callable[[], T]) -> T:
         OpenBLASController.clear_controlling_thread(force=True)
 
 
-def product(A: np.ndarray, B: np.ndarray, of: int | None = None) -> np.ndarray:
-    """A B, for A (m, k) and B (k, n). Rows of A that are whole tiles of ``of`` rows (``SIDES``) have the products that
-    they have among these.
+def product(A: np.ndarray, B: np.ndarray, of: tuple[int, int] | None = None) -> np.ndarray:
+    """A B, for A (m, k) and B (k, n). Whole tiles (``SIDES``) of a product of the shape ``of`` come out as they do
+    there; this process alone makes them.
 
     >>> product(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]))
     array([[11.]])
     """
     (m, k), n = A.shape, B.shape[1]
     with one_thread():
-        if (m if of is None else of) * k * n < SMALL:
+        if k * math.prod(of or (m, n)) < SMALL:
             return A @ B
         C = np.empty((m, n), np.result_type(A, B))
-        side = _side(k)
+        size = side(k)
 
         def fill(rows: slice, columns: slice) -> None:
             np.matmul(A[rows], B[:, columns], out=C[rows, columns])
 
-        far = k >= DEEP and m * k * n >= FAR
-        _share(fill, list(pairs(_parts(m, side), _parts(n, side))), C, far)
+        far = of is None and k >= DEEP and m * k * n >= FAR
+        _share(fill, list(pairs(parts(m, size), parts(n, size))), C, far)
     return C
 
 
@@ -96,8 +97,8 @@ def gram(X: np.ndarray) -> np.ndarray:
         def fill(rows: slice, columns: slice) -> None:
             np.matmul(X[:, rows].T, X[:, columns], out=G[rows, columns])
 
-        parts = _parts(d, _side(n))
-        tiles = [(one, other) for place, one in enumerate(parts) for other in parts[place:]]
+        sides = parts(d, side(n))
+        tiles = [(one, other) for place, one in enumerate(sides) for other in sides[place:]]
         _share(fill, tiles, G, n * d * d >= FAR)
         for rows, columns in tiles:
             if rows != columns:
@@ -115,42 +116,46 @@ def solve_lower(L: np.ndarray, X: np.ndarray) -> np.ndarray:
         found[rows] = trsm(1.0, L, X[rows].T, lower=1).T
 
     with one_thread():
-        _share(fill, [(rows,) for rows in _parts(len(X), SIDES[1])], found, far=False)
+        filled(fill, [(rows,) for rows in parts(len(X), SIDES[1])])
     return found
 
 
-def _side(depth: int) -> int:
+def side(depth: int) -> int:
     """Of a tile that sums ``depth`` products for each entry: a power of two."""
-    side = SIDES[1]
-    while side > SIDES[0] and side * side * depth > TILE:
-        side //= 2
-    return side
+    size = SIDES[1]
+    while size > SIDES[0] and size * size * depth > TILE:
+        size //= 2
+    return size
 
 
-def _parts(size: int, side: int) -> list[slice]:
+def parts(size: int, side: int) -> list[slice]:
     return [slice(start, min(start + side, size)) for start in range(0, size, side)]
 
 
+def filled(fill: Callable[..., None], tiles: Sequence[tuple[slice, ...]]) -> None:
+    """Calls ``fill`` for every tile, as many at once as there are threads."""
+    use_threads_of_torch()
+    threads = min(numba.get_num_threads(), len(tiles))
+    if threads <= 1:
+        for tile in tiles:
+            fill(*tile)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(fill, *tile) for tile in tiles]:
+            done.result()
+
+
 def _share(
-    fill: Callable[..., None], tiles: Sequence[tuple[slice, ...]], filled: np.ndarray, far: bool
+    fill: Callable[..., None], tiles: Sequence[tuple[slice, ...]], whole: np.ndarray, far: bool
 ) -> None:
-    """Calls ``fill`` for every tile of ``filled``, as many at once as there are threads; ``far``: by all processes that
-    share the work."""
+    """Calls ``fill`` for every tile of the ``whole``; ``far``: by all processes that share the work."""
 
     def here(some: Sequence[tuple[slice, ...]]) -> list[np.ndarray]:
-        threads = min(numba.get_num_threads(), len(some))
-        if threads <= 1:
-            for tile in some:
-                fill(*tile)
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                for done in [pool.submit(fill, *tile) for tile in some]:
-                    done.result()
-        return [filled[tile] for tile in some]
+        filled(fill, some)
+        return [whole[tile] for tile in some]
 
-    use_threads_of_torch()
     if not (far and processes.are_together()):
-        here(tiles)
+        filled(fill, tiles)
         return
     for tile, made in zip(tiles, processes.shared(here, tiles), strict=True):
-        filled[tile] = made
+        whole[tile] = made
