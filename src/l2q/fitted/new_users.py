@@ -16,6 +16,7 @@ Source of the fold-in: Deerwester et al., "Indexing by latent semantic analysis"
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
@@ -25,6 +26,7 @@ from l2q.fitted.weights import EQUAL, PairWeights, of_steps, to_steps
 from l2q.interactions import Interactions, normalize
 
 MOST = 127  # of a byte's two signs
+_ROWS, _COLUMNS = 4096, 64  # of V that are at hand at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +55,24 @@ class FilterSide:
         by: PairWeights = EQUAL,
         weights: np.ndarray | None = None,
     ) -> FilterSide:
-        degrees = scores.degrees[:, None]
-        V = np.divide(scores.Y, degrees, out=np.zeros_like(scores.Y), where=degrees > 0)
-        s = np.einsum("ur,ur->r", scores.R_hat @ V, scores.U)  # the diagonal of U^T R_hat V
+        degrees = np.where(scores.degrees > 0, scores.degrees, np.inf)[:, None]
+        num_items, rank = scores.Y.shape
+        # a few columns, or rows, of V at a time
+        columns = (
+            slice(*ends) for ends in pairwise(np.linspace(0, rank, -(-rank // _COLUMNS) + 1).astype(int))
+        )
+        rows = (slice(first, first + _ROWS) for first in range(0, num_items, _ROWS))
+        s = np.concatenate(
+            [
+                np.einsum("ur,ur->r", scores.R_hat @ (scores.Y[:, some] / degrees), scores.U[:, some])
+                for some in columns
+            ]
+        )  # the diagonal of U^T R_hat V
+        found = (to_bytes(scores.Y[some] / degrees[some]) for some in rows)
+        codes, roots = map(np.concatenate, zip(*found, strict=True))
         return cls(
-            *to_bytes(V),
+            codes,
+            roots,
             np.stack([s, scores.h, scores.inner]).astype(np.float32),
             {
                 "gamma_user": float(options.gamma_user),
