@@ -193,18 +193,12 @@ def test_before_layers_of_nothing():
 
 
 WORDS = [
-    "model=l2q_anl",
+    "experiment=distilled",
     "annealing=none",
-    "objective=distillation",
-    "objective.l2=0",
     "objective.teacher.length=5",
     "objective.teacher.filter={rank:12}",
     "objective.teacher.embeddings.weight=0",
-    "initialization=teacher",
-    "model.combination=mean",
     "model.embedding_dim=32",
-    "model.transform=identity",
-    "batches=users",
     "batch_size=100000",
     "learning_rate=0.01",
     "epochs=6",

@@ -1,0 +1,114 @@
+"""Two pictures of trainings on the embedded set: what annealing does, and quality against seconds.
+
+    python benchmarks/curves.py --runs outputs/curves --annealing docs/annealing.png --seconds docs/seconds.png
+
+Each training is one call of `train.py`, on one thread, that leaves test unread; those that `--runs` has already are not
+run again. Seconds are those of training, validation left out; beside other work they are upper bounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+from itertools import accumulate
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+TRAIN = Path(__file__).parents[1] / "train.py"
+EVERY = ["test=false", "protocol.patience=1000", "logger=none"]
+BPR = ["protocol.every_n_epochs=2"]
+SOFTMAX = [
+    "objective=softmax", "objective.correct_popularity=true", "objective.temperature=0.15", "batches=users",
+    "batch_size=4096", "learning_rate=2e-3", "initialization=spectral", "model.initialization.std=0.03",
+    "model.popularity=0.05", "epochs=6", "protocol.every_n_epochs=1",
+]  # fmt: skip
+DISTILLED = ["experiment=distilled", "protocol.every_n_epochs=5"]
+ANNEALING = {
+    "none: hard from the start": "none",
+    "linear": "linear",
+    "hashnet": "hashnet",
+    "two_phase": "two_phase",
+}
+SECONDS = {
+    "lightgcn, BPR": ["model=lightgcn", "protocol.every_n_epochs=5"],
+    "lightgcn, softmax": ["model=lightgcn", *SOFTMAX],
+    "l2q_anl, BPR": ["model=l2q_anl", *BPR],
+    "l2q_anl, distilled": DISTILLED,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=Path, default=Path("outputs/curves"))
+    parser.add_argument("--annealing", type=Path, help="the picture of what annealing does")
+    parser.add_argument("--seconds", type=Path, help="the picture of quality against seconds")
+    options = parser.parse_args()
+    if options.annealing:
+        draw_annealing(options.runs, options.annealing)
+    if options.seconds:
+        draw_seconds(options.runs, options.seconds)
+
+
+def trained(folder: Path, words: list[str]) -> tuple[list[dict[str, str]], float]:
+    """The epochs of a training, and the seconds before the first."""
+    if not (folder / "metrics.json").exists():
+        one = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        command = [sys.executable, str(TRAIN), *words, *EVERY, f"hydra.run.dir={folder}"]
+        subprocess.run(command, check=True, env=os.environ | one)
+    with (folder / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return rows, json.loads((folder / "metrics.json").read_text())["start_seconds"]
+
+
+def series(rows: list[dict[str, str]], key: str) -> tuple[list[int], list[float]]:
+    """Epochs that have it, and the values."""
+    there = [row for row in rows if row.get(key)]
+    return [int(row["epoch"]) for row in there], [float(row[key]) for row in there]
+
+
+def draw_annealing(runs: Path, path: Path) -> None:
+    panels = {
+        "strength p": "anneal/strength",
+        "signs that changed\nsince two epochs before": "codes/flip_ratio",
+        "spread of the items' scales": "codes/scale_spread",
+        "Recall@20 of hard codes,\nvalidation": "val/recall_20",
+    }
+    figure, axes = plt.subplots(2, 2, figsize=(8, 5.5), sharex=True, layout="constrained")
+    for name, curve in ANNEALING.items():
+        rows, _ = trained(runs / f"annealing_{curve}", ["model=l2q_anl", f"annealing={curve}", *BPR])
+        for axis, key in zip(axes.flat, panels.values(), strict=True):
+            axis.plot(*series(rows, key), label=name, linewidth=1.5)
+    for axis, title in zip(axes.flat, panels, strict=True):
+        axis.set_ylabel(title)
+        axis.grid(alpha=0.3)
+    for axis in axes[1]:
+        axis.set_xlabel("epoch")
+    axes[0, 0].legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def draw_seconds(runs: Path, path: Path) -> None:
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    for name, words in SECONDS.items():
+        rows, start = trained(runs / name.replace(", ", "_"), words)
+        parts = [key for key in rows[0] if key.startswith("time/") and key != "time/evaluate"]
+        spent = list(accumulate((sum(float(row[key] or 0) for key in parts) for row in rows), initial=start))
+        epochs, values = series(rows, "val/recall_20")
+        axis.plot([spent[epoch] for epoch in epochs], values, marker=".", label=name)
+    axis.set_xscale("log")
+    axis.set_xlabel("seconds of training on one thread, the start included")
+    axis.set_ylabel("Recall@20, validation")
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
