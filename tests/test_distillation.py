@@ -151,7 +151,7 @@ def test_the_teacher_is_that_of_l2q_plus(communities):
 @pytest.mark.parametrize("layers", [0, 2, 4])
 def test_the_mean_of_the_layers_has_the_factors(communities, layers):
     """Of which the base of the filter is made: same ranking, up to each user's factor."""
-    scores = SpectralFilter(rank=16)(communities, 0)
+    scores = SpectralFilter(rank=16, tail=0.0)(communities, 0)
     users, items = TeacherFactors(num_layers=layers)(communities, 24, 0, scores)
     E = torch.from_numpy(np.concatenate([users, items]))
     assert E.shape == (communities.num_users + communities.num_items, 24)
@@ -176,13 +176,25 @@ def test_a_start_from_a_teacher_that_is_not_there(communities):
 
 
 def test_fewer_columns_are_the_first_ones_turned(communities):
-    whole = SpectralFilter(rank=16)(communities, 0)
+    whole = SpectralFilter(rank=16)(communities, 0)  # whose tail has no room
     users, items = TeacherFactors(num_layers=0)(communities, 5, 0, whole)
     roots = np.sqrt(whole.h[:5])
     U, V = whole.U[:, :5] * roots, whole.Y[:, :5] * roots
     U /= np.linalg.norm(U, axis=1, keepdims=True)
     np.testing.assert_allclose(users @ users.T, U @ U.T, atol=1e-5)  # a rotation keeps products
     np.testing.assert_allclose(users @ items.T * np.linalg.norm(V, axis=1).mean(), U @ V.T, atol=1e-5)
+
+
+def test_columns_beyond_the_rank_have_the_tail(communities):
+    """With a column for every direction the start has the whole filter, its three hops included."""
+    scores = SpectralFilter(rank=8, tail=0.8)(communities, 0)
+    every = min(communities.num_users, communities.num_items)
+    users, items = TeacherFactors(num_layers=0)(communities, every + 3, 0, scores)
+    expected = scores.scores(np.arange(communities.num_users))
+    known = communities.user_degrees > 0  # another user is the mean of the others
+    found = (users @ items.T)[known]
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected[known], axis=1)
+    assert ((found * expected[known]).sum(1) / lengths).min() > 0.9999
 
 
 def test_before_layers_of_nothing():

@@ -13,6 +13,7 @@ from l2q.fitted.filter import FilterScores
 from l2q.interactions import Interactions
 from l2q.kernels import dense
 from l2q.kernels.rotations import itq
+from l2q.kernels.svd import truncated_svd
 from l2q.models.graph import Graph, Propagation
 from l2q.options import NotNegative, Positive, Whole, options
 
@@ -72,7 +73,8 @@ class TeacherFactors:
 
         X = U diag(h)^1/2, rows of length 1,    Y = D_i^popularity V diag(h)^1/2, of length 1 on average
 
-    The first ``dim`` columns of them, filled up with zeros where there are fewer, are turned by ITQ for their signs.
+    The tail beyond its rank brings as many directions more as there is room for, h_k = c' s_k^3. The first ``dim``
+    columns, filled up with zeros where there are fewer, are turned by ITQ for their signs.
     The mean of the layers 0 .. L = ``num_layers`` is what has them: E^(0) solves
 
         1 / (L + 1) (I + A_hat + ... + A_hat^L) E^(0) = [X; Y]
@@ -97,8 +99,9 @@ class TeacherFactors:
                 "initialization=teacher: the objective has no teacher; give objective=distillation, or another "
                 "initialization"
             )
-        roots = np.sqrt(scores.h[:dim])
-        sides = [scores.U[:, : len(roots)] * roots, scores.Y[:, : len(roots)] * roots]
+        U, h, Y = _directions(scores, dim, seed)
+        roots = np.sqrt(h[:dim])
+        sides = [U[:, : len(roots)] * roots, Y[:, : len(roots)] * roots]
         users, items = (np.pad(side, ((0, 0), (0, dim - len(roots)))) for side in sides)
         users /= np.maximum(np.linalg.norm(users, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         items /= max(float(np.linalg.norm(items, axis=1).mean()), np.finfo(np.float32).tiny)
@@ -106,6 +109,17 @@ class TeacherFactors:
         turned = dense.product(rows, itq(rows, rng=np.random.default_rng([seed, dim])).astype(np.float32))
         start = before_layers(train, torch.from_numpy(turned), self.num_layers).numpy()
         return start[: train.num_users], start[train.num_users :]
+
+
+def _directions(scores: FilterScores, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """U, h and Y of ``scores``, with as many directions of the tail as ``dim`` columns have room for."""
+    rank, most = len(scores.h), min(dim, *scores.R_hat.shape)
+    if not scores.factor or most <= rank:
+        return scores.U, scores.h, scores.Y
+    U, s, V = truncated_svd(scores.R_hat, most, seed)
+    empty = np.diff(scores.R_hat.indptr) == 0
+    U[empty] = U[~empty].mean(axis=0)
+    return U, np.concatenate([scores.h, scores.factor * s[rank:] ** 3]), V * scores.degrees[:, None]
 
 
 def before_layers(train: Interactions, rows: Tensor, num_layers: int) -> Tensor:
