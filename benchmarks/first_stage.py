@@ -102,15 +102,19 @@ def parts_of(count: int) -> Iterator[slice]:
         yield slice(first, min(first + (1 << 16), count))
 
 
+def turned(rows: np.ndarray, bits: int) -> np.ndarray:
+    """In a random rotation, (n, bits)."""
+    rng = np.random.default_rng(1)
+    return rows @ np.linalg.qr(rng.standard_normal((bits, DIM), dtype=np.float32)).Q.T
+
+
 def codes_of(users: np.ndarray, items: np.ndarray, bits: int) -> dict[str, np.ndarray]:
     """As the arrays of an index."""
-    rng = np.random.default_rng(1)
-    turned = np.linalg.qr(rng.standard_normal((bits, DIM), dtype=np.float32)).Q.T
     codes, scales = np.empty((len(items), bits // 8), np.uint8), np.empty((len(items), 1), np.float32)
     for part in parts_of(len(items)):
-        some = items[part] @ turned
+        some = turned(items[part], bits)
         codes[part], scales[part, 0] = pack(some, (bits,)), np.abs(some).mean(axis=1)
-    return {"users.codes": pack(users @ turned, (bits,)), "items.codes": codes, "items.scales": scales}
+    return {"users.codes": pack(turned(users, bits), (bits,)), "items.codes": codes, "items.scales": scales}
 
 
 def measured(name: str, count: int, options: argparse.Namespace) -> list[dict]:

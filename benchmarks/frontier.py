@@ -1,31 +1,35 @@
 """Recall against queries per second against bytes: packed codes beside what people search with instead.
 
-    python benchmarks/frontier.py [--sets debian ...] [--items 100000 ...] [--threads 1 2] [--seconds S]
+    python benchmarks/frontier.py [--sets debian gowalla ...] [--items 1000000 ...] [--rows clustered even]
+        [--bits 224 768] [--threads 1 2] [--seconds S] [--only NAME ...] [--build-threads 1] [--kept DIR]
         [--data ../shared/data] [--json FILE] [--plot FILE]
     python benchmarks/frontier.py --plot docs/frontier.png --json outputs/benchmarks/frontier.json   # of stored records
 
-Of a set: test Recall@20 of `l2q_plus` with 224 and 768 bits, and of a float model's rows (`--float`, `spectral` where
-nothing is said) under each peer. Peers cannot leave out what a user has, so they are asked for 100 items, of which
-those are dropped; ours leaves it out itself.
+Of a set: test Recall@20 of `l2q_plus`, and of a float model's rows (`--float`, `spectral` where nothing is said) under
+each peer. Peers cannot leave out what a user has, so they are asked for 100 items, of which those are dropped; ours
+leaves it out itself.
 
-Of `--items` made items: users and items with 64 normal columns, and lengths of items that vary by a half; recall is the
+Of `--items` made items: the rows of `benchmarks/first_stage.py`, where `clustered` and `even` are said. Recall is the
 share of the exact Top-20 by the same rows. For peers that is the inner product of the floats. For codes, signs of a
-random rotation with a scale each, it is their own exact ranking, which ours gives by construction, so that it shows the
-speed alone.
+random rotation with a scale each, it is their own exact ranking; `of_floats` is the share of the floats' exact Top-20
+that they find, so that codes and small float indexes can be compared at equal bytes.
 
-Speeds are queries a second of processor time, in batches of 1 and of many, the best of several calls; with two threads
-of wall time. Every peer has the threads that ours has. Peers that no test needs are installed by hand, and left out
-where they are not:
+Speeds are queries a second, in batches of 1 and of many, the best of several calls: of processor time with one thread,
+of wall time with two. Every peer has the threads that ours has. `--kept` has rows, exact rankings and indexes that took
+long to build, which a later run reads; records of `--json` stay beside new ones. Peers that no test needs are installed
+by hand, and left out where they are not:
 
-    pip install --no-deps hnswlib==0.8.0 voyager==2.2.3
+    pip install --no-deps hnswlib==0.8.0 voyager==2.2.3 scann-core==0.2.1
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,109 +39,152 @@ import l2q  # before numpy, whose threads would spin where they wait
 
 # isort: split
 import faiss
+import first_stage
 import matplotlib.pyplot as plt
 import numba
 import numpy as np
+from first_stage import parts_of
 from rich.console import Console
 from rich.table import Table
 
 from l2q.interactions import Interactions
-from l2q.kernels.packed import PackedItems, top_k
-from l2q.kernels.packing import pack
+from l2q.representations import Rows
+from l2q.retrieval import lists
+from l2q.retrieval.index import PackedIndex, stored
 
 K, FETCHED, MANY = 20, 100, 1024
-BITS = (224, 768)
-PROBES = (16, 64, 256)
+SHARES = (0.9, 0.95, 0.98, 0.99, 0.995)
+PROBES = (16, 64, 256, 1024)
+WIDTHS = (32, 128, 512)
+LINKS, BUILDING = 16, 100  # of a graph: links of an item, and what its building looks at
+QUICK_BUILDING = 40  # of many items, of which Voyager's graph alone is built
+MANY_ITEMS, MOST_LISTS = 1_000_000, 4096
 
 
 @dataclass
 class Contender:
-    """``search(first, last, k, threads)`` finds items of those queries; ``own_exclusion`` where it leaves out train."""
+    """``search(first, last, k, threads)`` finds items of those queries; ``own_exclusion`` where it leaves out train.
+    ``truth``: the exact ranking by the rows that it has, where those are other than the peers'."""
 
     name: str
     setting: str
     nbytes: int
     search: Callable[[int, int, int, int], np.ndarray]
     own_exclusion: bool = False
+    truth: np.ndarray | None = None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sets", nargs="*", default=["debian"])
-    parser.add_argument("--items", nargs="*", type=int, default=[100_000])
+    parser.add_argument("--sets", nargs="*", default=[])
+    parser.add_argument("--items", nargs="*", type=int, default=[])
+    parser.add_argument("--rows", nargs="+", default=["clustered", "even"], help="how made rows lie")
+    parser.add_argument("--bits", nargs="+", type=int, default=[224, 768])
     parser.add_argument("--float", default="spectral", help="a model of float rows, for the peers")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement, at least")
+    parser.add_argument("--only", nargs="*", help="contenders whose name begins so")
+    parser.add_argument("--build-threads", type=int, default=os.cpu_count() or 1, help="for building indexes")
+    parser.add_argument("--kept", type=Path, help="where rows and indexes stay; otherwise a folder that goes")
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path, help="draw the picture; alone with --json: of its records")
     options = parser.parse_args()
-    if options.plot and options.json and options.json.exists():
-        draw(json.loads(options.json.read_text()), options.plot)
-        return
-    records: list[dict] = []
-    for part in (*options.sets, *options.items):
-        records += of_made(part, options) if isinstance(part, int) else of_set(part, options)
-        if options.json:
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(json.dumps(records, indent=1) + "\n")
+    records: list[dict] = (
+        json.loads(options.json.read_text()) if options.json and options.json.exists() else []
+    )
+    if not (options.sets or options.items):
+        if options.plot and records:
+            draw(records, options.plot)
+            return
+        options.sets, options.items = ["debian"], [100_000]
+    with tempfile.TemporaryDirectory() as scratch:
+        options.kept = options.kept or Path(scratch)
+        options.kept.mkdir(parents=True, exist_ok=True)
+        for part in (*options.sets, *((rows, count) for count in options.items for rows in options.rows)):
+            for record in of_set(part, options) if isinstance(part, str) else of_made(*part, options):
+                records = [row for row in records if _which(row) != _which(record)] + [record]
+                if options.json:
+                    options.json.parent.mkdir(parents=True, exist_ok=True)
+                    options.json.write_text(json.dumps(records, indent=1) + "\n")
     show(records)
     if options.plot:
         draw(records, options.plot)
 
 
-def of_set(name: str, options: argparse.Namespace) -> list[dict]:
+def _which(record: dict) -> tuple:
+    return tuple(record[key] for key in ("data", "contender", "setting", "threads", "batch"))
+
+
+def _wanted(name: str, options: argparse.Namespace) -> bool:
+    return not options.only or any(name.startswith(start) for start in options.only)
+
+
+def of_set(name: str, options: argparse.Namespace) -> Iterator[dict]:
     data = l2q.load_dataset(name, **({} if name == "debian" else {"dir": f"{options.data}/{name}"}))
     train, test = data.train, data.test
     users = np.flatnonzero(test.user_degrees)[:MANY]
-    contenders = []
-    for bits in BITS:
-        index = l2q.fit(train, "l2q_plus", bits=bits, seed=0)
-        contenders.append(_index(f"l2q {bits}", index, users))
-    floats = l2q.fit(train, options.float, seed=0)
-    if "items.values" not in floats.arrays:
-        raise SystemExit(f"--float {options.float} has codes; name a float model")
-    factors = np.repeat(np.float32(floats.manifest["weights"]), floats.manifest["dims"])
-    contenders += peers(floats.arrays["users.values"][users] * factors, floats.arrays["items.values"])
-
     asked = test.select(np.isin(test.users, users))
 
     def quality(found: np.ndarray) -> float:
         return l2q.evaluate(Ranked(users, found, train), asked, [K], train).metrics[f"recall_{K}"]
 
-    about = {"data": name, "items": train.num_items, "measure": "test Recall@20"}
-    return measured(contenders, quality, len(users), about, options, FETCHED)
+    def fitted(model: str, **settings) -> l2q.Index:
+        folder = options.kept / "-".join([name, model, *map(str, settings.values())])
+        if not (folder / "manifest.json").exists():
+            index = l2q.fit(train, model, seed=0, **settings)
+            (index.with_lists() if "items.codes" in index.arrays else index).save(folder)
+        return l2q.load_index(folder)
 
-
-def of_made(count: int, options: argparse.Namespace) -> list[dict]:
-    rng = np.random.default_rng(0)
-    users, items = (rng.standard_normal((rows, 64), dtype=np.float32) for rows in (MANY, count))
-    items *= rng.lognormal(0, 0.5, (count, 1)).astype(np.float32)
-    contenders = []
-    for bits in BITS:
-        turned = np.linalg.qr(rng.standard_normal((bits, 64), dtype=np.float32)).Q.T
-        codes, scales = np.empty((count, bits // 8), np.uint8), np.empty((count, 1), np.float32)
-        for first in range(0, count, 1 << 16):
-            part = items[first : first + (1 << 16)] @ turned
-            codes[first : first + len(part)] = pack(part, (bits,))
-            scales[first : first + len(part), 0] = np.abs(part).mean(axis=1)
-        packed_items, left, one = (
-            PackedItems.from_packed(codes, (bits,), scales),
-            users @ turned,
-            np.ones(1, np.float32),
+    def contenders() -> Iterator[Contender]:
+        for bits in options.bits:
+            if _wanted(f"l2q {bits}", options):
+                yield from _of_index(f"l2q {bits}", fitted("l2q_plus", bits=bits), users)
+        floats = fitted(options.float)
+        if "items.values" not in floats.arrays:
+            raise SystemExit(f"--float {options.float} has codes; name a float model")
+        factors = np.repeat(np.float32(floats.manifest["weights"]), floats.manifest["dims"])
+        left, right = (np.float32(floats.arrays[f"{side}.values"]) for side in ("users", "items"))
+        yield from peers(
+            left[users] * factors, np.array(right, order="C"), f"{name}-{options.float}", options
         )
-        contenders.append(_packed(f"l2q {bits}", pack(left, (bits,)), one, packed_items))
-        contenders.append(_packed(f"l2q {bits}, float users", left, one, packed_items))
-    contenders += peers(users, items)
-    flat = faiss.IndexFlatIP(64)
-    flat.add(items)
-    truth = flat.search(users, K)[1]
 
-    def quality(found: np.ndarray) -> float:
+    about = {"data": name, "items": train.num_items, "measure": "test Recall@20"}
+    for one in contenders():
+        yield from measured(one, quality, len(users), about, options, FETCHED)
+
+
+def of_made(rows: str, count: int, options: argparse.Namespace) -> Iterator[dict]:
+    name = f"{rows}-{count}"
+    files = {part: options.kept / f"{name}.{part}.npy" for part in ("users", "items", "truth")}
+    if not files["items"].exists():
+        users, items = first_stage.rows(rows, count, first_stage.SAMPLE + MANY)
+        np.save(files["users"], users)
+        np.save(files["items"], items)
+        del items
+    users, items = (np.load(files[part], mmap_mode="r") for part in ("users", "items"))
+    asked = np.array(users[first_stage.SAMPLE :])
+    if not files["truth"].exists():
+        np.save(files["truth"], faiss.knn(asked, items, K, metric=faiss.METRIC_INNER_PRODUCT)[1])
+    truth = np.load(files["truth"])
+
+    def of_floats(found: np.ndarray) -> float:
         return float(np.mean([np.isin(a, b).mean() for a, b in zip(truth, found, strict=True)]))
 
-    about = {"data": f"made {count}", "items": count, "measure": "recall of the exact Top-20"}
-    return measured(contenders, quality, MANY, about, options, K)
+    def contenders() -> Iterator[Contender]:
+        for bits in options.bits:
+            if _wanted(f"l2q {bits}", options):
+                yield from _of_codes(f"l2q {bits}", users, items, bits, name, options)
+        yield from peers(asked, items, name, options)
+
+    about = {"data": f"made {count} {rows}", "items": count, "measure": "recall of the exact Top-20"}
+    for one in contenders():
+        best = truth if one.truth is None else one.truth
+
+        def quality(found: np.ndarray, best=best) -> float:
+            return float(np.mean([np.isin(a, b).mean() for a, b in zip(best, found, strict=True)]))
+
+        yield from measured(one, quality, MANY, about, options, K, of_floats)
 
 
 class Ranked:
@@ -158,74 +205,118 @@ class Ranked:
         return np.where(items < 0, -np.inf, -np.arange(k, dtype=np.float32)), items
 
 
-def _index(name: str, index: l2q.Index, users: np.ndarray) -> Contender:
-    def search(first: int, last: int, k: int, threads: int) -> np.ndarray:
+def _of_index(name: str, index: l2q.Index, users: np.ndarray) -> Iterator[Contender]:
+    size = sum(index.arrays[f"items.{part}"].nbytes for part in ("codes", "scales"))
+    listed = size + sum(array.nbytes for array in index.lists.arrays.values())
+    for exact in (1.0, *SHARES):
+        yield Contender(
+            name if exact == 1 else f"{name}, lists",
+            "exact" if exact == 1 else f"exact={exact:g}",
+            size if exact == 1 else listed,
+            _ranking(lambda some, k, exact=exact: index.search(some, k, index.exclude, exact)[1], users),
+            own_exclusion=True,
+        )
+
+
+def _of_codes(
+    name: str, users: np.ndarray, items: np.ndarray, bits: int, data: str, options: argparse.Namespace
+) -> Iterator[Contender]:
+    path, dims, one = options.kept / f"{data}-{bits}.npz", (bits,), np.ones(1, np.float32)
+    if not path.exists():
+        arrays = first_stage.codes_of(users, items, bits)
+        sample = {**arrays, "users.codes": arrays["users.codes"][: first_stage.SAMPLE]}
+        nothing = Interactions(
+            np.zeros(len(sample["users.codes"]) + 1, np.int64), np.empty(0, np.int32), len(items)
+        )
+        arrays |= lists.made(sample, dims, one, nothing, None, 0).arrays
+        arrays["users.values"] = first_stage.turned(users, bits)
+        np.savez(path, **arrays)
+    arrays = dict(np.load(path))
+    values = arrays.pop("users.values")
+    size = sum(arrays[f"items.{part}"].nbytes for part in ("codes", "scales"))
+    others = np.arange(first_stage.SAMPLE, len(values))
+    # Float users stand beside the codes under a name of their own.
+    for kind in (name, f"{name}, float users"):
+        if kind == name or _wanted(kind, options):
+            side = stored(arrays, "users") if kind == name else Rows(values)
+            exact = PackedIndex(side, stored(arrays, "items"), dims, one)
+            truth = exact.search(others, K)[1]
+            yield Contender(kind, "exact", size, _ranking(_by(exact), others), True, truth)
+            del exact
+            listed = lists.ListedIndex(side, stored(arrays, "items"), dims, one, lists.Lists.of(arrays))
+            more = sum(array.nbytes for key, array in arrays.items() if key.startswith("lists."))
+            for share in SHARES:
+                search = _ranking(_by(listed.looking_at(share)), others)
+                yield Contender(f"{kind}, lists", f"exact={share:g}", size + more, search, True, truth)
+            del listed
+            gc.collect()
+
+
+def _by(backend) -> Callable[[np.ndarray, int], np.ndarray]:
+    return lambda users, k: backend.search(users, k)[1]
+
+
+def _ranking(search: Callable[[np.ndarray, int], np.ndarray], users: np.ndarray) -> Callable:
+    def ranking(first: int, last: int, k: int, threads: int) -> np.ndarray:
         numba.set_num_threads(threads)
-        return index.index.search(users[first:last], K, index.exclude)[1]
+        return search(users[first:last], k)
 
-    nbytes = sum(index.arrays[f"items.{part}"].nbytes for part in ("codes", "scales"))
-    return Contender(name, "exact", nbytes, search, own_exclusion=True)
-
-
-def _packed(name: str, queries: np.ndarray, factors: np.ndarray, items: PackedItems) -> Contender:
-    def search(first: int, last: int, k: int, threads: int) -> np.ndarray:
-        numba.set_num_threads(threads)
-        return top_k(queries[first:last], factors, items, K)[1]
-
-    return Contender(name, "exact", items.nbytes, search, own_exclusion=True)
+    return ranking
 
 
-def peers(users: np.ndarray, items: np.ndarray) -> Iterator[Contender]:
-    """FAISS, hnswlib, usearch and Voyager over float rows, each with several settings of what it looks at."""
-    dim, inner = items.shape[1], faiss.METRIC_INNER_PRODUCT
-    faiss.omp_set_num_threads(os.cpu_count() or 1)
-    lists = int(4 * np.sqrt(len(items)))
+def peers(
+    users: np.ndarray, items: np.ndarray, data: str, options: argparse.Namespace
+) -> Iterator[Contender]:
+    """FAISS, hnswlib, usearch, Voyager and ScaNN over float rows, each with several settings of what it looks at."""
+    yield from _of_faiss(users, items, data, options)
+    others = {"voyager": _of_voyager, "scann": _of_scann}
+    if len(items) <= MANY_ITEMS:
+        others |= {"hnswlib": _of_hnswlib, "usearch": _of_usearch}
+    for module, contenders in others.items():
+        if importlib.util.find_spec(module) and _wanted(module, options):
+            yield from contenders(users, items, options.kept / f"{data}-{module}", options.build_threads)
+            gc.collect()
+
+
+def _of_faiss(users, items, data: str, options: argparse.Namespace) -> Iterator[Contender]:
+    faiss.omp_set_num_threads(options.build_threads)
+    dim, count = items.shape[1], min(int(4 * np.sqrt(len(items))), MOST_LISTS)
+    probes, refined = ([{"nprobe": some} | more for some in PROBES] for more in ({}, {"k_factor_rf": 10}))
     described = {
         "faiss flat": ("Flat", [{}]),
-        "faiss IVF": (f"IVF{lists},Flat", [{"nprobe": probes} for probes in PROBES]),
-        "faiss HNSW": ("HNSW16,Flat", [{"efSearch": width} for width in (32, 128, 512)]),
+        "faiss IVF": (f"IVF{count},Flat", probes),
+        "faiss IVF PQ FastScan": (f"IVF{count},PQ{dim // 2}x4fs", probes),
+        "faiss IVF PQ FastScan, floats": (f"IVF{count},PQ{dim // 2}x4fs,RFlat", refined),
+        "faiss IVF RaBitQ": (f"IVF{count},RaBitQ", probes),
+        "faiss IVF RaBitQ, 4 bits": (f"IVF{count},RaBitQ4", probes),
+        "faiss IVF RaBitQ FastScan": (f"IVF{count},RaBitQfs", probes),
+        "faiss IVF RaBitQ FastScan, floats": (f"IVF{count},RaBitQfs,RFlat", refined),
+        "faiss HNSW": (f"HNSW{LINKS},Flat", [{"efSearch": width} for width in WIDTHS]),
     }
-    if dim % 2 == 0:
-        quick = f"IVF{lists},PQ{dim // 2}x4fs,RFlat"
-        described["faiss IVF PQ FastScan"] = (
-            quick,
-            [{"nprobe": probes, "k_factor_rf": 10} for probes in PROBES],
-        )
-        described["faiss IVF RaBitQ"] = (f"IVF{lists},RaBitQ", [{"nprobe": probes} for probes in PROBES])
     for name, (factory, settings) in described.items():
-        index = faiss.index_factory(dim, factory, inner)
-        index.train(items)
-        index.add(items)
-        nbytes = faiss.serialize_index(index).nbytes
+        if not _wanted(name, options) or ("HNSW" in name and len(items) > MANY_ITEMS):
+            continue
+        path = str(options.kept / f"{data}-{factory.replace(',', '-')}.faiss")
+        if os.path.exists(path):
+            index = faiss.read_index(path)
+        else:
+            index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+            if "IVF" in factory:
+                quick = faiss.extract_index_ivf(index).cp
+                quick.niter, quick.max_points_per_centroid = 6, 64
+            if "HNSW" in factory:
+                index.hnsw.efConstruction = BUILDING
+            # Of all items a PQ would learn as long as of some.
+            index.train(items[:: -(-len(items) // (64 * MOST_LISTS))])
+            for part in parts_of(len(items)):
+                index.add(items[part])
+            if name != "faiss flat":
+                faiss.write_index(index, path)
+        nbytes = os.path.getsize(path) if os.path.exists(path) else items.nbytes
         for setting in settings:
             yield Contender(name, _said(setting), nbytes, _faiss(index, users, setting))
-    if importlib.util.find_spec("hnswlib"):
-        import hnswlib
-
-        index = hnswlib.Index("ip", dim)
-        index.init_index(len(items), ef_construction=100, M=16)
-        index.add_items(items)
-        for width in (32, 128, 512):
-            yield Contender("hnswlib", f"ef {width}", index.index_file_size(), _hnswlib(index, users, width))
-    if importlib.util.find_spec("usearch"):
-        from usearch.index import Index
-
-        index = Index(ndim=dim, metric="ip", connectivity=16, expansion_add=100)
-        index.add(np.arange(len(items)), items)
-        for width in (32, 128, 512):
-            yield Contender(
-                "usearch HNSW", f"ef {width}", index.serialized_length, _usearch(index, users, width)
-            )
-    if importlib.util.find_spec("voyager"):
-        import voyager
-
-        index = voyager.Index(voyager.Space.InnerProduct, dim, M=16, ef_construction=100)
-        longest = np.argsort(
-            -np.linalg.norm(items, axis=1)
-        )  # first: its place for others hangs on the longest so far
-        index.add_items(items[longest], longest)
-        for width in (32, 128, 512):
-            yield Contender("Voyager", f"ef {width}", len(index.as_bytes()), _voyager(index, users, width))
+        del index
+        gc.collect()
 
 
 def _said(setting: dict) -> str:
@@ -243,50 +334,144 @@ def _faiss(index, users: np.ndarray, setting: dict) -> Callable:
     return search
 
 
-def _hnswlib(index, users: np.ndarray, width: int) -> Callable:
-    def search(first: int, last: int, k: int, threads: int) -> np.ndarray:
-        index.set_ef(max(width, k))
-        return index.knn_query(users[first:last], k, num_threads=threads)[0].astype(np.int64)
+def _of_hnswlib(users, items, path: Path, threads: int) -> Iterator[Contender]:
+    import hnswlib
 
-    return search
+    index = hnswlib.Index("ip", items.shape[1])
+    if path.exists():
+        index.load_index(str(path))
+    else:
+        index.init_index(len(items), ef_construction=BUILDING, M=LINKS)
+        for part in parts_of(len(items)):
+            index.add_items(items[part], np.arange(part.start, part.stop), num_threads=threads)
+        index.save_index(str(path))
 
+    def searching(width: int) -> Callable:
+        def search(first: int, last: int, k: int, threads: int) -> np.ndarray:
+            index.set_ef(max(width, k))
+            return index.knn_query(users[first:last], k, num_threads=threads)[0].astype(np.int64)
 
-def _usearch(index, users: np.ndarray, width: int) -> Callable:
-    def search(first: int, last: int, k: int, threads: int) -> np.ndarray:
-        index.expansion_search = max(width, k)
-        found = index.search(users[first:last], k, threads=threads)
-        return np.atleast_2d(found.keys).astype(np.int64)
+        return search
 
-    return search
-
-
-def _voyager(index, users: np.ndarray, width: int) -> Callable:
-    def search(first: int, last: int, k: int, threads: int) -> np.ndarray:
-        found = index.query(users[first:last], k, num_threads=threads, query_ef=max(width, k))
-        return found[0].astype(np.int64)
-
-    return search
+    for width in WIDTHS:
+        yield Contender("hnswlib", f"ef {width}", index.index_file_size(), searching(width))
 
 
-def measured(contenders, quality, queries: int, about: dict, options, fetched: int) -> list[dict]:
-    records = []
-    for one in contenders:
-        k = K if one.own_exclusion else fetched
-        reached = 1.0 if one.own_exclusion and fetched == K else quality(one.search(0, queries, k, 1))
-        for threads in options.threads:
-            for batch in (1, queries):
-                rate = _rate(one.search, k, threads, batch, queries, options.seconds)
-                records.append(
-                    about
-                    | {
-                        "contender": one.name,
-                        "setting": one.setting,
-                        "MB": one.nbytes / 1e6,
-                        "recall": reached,
-                    }
-                    | {"threads": threads, "batch": batch, "queries_per_second": rate}
-                )
-    return records
+def _of_usearch(users, items, path: Path, threads: int) -> Iterator[Contender]:
+    from usearch.index import Index
+
+    index = Index(ndim=items.shape[1], metric="ip", connectivity=LINKS, expansion_add=BUILDING)
+    if path.exists():
+        index.load(str(path))
+    else:
+        index.add(np.arange(len(items)), items, threads=threads)
+        index.save(str(path))
+
+    def searching(width: int) -> Callable:
+        def search(first: int, last: int, k: int, threads: int) -> np.ndarray:
+            index.expansion_search = max(width, k)
+            found = index.search(users[first:last], k, threads=threads)
+            return np.atleast_2d(found.keys).astype(np.int64)
+
+        return search
+
+    for width in WIDTHS:
+        yield Contender("usearch HNSW", f"ef {width}", index.serialized_length, searching(width))
+
+
+def _of_voyager(users, items, path: Path, threads: int) -> Iterator[Contender]:
+    import voyager
+
+    if not path.exists():
+        width = BUILDING if len(items) <= MANY_ITEMS else QUICK_BUILDING
+        index = voyager.Index(
+            voyager.Space.InnerProduct, items.shape[1], LINKS, width, max_elements=len(items)
+        )
+        # The longest first: the place of others hangs on the longest so far.
+        longest = np.argsort(
+            -np.concatenate([np.linalg.norm(items[part], axis=1) for part in parts_of(len(items))])
+        )
+        for part in parts_of(len(items)):
+            index.add_items(items[longest[part]], longest[part], num_threads=threads)
+        index.save(str(path))
+        del index
+    index = voyager.Index.load(str(path))
+
+    def searching(width: int) -> Callable:
+        def search(first: int, last: int, k: int, threads: int) -> np.ndarray:
+            found = index.query(users[first:last], k, num_threads=threads, query_ef=max(width, k))
+            return found[0].astype(np.int64)
+
+        return search
+
+    for width in WIDTHS:
+        yield Contender("Voyager", f"ef {width}", path.stat().st_size, searching(width))
+
+
+def _of_scann(users, items, path: Path, threads: int) -> Iterator[Contender]:
+    """A tree of lists, product codes of two columns, and exact scores of the best of them."""
+    from scann.scann_ops.py import scann_ops_pybind as scann
+
+    if not path.exists():
+        count = min(int(4 * np.sqrt(len(items))), MOST_LISTS)
+        index = (
+            scann.builder(items, K, "dot_product")
+            .set_n_training_threads(threads)
+            .tree(
+                count, PROBES[0], training_sample_size=min(64 * MOST_LISTS, len(items)), training_iterations=6
+            )
+            .score_ah(2, anisotropic_quantization_threshold=0.2)
+            .reorder(10 * K)
+            .build()
+        )
+        path.mkdir()
+        index.serialize(str(path))
+    index = scann.load_searcher(str(path))
+    nbytes = sum(file.stat().st_size for file in path.iterdir())
+
+    def searching(probes: int) -> Callable:
+        def search(first: int, last: int, k: int, threads: int) -> np.ndarray:
+            asked = {
+                "final_num_neighbors": k,
+                "pre_reorder_num_neighbors": 10 * k,
+                "leaves_to_search": probes,
+            }
+            if last - first == 1:
+                return index.search(users[first], **asked)[0][None].astype(np.int64)
+            if threads == 1:
+                return index.search_batched(users[first:last], **asked)[0].astype(np.int64)
+            return index.search_batched_parallel(users[first:last], **asked)[0].astype(np.int64)
+
+        return search
+
+    for probes in PROBES:
+        yield Contender("ScaNN", f"leaves {probes}", nbytes, searching(probes))
+
+
+def measured(
+    one: Contender,
+    quality,
+    queries: int,
+    about: dict,
+    options: argparse.Namespace,
+    fetched: int,
+    of_floats=None,
+) -> Iterator[dict]:
+    k = K if one.own_exclusion else fetched
+    found = one.search(0, queries, k, 1)
+    about = about | {
+        "contender": one.name,
+        "setting": one.setting,
+        "MB": one.nbytes / 1e6,
+        "recall": quality(found),
+    }
+    if of_floats:
+        about["of_floats"] = of_floats(found)
+    for threads in options.threads:
+        for batch in (1, queries):
+            rate = _rate(one.search, k, threads, batch, queries, options.seconds)
+            yield about | {"threads": threads, "batch": batch, "queries_per_second": rate}
+    print(f"{about['data']}  {one.name}, {one.setting}: {about['recall']:.4f}", flush=True)
 
 
 def _rate(search: Callable, k: int, threads: int, batch: int, queries: int, seconds: float) -> float:

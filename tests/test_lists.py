@@ -14,8 +14,9 @@ import l2q
 from l2q.cli import main
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
+from l2q.kernels import packed_lists
 from l2q.kernels.packed import PackedItems, top_k
-from l2q.kernels.packed_lists import majorities, top_k_of_lists
+from l2q.kernels.packed_lists import best_rows, majorities, top_k_of_lists
 from l2q.kernels.packing import pack
 from l2q.representations import Representations, Rows
 from l2q.retrieval import lists as made_lists
@@ -55,7 +56,7 @@ def beyond(lists, ids, indptr, exclude):
     mode=st.sampled_from(MODES),
     kind=st.sampled_from(["random", "ties", "zeros", "one large"]),
     dims=st.lists(st.integers(1, 130), min_size=1, max_size=3),
-    num_queries=st.sampled_from([0, 1, 2, 5]),
+    num_queries=st.sampled_from([0, 1, 2, 5, 41]),
     num_items=st.sampled_from([1, 15, 64, 65, 300, 1000]),
     num_lists=st.sampled_from([1, 2, 7, 40]),
     k=st.sampled_from([1, 7, 400]),
@@ -79,6 +80,37 @@ def test_equals_the_reference_among_the_items_looked_at(
     found = by_lists(queries, factors, codes, dims, scales, ids, indptr, lists, k, exclude)
     expected = top_k_reference(queries, factors, codes, dims, scales, k, beyond(lists, ids, indptr, exclude))
     assert_same(found, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    kind=st.sampled_from(["random", "ties", "zeros", "one large"]),
+    num_queries=st.sampled_from([1, 7, 8, 30]),
+    num_items=st.sampled_from([1, 64, 300, 9000]),
+    share=st.sampled_from([0, 0.1, 0.7, 1]),
+)
+def test_best_rows_are_those_of_a_heap(seed, kind, num_queries, num_items, share):
+    dims = (130, 70)
+    queries, factors, codes, scales, _ = problem(seed, "scaled", dims, num_queries, num_items, 0, kind)
+    packed, items = pack(queries, dims), PackedItems.from_packed(pack(codes, dims), dims, scales)
+    count = max(int(share * num_items), 1)
+    found = best_rows(packed, factors, items, count)
+    expected = top_k(packed, factors, items, count)[1]
+    np.testing.assert_array_equal(np.sort(found, axis=1), np.sort(expected, axis=1))
+
+
+def test_best_rows_of_scores_of_any_size():
+    """Two bins only, and scores that are infinite."""
+    dims, rng = (8,), np.random.default_rng(0)
+    for scales in ([1e-38, 1], [1e38, 1], [np.inf, 1], [0, 0]):
+        items = PackedItems.from_packed(
+            pack(signs(rng, 500, 8), dims), dims, rng.choice(np.float32(scales), (500, 1))
+        )
+        queries = pack(np.ones((9, 8), np.int8), dims)
+        found = best_rows(queries, np.ones((9, 1), np.float32), items, 100)
+        expected = top_k(queries, np.ones(1, np.float32), items, 100)[1]
+        np.testing.assert_array_equal(np.sort(found, axis=1), np.sort(expected, axis=1))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -190,6 +222,27 @@ def test_the_exact_ranking_among_the_items_looked_at(index, exact):
         np.testing.assert_array_equal(scores[user][: len(expected)], all_scores[user][kept][:20])
     found = np.mean([np.isin(everything[user, :20], items[user]).mean() for user in users])
     assert found >= exact - 1e-6
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_many_users_at_once_find_what_each_finds_alone(index, threads, monkeypatch):
+    """To the bit, whether lists are few or many, in several chunks and in one."""
+    before, users = numba.get_num_threads(), np.tile(np.arange(60), 4)
+    try:
+        for together, most in ((16, 1 << 24), (1024, 1 << 24), (1024, 2000)):
+            monkeypatch.setattr(packed_lists, "TOGETHER", together)
+            monkeypatch.setattr(packed_lists, "CHUNK", 8)
+            monkeypatch.setattr(packed_lists, "_SCORES", most)
+            for exact in (0.3, 0.9, 0.999):
+                numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+                scores, items = index.search(users, 20, index.exclude, exact)
+                for user in range(60):
+                    alone = index.search(users[user : user + 1], 20, index.exclude, exact)
+                    for turn in range(4):
+                        row = slice(60 * turn + user, 60 * turn + user + 1)
+                        assert_same((scores[row], items[row]), alone)
+    finally:
+        numba.set_num_threads(before)
 
 
 def test_rankings_are_as_long_as_asked_for(index):

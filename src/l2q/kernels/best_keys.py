@@ -27,16 +27,16 @@ def take_in(heaps, row, score, item):
     Items come in ascending order. An item that equals the K-th best has the higher id and stays out, so a strict
     comparison is enough.
     """
-    _replace_least(heaps, row, _key(score, item))
+    _replace_least(heaps, row, key(score, item))
     return worst(heaps, row)
 
 
 @njit(forceinline=True)
 def offer(heaps, row, score, item):
     """The same for items that come in any order: one that equals the K-th best enters by its lower id."""
-    key = _key(score, item)
-    if key > heaps[row, 0]:
-        _replace_least(heaps, row, key)
+    new = key(score, item)
+    if new > heaps[row, 0]:
+        _replace_least(heaps, row, new)
     return worst(heaps, row)
 
 
@@ -50,10 +50,15 @@ def worst(heaps, row):
 
 
 @njit(forceinline=True)
-def _key(score, item):
+def key(score, item):
     """Larger for a larger score, and among equal scores for a lower item."""
     bits = np.float32(score + np.float32(0)).view(np.int32)  # + 0: -0 and +0 are one score
     return (np.int64(bits ^ ((bits >> 31) & 0x7FFFFFFF)) << 32) | (0xFFFFFFFF - item)
+
+
+@njit(forceinline=True)
+def item_of(key):
+    return np.int64(0xFFFFFFFF - (key & 0xFFFFFFFF))
 
 
 @njit(forceinline=True)

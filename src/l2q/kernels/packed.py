@@ -87,17 +87,17 @@ class PackedItems:
         packing.check_width(packed, packing.row_bytes(dims), "packed rows")
         if scales is not None and scales.shape != (num_items, len(dims)):
             raise L2QError(f"item scales: expected ({num_items}, {len(dims)}), got {scales.shape}")
-        planes = _aligned_zeros((blocks, packing.row_bytes(dims), LANES), np.uint8)
+        planes = aligned_zeros((blocks, packing.row_bytes(dims), LANES), np.uint8)
         _fill_blocks(planes, packed, order)
         if scales is None:
             return cls(planes, None, tuple(dims), num_items)
-        factors = _aligned_zeros((blocks, len(dims), LANES), np.float32)
+        factors = aligned_zeros((blocks, len(dims), LANES), np.float32)
         _fill_blocks(factors, np.asarray(scales, np.float32), order)
         return cls(planes, factors, tuple(dims), num_items)
 
     def with_scales(self, scales: np.ndarray) -> PackedItems:
         """The same codes with other scales (blocks, segments, 64)."""
-        factors = _aligned_zeros(scales.shape, np.float32)  # the kernels read whole vectors
+        factors = aligned_zeros(scales.shape, np.float32)  # the kernels read whole vectors
         factors[:] = scales
         return replace(self, scales=factors)
 
@@ -171,8 +171,8 @@ def prepared(queries: np.ndarray, factors: np.ndarray, dims: Sequence[int]) -> t
     widths = np.array(dims)
     if queries.dtype != np.float32:
         return _code_tables(queries), None, firsts, widths.astype(np.float32)
-    tables = _aligned_zeros((len(queries), int(firsts[1, -1]), 4, 2**BITS), np.uint8)
-    exact = _aligned_zeros((len(queries), int(firsts[0, -1]), 2, 16), np.float32)
+    tables = aligned_zeros((len(queries), int(firsts[1, -1]), 4, 2**BITS), np.uint8)
+    exact = aligned_zeros((len(queries), int(firsts[0, -1]), 2, 16), np.float32)
     lines = np.empty((len(queries), len(dims), 3), np.float32)
     floats.prepare(np.ascontiguousarray(queries), factors, widths, firsts, exact, tables, lines)
     return tables, (lines, exact), firsts, widths.astype(np.float32)
@@ -182,7 +182,7 @@ def _code_tables(packed: np.ndarray) -> np.ndarray:
     """What a pass reads of queries with codes: each byte four times, or its table of counts (2, 16)."""
     if COUNTS:
         return np.multiply(packed, np.uint32(0x01010101), order="C")
-    tables = _aligned_zeros((*packed.shape, 2, 16), np.uint8)
+    tables = aligned_zeros((*packed.shape, 2, 16), np.uint8)
     np.take(
         _TABLE_OF_COUNTS,
         np.ascontiguousarray(packed),
@@ -191,7 +191,7 @@ def _code_tables(packed: np.ndarray) -> np.ndarray:
     return tables
 
 
-def _aligned_zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
+def aligned_zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
     """Zeros that start on a 64-byte line, so that no vector crosses one."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.zeros(size + 192, np.uint8)  # a pass over float rows may read two vectors beyond

@@ -1,8 +1,11 @@
 """Top-K over some lists of packed items, which lie list by list, and the codes that most items of a list agree with.
 
 Scores, modes and rounding are those of ``l2q.kernels.packed``, to the bit; among equal scores the lower item id is
-first. A list is a run of places, which need not begin or end with a block. Lists are looked at in the order in which a
-query names them, its best first, so that few items of the later ones pass the K-th best score.
+first. A list is a run of places, which need not begin or end with a block.
+
+A query alone looks at lists in the order in which it names them, its best first, so that few items of the later ones
+pass the K-th best score. Many queries look at their first lists so. Then every list is looked at for all that name it:
+a pass scores several queries, and a list is read once for them.
 """
 
 from __future__ import annotations
@@ -13,11 +16,17 @@ import numpy as np
 from l2q.interactions import Interactions
 from l2q.kernels import best_keys, compiling
 from l2q.kernels import packed_values as floats
-from l2q.kernels.packed import CHUNK, PackedItems, exclusions_of, prepared
-from l2q.kernels.packed_scores import LONE, bound_lone, score_lone
+from l2q.kernels.packed import CHUNK, PackedItems, aligned_zeros, exclusions_of, prepared
+from l2q.kernels.packed_scores import CODES_PASS, LONE, bound_lone, score_lone, score_many
 from l2q.kernels.vectors import LANES, lowest_bit
 
 _STEP = LONE[1]  # blocks of a pass
+TOGETHER = 1024  # queries of a thread that look through lists together,
+_SHARED = 2  # where so many of them look at a list
+_ALONE = 8  # lists that each looks through before, for a K-th best score
+_PAIRS, _SCORES = 1 << 24, 1 << 24  # queries' lists of a thread, and queries' scores, that are in memory
+_TILE = 128  # blocks
+_BINS = 4096
 
 
 def top_k_of_lists(
@@ -41,19 +50,47 @@ def top_k_of_lists(
     scores, found = np.empty((num_queries, k), np.float32), np.empty((num_queries, k), np.int32)
     threads = numba.get_num_threads()
     parts = -(-threads // max(num_queries, 1))
-    for start in range(0, num_queries, CHUNK * threads):
-        part = slice(start, start + CHUNK * threads)
+    chunk = threads * max(min(_PAIRS // max(lists.shape[1], 1), TOGETHER), CHUNK)
+    for start in range(0, num_queries, chunk):
+        part = slice(start, start + chunk)
         some = np.array(factors[part], np.float32, order="C")
         tables, values, firsts, dims = prepared(queries[part], some, items.dims)
         keys = np.full((len(some), parts, k), best_keys.NO_ITEM)
-        _search(
-            tables, values, some, items.planes, items.scales, firsts, dims, ids, indptr, lists[part],
-            exclusions_of(exclude, rows[part]), keys,
-        )  # fmt: skip
+        exclusions = exclusions_of(exclude, rows[part])
+        of_lists = firsts, dims, ids, indptr, lists[part], exclusions
+        tasks = min(threads, len(some))
+        if values is None and len(some) // tasks * lists.shape[1] > _SHARED * (len(indptr) - 1):
+            mine = aligned_zeros((tasks, CODES_PASS[0], *tables.shape[1:]), tables.dtype)
+            _search_together(
+                tables, some, items.planes, items.scales, *of_lists, CODES_PASS, mine, keys[:, 0]
+            )
+        else:
+            _search(tables, values, some, items.planes, items.scales, *of_lists, keys)
         best = keys.reshape(len(some), parts * k)
         best.sort(axis=1)
         scores[part], found[part] = best_keys.decode(best[:, : -k - 1 : -1])
     return scores, found
+
+
+def best_rows(queries: np.ndarray, factors: np.ndarray, items: PackedItems, count: int) -> np.ndarray:
+    """The items of ``packed.top_k`` for many of few items, in no order: (n, count) int32, for queries with codes.
+
+    A heap of ``count`` items costs more than the scores. Here all scores are put into bins, from which the best are
+    read.
+    """
+    found = np.empty((len(queries), count), np.int32)
+    chunk = max(_SCORES // items.num_items, CODES_PASS[0] * numba.get_num_threads())
+    for start in range(0, len(queries), chunk):
+        part = slice(start, start + chunk)
+        some = np.array(factors[part], np.float32, order="C")
+        tables, _, firsts, dims = prepared(queries[part], some, items.dims)
+        scores = np.empty((len(some), LANES * len(items.planes)), np.float32)
+        tiles = -(-len(items.planes) // (2 * _TILE))
+        _score_all(
+            tables, some, items.planes, items.scales, firsts[0], dims, CODES_PASS, 2 * _TILE, tiles, scores
+        )
+        _select(scores, items.num_items, found[part])
+    return found
 
 
 @numba.njit(forceinline=True)
@@ -146,6 +183,143 @@ def _look_through(
         floats.settle(
             waiting, bounds, sizes, 0, bars[row], exact, factors, planes, scales, firsts, row, heaps, heap, ids
         )  # fmt: skip
+
+
+@compiling.njit(parallel=True, nogil=True, cache=True)
+def _search_together(
+    tables, factors, planes, scales, firsts, dims, ids, indptr, lists, exclusions, shape, mine, keys
+):
+    """Fill ``keys`` (queries, k). ``mine`` (tasks, queries of a pass, ...) is room for tables of queries."""
+    num_queries, tasks = len(keys), len(mine)
+    starts, ends, excluded = exclusions
+    bars = np.full(num_queries, np.float32(-np.inf))
+    size = -(-num_queries // tasks)
+    for index in numba.prange(tasks):
+        task = np.int64(index)
+        first_row, last_row = min(task * size, num_queries), min((task + 1) * size, num_queries)
+        for row in range(first_row, last_row):
+            _look_through(
+                lists[row, :_ALONE], tables, None, factors, planes, scales, firsts, dims, ids, indptr, exclusions,
+                bars, row, keys, row,
+            )  # fmt: skip
+        at, rows = _by_list(lists[first_row:last_row, _ALONE:], len(indptr) - 1)
+        table, some = mine[task], np.empty((shape[0], factors.shape[1]), np.float32)
+        limits, who = np.empty(shape[0], np.float32), np.empty(shape[0], np.int64)
+        totals, passed = np.empty(LANES * shape[0], np.float32), np.empty(shape[0], np.int64)
+        for which in range(len(indptr) - 1):
+            first, last = indptr[which], indptr[which + 1]
+            for start in range(at[which], at[which + 1], shape[0]):
+                count = min(shape[0], at[which + 1] - start)
+                for place in range(shape[0]):
+                    # Beyond the last query nothing passes.
+                    row = first_row + rows[start + min(place, count - 1)]
+                    who[place], limits[place] = row, bars[row] if place < count else np.float32(np.inf)
+                    table[place], some[place] = tables[row], factors[row]
+                for block in range(first // LANES, -(-last // LANES)):
+                    if not score_many(
+                        table, some, planes, scales, firsts[0], dims, limits, 0, block, totals, passed
+                    ):
+                        continue
+                    first_place = block * LANES
+                    for place in range(count):
+                        inside = _within(passed[place], first_place, first, last)
+                        if inside:
+                            row = who[place]
+                            limits[place] = _offer(
+                                keys, row, limits[place], inside, totals, place * LANES, first_place, ids, excluded,
+                                starts[row], ends[row],
+                            )  # fmt: skip
+                            bars[row] = limits[place]
+
+
+@numba.njit
+def _by_list(lists, count):
+    """Where the queries of every list start, and the queries."""
+    starts = np.zeros(count + 2, np.int64)
+    for row in range(lists.shape[0]):
+        for which in lists[row]:
+            if which < 0:
+                break
+            starts[which + 2] += 1
+    for which in range(2, count + 2):
+        starts[which] += starts[which - 1]
+    rows = np.empty(starts[-1], np.int32)
+    for row in range(lists.shape[0]):
+        for which in lists[row]:
+            if which < 0:
+                break
+            rows[starts[which + 1]] = row
+            starts[which + 1] += 1
+    return starts, rows
+
+
+@compiling.njit(parallel=True, nogil=True, cache=True)
+def _score_all(tables, factors, planes, scales, firsts, dims, shape, tile, tiles, scores):
+    """Set ``scores`` (queries, 64 blocks) to all scores of codes."""
+    num_queries = len(scores)
+    bars = np.full(num_queries, np.float32(-np.inf))
+    for index in numba.prange(-(-num_queries // shape[0]) * tiles):
+        task = np.int64(index)
+        first_row, first_block = task // tiles * shape[0], task % tiles * tile
+        last_block = min(first_block + tile, len(planes))
+        cells = max(shape[0], LONE[1])
+        totals, passed = np.empty(LANES * cells, np.float32), np.empty(cells, np.int64)
+        if first_row + shape[0] <= num_queries:
+            for block in range(first_block, last_block):
+                score_many(
+                    tables, factors, planes, scales, firsts, dims, bars, first_row, block, totals, passed
+                )
+                for place in range(shape[0]):
+                    for lane in range(LANES):
+                        scores[first_row + place, LANES * block + lane] = totals[LANES * place + lane]
+        else:
+            for row in range(first_row, num_queries):
+                for block in range(first_block, last_block, _STEP):
+                    score_lone(
+                        tables, factors, planes, scales, firsts, dims, bars, row, block, totals, passed
+                    )
+                    for lane in range(LANES * _STEP):
+                        scores[row, LANES * block + lane] = totals[lane]
+
+
+@numba.njit(forceinline=True)
+def _bin(score, high, scale):
+    return int((high - score) * scale) if scale > 0 else 0
+
+
+@compiling.njit(parallel=True, nogil=True, cache=True)
+def _select(scores, num_items, found):
+    """Fill ``found`` (queries, count) with the places of the best scores; of equal ones the lower place is better."""
+    for index in numba.prange(len(scores)):
+        row = np.int64(index)
+        some, best = scores[row][:num_items], found[row]
+        low, high = some[0], some[0]
+        for score in some:
+            low, high = min(low, score), max(high, score)
+        # A better score is in the same or an earlier bin, however the product rounds.
+        spread, scale = high - low, np.float32(0)
+        if np.float32(1e-30) < spread < np.float32(np.inf):
+            scale = np.float32(_BINS - 1) / spread
+        counts = np.zeros(_BINS + 1, np.int64)
+        for score in some:
+            counts[_bin(score, high, scale)] += 1
+        last, before = 0, 0
+        while before + counts[last] < len(best):
+            before += counts[last]
+            last += 1
+        at, waiting = 0, np.empty(counts[last], np.int64)
+        size = 0
+        for place in range(len(some)):
+            which = _bin(some[place], high, scale)
+            if which < last:
+                best[at] = place
+                at += 1
+            elif which == last:
+                waiting[size] = best_keys.key(some[place], place)
+                size += 1
+        waiting.sort()
+        for rank in range(len(best) - at):
+            best[at + rank] = best_keys.item_of(waiting[size - 1 - rank])
 
 
 @compiling.njit(parallel=True, nogil=True, cache=True)
