@@ -196,7 +196,8 @@ def _search_together(
     size = -(-num_queries // tasks)
     for index in numba.prange(tasks):
         task = np.int64(index)
-        first_row, last_row = min(task * size, num_queries), min((task + 1) * size, num_queries)
+        first_row = task * size
+        last_row = min(first_row + size, num_queries)
         for row in range(first_row, last_row):
             _look_through(
                 lists[row, :_ALONE], tables, None, factors, planes, scales, firsts, dims, ids, indptr, exclusions,
