@@ -190,7 +190,7 @@ def _search_together(
     tables, factors, planes, scales, firsts, dims, ids, indptr, lists, exclusions, shape, mine, keys
 ):
     """Fill ``keys`` (queries, k). ``mine`` (tasks, queries of a pass, ...) is room for tables of queries."""
-    num_queries, tasks = len(keys), len(mine)
+    num_queries, tasks = keys.shape[0], mine.shape[0]
     starts, ends, excluded = exclusions
     bars = np.full(num_queries, np.float32(-np.inf))
     size = -(-num_queries // tasks)
