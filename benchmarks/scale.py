@@ -4,7 +4,7 @@ graphs that no machine here holds.
     python benchmarks/scale.py [--data ../shared/data] [--json outputs/benchmarks/scale.jsonl]     # measures
     python benchmarks/scale.py --plan [--json outputs/benchmarks/scale.jsonl]                      # evaluates the model
     python benchmarks/scale.py --fits [--data ../shared/data]                      # measures fits of l2q_plus instead
-    python benchmarks/scale.py --weak                                    # measures ten million edges a process instead
+    python benchmarks/scale.py --weak                 # measures ten million edges a process instead, which --plan needs
     python benchmarks/scale.py --tables                               # measures how a table of Parquet is read instead
 
 Every case trains a few steps of `batch_size=32768` in 1, 2 or 4 processes of one thread each. Bytes are those that the
@@ -45,6 +45,7 @@ from l2q.interactions import Interactions
 
 BATCH, WARM, LAYERS, SEED = 32768, 2, 2, 0
 MIB = 2**20
+WEAK = "scale_weak"  # the file of the graphs with ten million edges a process
 
 
 def cases() -> Iterator[dict[str, Any]]:
@@ -54,14 +55,17 @@ def cases() -> Iterator[dict[str, Any]]:
             for parallel, size in ways:
                 given = {"parallel": parallel, "processes": size, "steps": steps}
                 yield {"graph": "gowalla", "model": model, "dim": dim} | given
-    yield from weak(2.5, (1, 2, 4), 8)
+    yield from weak(2.5, 8, "l2q_anl", 32, columns=(1, 2, 4))
 
 
-def weak(millions: float, sizes: tuple[int, ...], steps: int) -> Iterator[dict[str, Any]]:
+def weak(
+    millions: float, steps: int, model: str, width: int, **ways: tuple[int, ...]
+) -> Iterator[dict[str, Any]]:
     """Drawn graphs with as many ``millions`` of edges, and as many columns, for every process."""
-    for size in sizes:
-        given = {"parallel": "columns" if size > 1 else "", "processes": size, "steps": steps}
-        yield {"graph": f"made_{millions * size:g}m", "model": "l2q_anl", "dim": 32 * size} | given
+    for parallel, sizes in ways.items():
+        for size in sizes:
+            given = {"parallel": parallel if size > 1 else "", "processes": size, "steps": steps}
+            yield {"graph": f"made_{millions * size:g}m", "model": model, "dim": width * size} | given
 
 
 def made(edges: int) -> Interactions:
@@ -103,6 +107,7 @@ class Meter(Callback):
     def __init__(self) -> None:
         self.losses: list[float] = []
         self.rows: list[int] = []
+        self.entries: list[int] = []
         self.begin = self.end = (0.0, 0)
         METERS.append(self)
 
@@ -112,6 +117,11 @@ class Meter(Callback):
 
         nodes = module._batch_nodes(users, torch.cat([pos_items, neg_items]) + module.encoder.num_users)
         self.rows.append(len(module.encoder.embeddings) if nodes is None else len(nodes))
+        indptr, some = (
+            module.encoder.propagation.graph.indptr,
+            slice(None) if nodes is None else nodes.numpy(),
+        )
+        self.entries.append(int((indptr[1:][some] - indptr[:-1][some]).sum()))
 
     def on_train_batch_end(
         self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int
@@ -136,7 +146,8 @@ def work(case: dict[str, Any], data: str, out: Path) -> None:
     processes.join()
     if processes.size() > 1:
         processes.connect()
-    train = graph_of(case["graph"], data)
+    with np.load(out.with_suffix(".npz")) as file:  # which one process has made
+        train = Interactions(file["indptr"], file["items"], int(file["num_items"]))
     memory.prepare()
     changes: dict[str, Any] = {
         "batch_size": BATCH,
@@ -157,6 +168,7 @@ def work(case: dict[str, Any], data: str, out: Path) -> None:
     found = {
         "losses": meter.losses,
         "rows": float(np.mean(meter.rows[WARM:])),
+        "entries": float(np.mean(meter.entries[WARM:])),
         "seconds": (meter.end[0] - meter.begin[0]) / steps,
         "sent": (meter.end[1] - meter.begin[1]) / steps / processes.size(),
         "data_mib": before,
@@ -246,6 +258,12 @@ def parts_of(case: dict[str, Any], data: str) -> list[dict[str, Any]]:
     threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "NUMBA", "OPENBLAS", "MKL")}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
+        if "model" in case and "bits" not in case:
+            train = graph_of(case["graph"], data)
+            np.savez(
+                out.with_suffix(".npz"), indptr=train.indptr, items=train.items, num_items=train.num_items
+            )
+            del train
         worker = [__file__, "--work", json.dumps(case), "--data", data, "--out", str(out)]
         start = [sys.executable]
         if case["processes"] > 1:
@@ -257,7 +275,7 @@ def parts_of(case: dict[str, Any], data: str) -> list[dict[str, Any]]:
             env=os.environ | threads,
             stdout=subprocess.DEVNULL,
         )
-        return [json.loads(path.read_text()) for path in sorted(Path(folder).glob("out.*"))]
+        return [json.loads(path.read_text()) for path in sorted(Path(folder).glob("out.[0-9]*"))]
 
 
 def run(case: dict[str, Any], data: str) -> dict[str, Any]:
@@ -265,19 +283,25 @@ def run(case: dict[str, Any], data: str) -> dict[str, Any]:
     parts = parts_of(case, data)
     mean = {key: float(np.mean([part[key] for part in parts])) for key in parts[0] if key != "losses"}
     # by batches a process's loss counts for its share
-    return case | mean | {"losses": np.mean([part["losses"] for part in parts], axis=0).tolist()}
+    found = case | mean | {"losses": np.mean([part["losses"] for part in parts], axis=0).tolist()}
+    return found | {"formula": payload(found)}
 
 
-def payload(case: dict[str, Any], rows: float, nodes: float, batch: float = BATCH) -> float:
+def payload(one: dict[str, Any]) -> float:
     """Bytes that a process sends in a step: a sum of n float32 numbers over p processes costs each 8 n (p - 1) / p in a
-    ring. By batches it is the gradient; by columns 2 b scores, row scales of every segment, the squares of L2."""
-    p, d = case["processes"], case["dim"]
-    if case["parallel"] == "batches":
-        numbers = nodes * d
-    else:
-        segments = LAYERS + 1 if case["model"] == "l2q_anl" else 0
-        numbers = 2 * batch + segments * rows + 1
-    return 8 * numbers * (p - 1) / p
+    ring. By batches it is the gradient; by columns 2 b scores, row scales of every segment, the squares of L2. By edges
+    come neighbors of the others' nodes, 4 bytes each, for every hop; of how many they are in the last hop's backward,
+    4 bytes a node; and of a batch the numbers of its pairs, their items and negatives."""
+    p, d, batch, nodes = one["processes"], one["dim"], one.get("batch", BATCH), one["nodes"]
+    if one["parallel"] == "batches":
+        return 8 * nodes * d * (p - 1) / p
+    segments = LAYERS + 1 if one["model"] == "l2q_anl" else 0
+    numbers = 2 * batch + segments * one["rows"] + 1
+    if one["parallel"] != "edges":
+        return 8 * numbers * (p - 1) / p
+    whole, some = (LAYERS - 1, nodes) if one["rows"] < nodes else (LAYERS, 0)
+    neighbors = 2 * whole * 2 * one["edges"] + 2 * one["entries"] * (LAYERS - whole)
+    return (8 * numbers + 4 * neighbors + 4 * some + (8 + 2 * 8) * batch) * (p - 1) / p
 
 
 def constants(train: Interactions) -> dict[str, float]:
@@ -314,13 +338,17 @@ CORES, NETWORK = 32, 25e9 / 8  # of a machine, and bytes a second
 
 def amounts(one: dict[str, Any]) -> dict[str, float]:
     """What a process of a case works on in a step and holds: its columns, entries of the graph in all products,
-    numbers of the tables, numbers that are quantized, numbers of pairs; rows of a batch in all segments, edges."""
-    width = one["dim"] / (one["processes"] if one["parallel"] == "columns" else 1)
+    entries that come from others, numbers of the tables, numbers that are quantized, numbers of pairs; rows of a batch
+    in all segments, edges."""
+    width = one["dim"] / (one["processes"] if one["parallel"] in ("columns", "edges") else 1)
     pairs = one.get("batch", BATCH) / (one["processes"] if one["parallel"] == "batches" else 1)
     codes = one["model"] == "l2q_anl"
     rows = one["rows"] * width * (LAYERS + 1 if codes else 1)
     return {
         "width": width,
+        "entries": (payload(one) - payload(one | {"parallel": "columns"})) / 4
+        if one["parallel"] == "edges"
+        else 0,
         "products": 2 * LAYERS * 2 * one["edges"] * width,
         "numbers": one["nodes"] * width,
         "quantized": rows * codes,
@@ -328,6 +356,13 @@ def amounts(one: dict[str, Any]) -> dict[str, float]:
         "rows": rows,
         "edges": one["edges"],
     }
+
+
+def counted(one: dict[str, Any]) -> float:
+    """Bytes of the graph and the pairs by edges: all pairs as they were read, 4 bytes each; of its own the process has
+    the neighbors in both directions, the order of an epoch and at most as many neighbors again while it sends those of
+    a batch; of all nodes where they begin and their degrees and roots, and as much again in a product."""
+    return (4 + 24 / one["processes"]) * one["edges"] + 40 * one["nodes"]
 
 
 def product(hops: dict[str, float], width: float) -> float:
@@ -340,19 +375,21 @@ def fitted(records: list[dict[str, Any]]) -> dict[str, Any]:
     """The constants of the model. Products and Adam were measured alone; the others fit all cases best by their
     relative errors, none below 0. The last two are the lowest and highest ratio of the model to what was measured."""
     known, found = records[0]["constants"], records[1:]
-    alone, units, memory = [], [], []
+    alone, units, memory, graphs = [], [], [], []
     for one in found:
         of, hops = amounts(one), known["gowalla" if one["graph"] == "gowalla" else "made_10m"]
         alone.append((of["products"] * product(hops, of["width"]) + of["numbers"] * hops["adam"]) / 1e9)
-        units.append([of["quantized"] / 1e9, of["pairs"] / 1e9])
-        memory.append([4 * of["numbers"] / MIB, 4 * of["rows"] / MIB, of["edges"] / MIB, 1])
+        units.append([of["quantized"] / 1e9, of["pairs"] / 1e9, of["entries"] / 1e9])
+        parts = one["parallel"] == "edges"
+        memory.append([4 * of["numbers"] / MIB, 4 * of["rows"] / MIB, 0 if parts else of["edges"] / MIB, 1])
+        graphs.append(counted(one) / MIB if parts else 0.0)
     seconds, most = (np.array([one[key] for one in found]) for key in ("seconds", "most_mib"))
     more, _ = nnls(np.array(units) / seconds[:, np.newaxis], (seconds - alone) / seconds)
-    weights, _ = nnls(np.array(memory) / most[:, np.newaxis], np.ones(len(found)))
-    ratios = (alone + np.array(units) @ more) / seconds, np.array(memory) @ weights / most
+    weights, _ = nnls(np.array(memory) / most[:, np.newaxis], 1 - np.array(graphs) / most)
+    ratios = (alone + np.array(units) @ more) / seconds, (np.array(memory) @ weights + graphs) / most
     return {
         "hops": known["made_10m"],
-        **dict(zip(("quantize", "pair"), more, strict=True)),
+        **dict(zip(("quantize", "pair", "entry"), more, strict=True)),
         **dict(zip(("tables", "rows", "edge", "any"), weights, strict=True)),
         **{
             name: (ratio.min(), ratio.max())
@@ -362,8 +399,9 @@ def fitted(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def plan(path: Path) -> None:
-    """The tables of docs/scale.md."""
-    known = fitted([json.loads(line) for line in path.read_text().splitlines()])
+    """The tables of docs/scale.md, from both measurements of trainings."""
+    weakly = path.with_stem(WEAK).read_text().splitlines()[1:]
+    known = fitted([json.loads(line) for line in [*path.read_text().splitlines(), *weakly]])
     for name, value in known.items():
         print(name, value)
     print(
@@ -372,7 +410,7 @@ def plan(path: Path) -> None:
     print("|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     nodes = USERS + ITEMS
     for edges in (1e9, 1e10):
-        for parallel in ("batches", "columns"):
+        for parallel in ("batches", "columns", "edges"):
             for p in (16, 64, 256):
                 batch = edges / STEPS_OF_EPOCH
                 share = batch / p if parallel == "batches" else batch
@@ -382,18 +420,20 @@ def plan(path: Path) -> None:
                     "rows": min(3 * share, nodes),
                     "batch": batch,
                     "dim": DIM,
+                    "entries": 2 * edges,  # at most
                 }
                 one |= {"parallel": parallel, "processes": p, "model": "l2q_anl"}
                 of = amounts(one)
                 nanoseconds = of["products"] * product(known["hops"], of["width"])
                 nanoseconds += of["numbers"] * known["hops"]["adam"]
                 nanoseconds += of["quantized"] * known["quantize"] + of["pairs"] * known["pair"]
+                nanoseconds += of["entries"] * known["entry"]
                 hours = nanoseconds / 1e9 * STEPS_OF_EPOCH / 3600
-                sent = payload(one, one["rows"], nodes, batch)
+                sent = payload(one)
                 held = (
                     4 * of["numbers"] * known["tables"],
                     4 * of["rows"] * known["rows"],
-                    edges * known["edge"],
+                    counted(one) if parallel == "edges" else edges * known["edge"],
                 )
                 said = [f"{number / 1e9:,.0f}" for number in held]
                 said += [f"{sent / 1e9:,.2f}", f"{hours:,.0f}", f"{hours / CORES:,.1f}"]
@@ -458,9 +498,11 @@ def measure_tables(rows: int) -> None:
 def measure_weak(data: str, path: Path) -> None:
     """Ten million edges a process."""
     found = []
-    for case in weak(10, (1, 2), 4):
-        one = run(case, data)
-        found.append(one | {"formula": payload(case, one["rows"], one["nodes"])})
+    for case in (
+        *weak(10, 4, "l2q_anl", 32, columns=(1, 2)),
+        *weak(10, 4, "lightgcn", 8, columns=(1, 2), edges=(2, 4)),
+    ):
+        found.append(run(case, data))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(record) + "\n" for record in [described(), *found]))
     show(path)
@@ -476,7 +518,6 @@ def measure(data: str, path: Path) -> None:
         name = f"{case['graph']} {case['model']} {case['dim']}"
         if case["processes"] == 1:
             one[name] = found
-        found["formula"] = payload(case, found["rows"], found["nodes"])
         if name in one and case["graph"] == "gowalla":
             found["loss_off"] = float(np.abs(np.subtract(found["losses"], one[name]["losses"])).max())
         records.append(found)
@@ -561,7 +602,7 @@ if __name__ == "__main__":
     elif shutil.which("unshare") is None:
         sys.exit("needs unshare (util-linux), for a network that is this measurement's alone")
     elif options.weak:
-        measure_weak(options.data, options.json.with_stem("scale_weak"))
+        measure_weak(options.data, options.json.with_stem(WEAK))
     elif options.tables:
         measure_tables(options.tables)
     elif options.fits:

@@ -15,6 +15,7 @@ from l2q import processes
 from l2q.fitted.parts import NOWHERE
 from l2q.kernels import dense
 from l2q.learning.fit_files import FitFiles, identity_of
+from l2q.learning.parallel import drawing, edges
 from l2q.learning.run import Run
 
 
@@ -23,6 +24,8 @@ def in_small_blocks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(l2q.fitted.descent, "_ROWS", 16)
     patch.setattr(l2q.kernels.top_lists, "USERS_PER_BLOCK", 16)
     patch.setattr(l2q.kernels.rows, "WIDTH", 16)
+    patch.setattr(edges, "PIECE", 50)
+    patch.setattr(drawing, "BLOCK", 20)
     for name, value in {"SMALL": 1, "FAR": 1, "DEEP": 1, "TILE": 2**12, "SIDES": (16, 16)}.items():
         patch.setattr(dense, name, value)
 

@@ -1,4 +1,4 @@
-"""Several processes of one run: they share its batches or its columns, and one of them writes."""
+"""Several processes of one run: they share its batches, its columns or its edges, and one of them writes."""
 
 import json
 import os
@@ -102,6 +102,13 @@ DEBIAN = ["trainer=cpu", "dataset=debian", "epochs=2", "batch_size=16384", "prot
 WHOLE = {
     "batches": ["model=l2q_anl", "model.embedding_dim=8", "learning_rate=0.05", *DEBIAN],
     "columns": ["model=lightgcn", "model.embedding_dim=16", "learning_rate=0.05", *DEBIAN],
+    "edges": [
+        "model=l2q_anl",
+        "model.embedding_dim=8",
+        "model.rotation_blocks=2",
+        "learning_rate=0.05",
+        *DEBIAN,
+    ],
     "rows": ["model=l2q_plus", "model.bits=40", "model.embeddings.steps=40"],
 }
 
@@ -163,6 +170,11 @@ SHARED = {
         "inner": ["model=l2q", *SOFTMAX, "objective.similarity=inner", "objective.num_negatives=9", *WIDE],
         "spectral": ["model=lightgcn", "initialization=spectral"],
     },
+    "edges": {
+        "lightgcn": ["model=lightgcn", "objective.candidates=3", "model.num_layers=1"],
+        "l2q_anl": ["model=l2q_anl", "model.rotation_blocks=4", "model.residual=0.4", "model.popularity=0.3"],
+        "softmax": ["model=l2q_anl", "model.transform=identity", *SOFTMAX, "batches=users"],
+    },
 }
 
 
@@ -194,7 +206,8 @@ def test_what_processes_share_is_the_training_of_one(tmp_path, parallel, monkeyp
     cases["begun"] = cut
     cases["goes-on"] = cases["l2q_anl"] | {"ckpt_path": f"{tmp_path}/begun-1/{last}"}
     (tmp_path / "cases.json").write_text(json.dumps(cases))
-    done([*torchrun()[:-1], str(ROOT / "tests" / "parallel_runs.py"), "cases.json"], tmp_path)
+    small = ["small"] if parallel == "edges" else []  # several pieces of the graph
+    done([*torchrun()[:-1], str(ROOT / "tests" / "parallel_runs.py"), "cases.json", *small], tmp_path)
     learn("goes-on", cases["l2q_anl"] | {"ckpt_path": f"{tmp_path}/begun-2/{last}"})
     for name in cases:
         one, two = tmp_path / f"{name}-1", tmp_path / f"{name}-2"
@@ -321,9 +334,12 @@ def started_by(process: int) -> dict[str, int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_a_killed_process_ends_the_others_with_one_line_and_torchrun_goes_on_from_the_last_epoch(tmp_path):
+@pytest.mark.parametrize("parallel", ["columns", "edges"])
+def test_a_killed_process_ends_the_others_with_one_line_and_torchrun_goes_on_from_the_last_epoch(
+    tmp_path, parallel
+):
     more = [*SHARED["columns"]["l2q_anl"], "learning_rate=0.05", "epochs=4", "protocol.patience=9"]
-    words = [*table(tmp_path / "events.csv"), *SMALL, *more, "parallel=columns"]
+    words = [*table(tmp_path / "events.csv"), *SMALL, *more, f"parallel={parallel}"]
     training(composed(*words), tmp_path / "one")()
     with (tmp_path / "said.txt").open("w") as said:
         started = subprocess.Popen(
@@ -428,7 +444,7 @@ def test_softmax_goes_by_columns(tmp_path):
 @pytest.mark.parametrize("word", ["rows", "null", "[batches]"])
 def test_an_unknown_way_to_share_is_refused(tmp_path, word):
     words = [*table(tmp_path / "events.csv"), "logger=none", f"parallel={word}"]
-    with pytest.raises(L2QError, match=r"^parallel=.* must be one of batches, columns"):
+    with pytest.raises(L2QError, match=r"^parallel=.* must be one of batches, columns, edges"):
         Run(composed(*words), tmp_path / "run")
 
 

@@ -147,12 +147,12 @@ processes.leave()
 """
 
 
-def torchrun(*words: str, number: int, cwd: Path) -> subprocess.CompletedProcess[str]:
+def torchrun(*words: str, number: int, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}"]
     return subprocess.run(
         [*start, *words],
         cwd=cwd,
-        env=environment(cwd) | ONE_THREAD,
+        env=environment(cwd) | ONE_THREAD | more,
         capture_output=True,
         text=True,
         timeout=400,
@@ -246,6 +246,40 @@ def test_what_is_wrong_with_parts_ends_all_processes_with_one_line(tables, tmp_p
     traces = done.stderr.count("Traceback (most recent call last)")
     assert traces == done.stderr.count("ChildFailedError:") == 1, done.stderr  # torchrun's own
     assert re.search(rf"^error: .*{said}", lines[0])
+
+
+KILLED = """
+import os, runpy, signal, sys
+from l2q.events import shares
+rank, name, *sys.argv = sys.argv[1:]
+if os.environ["RANK"] == rank:
+    setattr(shares, name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rank", "where"), [("1", "_pieces"), ("1", "numbered"), ("1", "by_user"), ("0", "numbered")]
+)
+def test_a_process_that_is_killed_while_it_reads_ends_the_others_with_one_line(tables, tmp_path, rank, where):
+    """As soon as rows are parted, before names are numbered, and before pairs are sent to whoever has their users."""
+    (tmp_path / "killed.py").write_text(KILLED)
+    words = [*RUN, f"dataset.dir={tables}/parts", "hydra.run.dir=run"]
+    ours = {"L2Q_CACHE": str(tmp_path / "cache")}
+    done = torchrun("killed.py", rank, where, str(ROOT / "train.py"), *words, number=2, cwd=tmp_path, **ours)
+    assert done.returncode != 0
+    assert re.search(r"Signal 9 \(SIGKILL\)", done.stderr)
+    lines = [
+        line for line in done.stderr.splitlines() if "another of the 2 processes of this run has" in line
+    ]
+    # torchrun's signal may be first: the first process says so, the second one says nothing
+    assert len(lines) + done.stderr.count("broken off by") == 1 or (rank == "0" and not lines), done.stderr
+    assert all(line.endswith("has ended; the same command begins anew with reading") for line in lines)
+    traces = done.stderr.count("Traceback (most recent call last)")
+    assert traces == done.stderr.count("ChildFailedError:") == 1, done.stderr  # torchrun's own
+    assert not list((tmp_path / "cache").rglob("*.npz"))
+    assert not (tmp_path / "run" / "index").exists()
 
 
 def test_what_is_wrong_in_one_process_is_an_error_in_all(monkeypatch):

@@ -395,10 +395,10 @@ def test_every_option_is_explained():
 @pytest.mark.parametrize("number", [0, 3, -1, "x"])
 def test_a_gpu_that_is_not_there_is_one_line(monkeypatch, number):
     values = settings.preset("trainer/default") | {"max_epochs": 1, "devices": [number]}
-    monkeypatch.setattr(options, "_has_gpu", lambda: False)
+    monkeypatch.setattr(options, "has_gpu", lambda: False)
     with pytest.raises(L2QError, match=r"trainer\.devices=\[.*\]: torch finds no GPU here; leave it out"):
         options.check(values)
-    monkeypatch.setattr(options, "_has_gpu", lambda: True)
+    monkeypatch.setattr(options, "has_gpu", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(L2QError, match=r"trainer\.devices=\[.*\]: trainer\.accelerator=cpu uses no GPU"):
         options.check(values | {"accelerator": "cpu"})

@@ -15,6 +15,7 @@ from l2q.errors import L2QError
 from l2q.names import FiledNames
 
 LINE_BREAK = r"[\r\n]"  # what ends a line where text files of names are read, so that no name may hold it
+TOGETHER = 1 << 24  # pairs that are counted together
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,10 @@ class Interactions:
     @cached_property
     def item_degrees(self) -> np.ndarray:
         """How many users each item has, (num_items,) int64."""
-        return np.bincount(self.items, minlength=self.num_items)
+        degrees = np.zeros(self.num_items, np.int64)
+        for first in range(0, len(self.items), TOGETHER):  # counting makes int64 of them
+            degrees += np.bincount(self.items[first : first + TOGETHER], minlength=self.num_items)
+        return degrees
 
     @cached_property
     def user_weights(self) -> np.ndarray:
@@ -170,8 +174,8 @@ class Interactions:
     def fingerprint(self) -> str:
         """SHA-256 over the shape and the sorted pairs: the same whatever the order inside a file's lines."""
         digest = hashlib.sha256(f"{self.num_users} {self.num_items}\n".encode())
-        digest.update(self.indptr.astype("<i8").tobytes())
-        digest.update(self.items.astype("<i4").tobytes())
+        digest.update(np.ascontiguousarray(self.indptr, "<i8").data)
+        digest.update(np.ascontiguousarray(self.items, "<i4").data)
         return digest.hexdigest()
 
     @property

@@ -56,13 +56,20 @@ class TripletSampler:
         worker, batches = ThreadPoolExecutor(1), self._draw(epoch)
         return _one_ahead(worker, batches, worker.submit(next, batches, None))
 
+    def keys(self, epoch: int) -> list[np.uint64]:
+        """Of the order of the pairs, and of every candidate."""
+        first, order, *more = np.random.SeedSequence((self.seed, epoch)).generate_state(
+            self.candidates + 2, np.uint64
+        )
+        return [order, *[first, *more][: self.candidates]]
+
     def _draw(self, epoch: int) -> Iterator[Triplets]:
         users, items = self.train.users, self.train.items
-        keys = np.random.SeedSequence((self.seed, epoch)).generate_state(self.candidates + 2, np.uint64)
-        batches = self._of_users(keys[1]) if self.by_users else self._of_pairs(keys[1])
+        order, *keys = self.keys(epoch)
+        batches = self.of_users(order) if self.by_users else self._of_pairs(order)
         indptr, num_items = self.train.indptr, self.train.num_items
         negatives = np.empty((self.candidates, len(items)), np.int32)
-        for row, key in zip(negatives, (keys[0], *keys[2:]), strict=False):  # the second one orders the pairs
+        for row, key in zip(negatives, keys, strict=True):
             row[:] = draw_negatives(indptr, items, num_items, key)
         for pairs in batches:
             batch = _gather(pairs, users, items, negatives)
@@ -73,7 +80,8 @@ class TripletSampler:
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
 
-    def _of_users(self, key: np.uint64) -> Iterator[np.ndarray]:
+    def of_users(self, key: np.uint64) -> Iterator[np.ndarray]:
+        """The numbers of the pairs of every batch."""
         present, indptr = np.flatnonzero(self.train.user_degrees), self.train.indptr
         for users in np.array_split(present[_permutation(len(present), key)], len(self)):
             yield np.concatenate([np.arange(indptr[user], indptr[user + 1]) for user in np.sort(users)])
@@ -87,7 +95,7 @@ def _one_ahead(worker: Executor, batches: Iterator[Triplets], ahead: Future) -> 
 
 
 @numba.njit(inline="always")
-def _below(bound: int, key: np.uint64, number: int) -> int:
+def below(bound: int, key: np.uint64, number: int) -> int:
     """A uniform integer from 0 .. bound - 1: number ``number`` of the stream SplitMix64(key)
     (Steele, Lea and Flood, 2014), so it depends on no other draw."""
     bits = key + np.uint64(number + 1) * np.uint64(0x9E3779B97F4A7C15)
@@ -109,16 +117,22 @@ def draw_negatives(indptr: np.ndarray, items: np.ndarray, num_items: int, key: n
     for user in range(len(indptr) - 1):
         start, end = indptr[user], indptr[user + 1]
         for pair in range(start, end):
-            drawn = _below(num_items - (end - start), key, pair)
-            low, high = start, end
-            while low < high:
-                middle = (low + high) >> 1
-                if items[middle] - (middle - start) <= drawn:
-                    low = middle + 1
-                else:
-                    high = middle
-            negatives[pair] = drawn + (low - start)
+            negatives[pair] = missing(items, start, end, below(num_items - (end - start), key, pair))
     return negatives
+
+
+@numba.njit(inline="always")
+def missing(items, start, end, number, shift=0):
+    """The item with this ``number`` among those that are missing from the ascending ``items[start:end]``, whose ids
+    begin at ``shift``."""
+    low, high = start, end
+    while low < high:
+        middle = (low + high) >> 1
+        if items[middle] - shift - (middle - start) <= number:
+            low = middle + 1
+        else:
+            high = middle
+    return number + (low - start)
 
 
 @compiling.njit(nogil=True, cache=True)
@@ -126,7 +140,7 @@ def _permutation(size: int, key: np.uint64) -> np.ndarray:
     """0 .. size - 1 in random order (Fisher and Yates), four times as fast as NumPy's."""
     order = np.arange(size)
     for last in range(size - 1, 0, -1):
-        other = _below(last + 1, key, last)
+        other = below(last + 1, key, last)
         order[last], order[other] = order[other], order[last]
     return order
 

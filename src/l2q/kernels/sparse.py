@@ -23,8 +23,8 @@ LINE = 64  # bytes of a line of the cache
 AHEAD = 128  # entries; 32 to 256 are within 15 % of each other, at 60 million entries of 256 bytes
 
 
-def multiply(starts, ends, columns, values, X: np.ndarray) -> np.ndarray:
-    """Y (rows, d), of X's dtype; ``columns`` int32, X C-contiguous.
+def multiply(starts, ends, columns, values, X: np.ndarray, Y: np.ndarray | None = None) -> np.ndarray:
+    """Y (rows, d), of X's dtype; ``columns`` int32, X C-contiguous. It is written into ``Y``, where one is given.
 
     >>> indptr, columns, values = np.array([0, 2, 3]), np.int32([0, 1, 1]), np.ones(3)
     >>> multiply(indptr[:-1], indptr[1:], columns, values, np.array([[1.0, 2.0], [10.0, 20.0]]))
@@ -32,7 +32,7 @@ def multiply(starts, ends, columns, values, X: np.ndarray) -> np.ndarray:
            [10., 20.]])
     """
     values = values.astype(X.dtype, copy=False)
-    Y = _empty(len(starts), X)
+    Y = lines(len(starts), X) if Y is None else Y
     bounds = even_runs(ends - starts, row_cost=1)  # 1: to write the row
     # a selection of rows has the entries of other rows between its own: those are not asked for ahead
     ahead = AHEAD if np.array_equal(starts[1:], ends[:-1]) else 0
@@ -47,7 +47,7 @@ def multiply_kept(starts, ends, columns, values, slots: np.ndarray, X: np.ndarra
     Column c is row ``slots[c]`` of X. Where ``slots[c]`` is -1 the column is zero, and its entries are skipped.
     """
     values = values.astype(X.dtype, copy=False)
-    Y = _empty(len(starts), X)
+    Y = lines(len(starts), X)
     bounds = even_runs(ends - starts, row_cost=1)  # 1: to write the row
     use_threads_of_torch()
     _multiply_kept(bounds, starts, ends, columns, values, slots, X, Y, AHEAD)
@@ -60,7 +60,7 @@ def use_threads_of_torch() -> None:
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
-def _empty(rows: int, X: np.ndarray) -> np.ndarray:
+def lines(rows: int, X: np.ndarray) -> np.ndarray:
     """Memory for Y (rows, d) that starts at a line of the cache, since Y is the X of the next product.
 
     NumPy's memory starts 16 bytes behind a line. A row of 64 columns then lies on five lines instead of four.

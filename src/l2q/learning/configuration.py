@@ -76,7 +76,7 @@ class Configuration:
     start: str | None
     tags: list[str]
     keep: Literal["best", "last", "all"]
-    parallel: Literal["batches", "columns"]
+    parallel: Literal["batches", "columns", "edges"]
     callbacks: Mapping[str, Any] = field(default_factory=dict)
     debug: str | None = None
 

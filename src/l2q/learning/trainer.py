@@ -58,7 +58,7 @@ def taken(
         raise L2QError(
             f"trainer.max_time={max_time} must be DAYS:HOURS:MINUTES:SECONDS with two digits each, such as 00:12:00:00"
         )
-    if accelerator in ("gpu", "cuda") and not _has_gpu():
+    if accelerator in ("gpu", "cuda") and not has_gpu():
         raise L2QError(
             f"trainer.accelerator={accelerator}: torch finds no GPU here; give trainer=cpu, or install a torch for it"
         )
@@ -82,7 +82,7 @@ REFUSED = {
         "--nproc-per-node=N train.py",
         (1, "1"),
     ),
-    "strategy": Refused("what processes share is parallel=batches or columns; " + TORCHRUN, ("auto",)),
+    "strategy": Refused("what processes share is parallel=batches, columns or edges; " + TORCHRUN, ("auto",)),
     "num_nodes": Refused(TORCHRUN, (1,)),
     "use_distributed_sampler": Refused("parallel=batches has its own; leave it out", (True,)),
     "sync_batchnorm": Refused("there is no batch normalization in our models; leave it out", (False,)),
@@ -141,7 +141,7 @@ def _check_device(number: Any, accelerator: Any) -> None:
     """Raises L2QError where the GPU of this number is none of the machine's, or is not used."""
     import torch
 
-    if accelerator == "cpu" or not _has_gpu():
+    if accelerator == "cpu" or not has_gpu():
         why = "trainer.accelerator=cpu uses no GPU" if accelerator == "cpu" else "torch finds no GPU here"
         raise L2QError(f"trainer.devices=[{number}]: {why}; leave it out")
     count = max(torch.cuda.device_count(), 1)
@@ -157,7 +157,8 @@ def without_effect(values: Mapping[str, Any]) -> list[str]:
     return [f"trainer.{key}" for key, value in values.items() if value not in (None, usual.get(key))]
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
+    """Whether torch finds one here."""
     import torch
 
     return torch.cuda.is_available() or torch.backends.mps.is_available()

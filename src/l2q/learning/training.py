@@ -38,7 +38,6 @@ from l2q.learning.datamodule import InteractionsModule
 from l2q.learning.parallel.ranks import GO_ON
 from l2q.learning.recommender import read_checkpoint
 from l2q.learning.signals import held
-from l2q.models.graph import Graph, Propagation
 from l2q.models.initialization import Normal, TeacherFactors
 from l2q.processes import leads, lost
 from l2q.representations import Representations
@@ -134,7 +133,7 @@ class Training:
             {"_target_": f"{way.encoder.__module__}.{way.encoder.__name__}"} | model,
             "model",
             train=train,
-            propagation=Propagation(Graph.from_interactions(train)),
+            propagation=way.propagation(train),
             quantizer=quantizer,
             initialization=initialization,
             seed=config["seed"],
@@ -167,7 +166,8 @@ class Training:
         return self._result(*self._fit(logger))
 
     def _result(self, epochs: int, time_split: dict[str, float]) -> Trained:
-        return Trained(self.recommender.encoder.encode(), epochs, time_split)
+        with lost(GO_ON):  # several processes have a part of the rows each
+            return Trained(self.recommender.encoder.encode(), epochs, time_split)
 
     def _warn_of_idle_annealing(self) -> None:
         config = self.config

@@ -57,12 +57,8 @@ class Graph:
     @cached_property
     def values(self) -> np.ndarray:
         """D_v^-1/2 D_w^-1/2 of every edge, float32, beside ``indices``."""
-        values = np.empty(len(self.indices), np.float32)
-        roots = np.maximum(np.diff(self.indptr), 1) ** -0.5
-        use_threads_of_torch()
-        # roots are read at random: as float32 twice as many of them fit into the cache
-        _edge_values(self.indptr, self.indices, roots.astype(np.float32), values)
-        return values
+        roots = roots_of(np.diff(self.indptr))
+        return edge_values(self.indptr, self.indices, roots, roots)
 
     def to_torch(self, device: torch.device, dtype: torch.dtype) -> Tensor:
         """A_hat as a sparse CSR tensor with int32 indices."""
@@ -74,6 +70,19 @@ class Graph:
                 size=(self.num_nodes, self.num_nodes),
                 check_invariants=False,
             )
+
+
+def roots_of(degrees: np.ndarray) -> np.ndarray:
+    """D_v^-1/2, float32: they are read at random, and twice as many of them as of float64 fit into the cache."""
+    return (np.maximum(degrees, 1) ** -0.5).astype(np.float32)
+
+
+def edge_values(indptr: np.ndarray, indices: np.ndarray, roots: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """roots[v] others[w] of every edge e = (v, w), float32, beside ``indices``."""
+    values = np.empty(len(indices), np.float32)
+    use_threads_of_torch()
+    _edge_values(indptr, indices, roots, others, values)
+    return values
 
 
 def _transpose(indptr, items, num_items, users):
@@ -132,13 +141,12 @@ def _sort_by_item(indptr, items, shift, bounds, pairs, pointers, users):
 
 
 @compiling.njit(parallel=True, cache=True)
-def _edge_values(indptr, indices, roots, values):
-    """values[e] = roots[v] roots[w] of edge e = (v, w)."""
+def _edge_values(indptr, indices, roots, others, values):
     for chunk in prange(64):
         first, last = chunk * len(roots) // 64, (chunk + 1) * len(roots) // 64
         for node in range(first, last):
             for e in range(indptr[node], indptr[node + 1]):
-                values[e] = roots[node] * roots[indices[e]]
+                values[e] = roots[node] * others[indices[e]]
 
 
 class Propagation:

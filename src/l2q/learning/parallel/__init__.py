@@ -1,5 +1,5 @@
 """One training by several processes, which torchrun, SLURM or Kubernetes starts: who they are (``ranks``), and the ways
-to share the work (``batches``, ``columns``). One process uses ``one``, and none of the others."""
+to share the work (``batches``, ``columns``, ``edges``). One process uses ``one``, and none of the others."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ def way(config: Mapping[str, Any]) -> One:
         from l2q.learning.parallel.columns import Columns
 
         return Columns()
+    if config["parallel"] == "edges":
+        from l2q.learning.parallel.edges import Edges
+
+        return Edges()
     from l2q.learning.parallel.batches import Batches
 
     return Batches()

@@ -214,7 +214,7 @@ class Columns(Several):
 
     def check(self, config: Mapping[str, Any]) -> None:
         super().check(config)
-        model, number = config["model"], processes.size()
+        model, number, way = config["model"], processes.size(), config["parallel"]
         if isinstance(model["embedding_dim"], int) and model["embedding_dim"] % number:
             raise L2QError(
                 f"model.embedding_dim={model['embedding_dim']}: {number} processes share the columns evenly; give a "
@@ -223,7 +223,7 @@ class Columns(Several):
         blocks, transform = model.get("rotation_blocks"), model["transform"]
         if transform not in ("identity", "rotation"):
             raise L2QError(
-                f"model.transform={transform} mixes all columns, of which parallel=columns gives a process a part; "
+                f"model.transform={transform} mixes all columns, of which parallel={way} gives a process a part; "
                 "give model.transform=rotation model.rotation_blocks=B, or parallel=batches"
             )
         if transform == "rotation" and isinstance(blocks, int | None) and (blocks or 1) % number:
@@ -234,7 +234,7 @@ class Columns(Several):
         trainer = config["trainer"]
         if trainer.get("gradient_clip_val") and trainer.get("gradient_clip_algorithm") != "value":
             raise L2QError(
-                "trainer.gradient_clip_algorithm=norm takes the gradient of all columns, of which parallel=columns "
+                f"trainer.gradient_clip_algorithm=norm takes the gradient of all columns, of which parallel={way} "
                 "gives a process a part; give trainer.gradient_clip_algorithm=value, or parallel=batches"
             )
 

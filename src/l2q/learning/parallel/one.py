@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from l2q.data.sampling import TripletSampler
 from l2q.evaluation import Evaluation, evaluate
+from l2q.interactions import Interactions
 from l2q.learning.checkpoints import CheckpointFiles
 from l2q.learning.datamodule import TripletLoader
 from l2q.learning.recommender import Recommender
 from l2q.models.encoder import Encoder, Initialization
+from l2q.models.graph import Graph, Propagation
 
 
 class One:
@@ -23,6 +25,10 @@ class One:
 
     def check(self, config: Mapping[str, Any]) -> None:
         """Raises L2QError for what cannot be shared in this way."""
+
+    def propagation(self, train: Interactions) -> Propagation:
+        """Products with the graph, of which this process may have a part."""
+        return Propagation(Graph.from_interactions(train))
 
     def loader(self, sampler: TripletSampler) -> TripletLoader:
         """The batches that this process trains on."""

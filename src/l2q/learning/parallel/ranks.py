@@ -25,6 +25,7 @@ GO_ON = (
     "(hydra.run.dir=FOLDER) goes on from it"
 )
 FIT_ON = "the same command in the same folder (hydra.run.dir=FOLDER) goes on from what its checkpoints/ have"
+READ_ANEW = "the same command begins anew with reading"
 _told: list[bool] = []
 """Whether rank 0 has told the others something, which happens once; in another process: whether all read the data."""
 _read: list[bool] = []
@@ -74,7 +75,7 @@ def reading(config: Mapping[str, Any], in_parts: Callable[[], bool]) -> Iterator
     if processes.leads():
         tell(config, together=True)
     try:
-        with processes.together(FIT_ON):
+        with processes.together(READ_ANEW):
             yield
     except processes.Lost:
         raise
