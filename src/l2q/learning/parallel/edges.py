@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from numba import prange
 from torch import Tensor
 
 from l2q import processes
@@ -31,7 +32,7 @@ from l2q.data.sampling import TripletSampler
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
 from l2q.kernels import compiling
-from l2q.kernels.sparse import even_runs, lines, multiply
+from l2q.kernels.sparse import even_runs, lines, multiply, use_threads_of_torch
 from l2q.learning.datamodule import TripletLoader
 from l2q.learning.parallel.columns import Columns
 from l2q.learning.parallel.drawing import PartSampler
@@ -56,7 +57,7 @@ class GraphPart(Graph):
         """O(edges) work; memory for the own ones."""
         num_users, size = interactions.num_users, processes.size()
         degrees = np.concatenate([interactions.user_degrees, interactions.item_degrees])
-        indptr = np.concatenate(([0], np.cumsum(degrees)))
+        indptr = _places(degrees)
         pieces = size * max(-(-int(indptr[-1]) // (size * PIECE)), 1)
         bounds = even_runs(degrees, row_cost=1, chunks=pieces)
         bounds[0], bounds[-1] = 0, len(degrees)
@@ -97,28 +98,36 @@ def _users_of(indptr, items, first, places, users):
                 places[item] += 1
 
 
-@compiling.njit(cache=True)
-def _of_rows(starts, ends, indices, found):
-    """The entries of some rows, one behind the other."""
-    place = 0
-    for row in range(len(starts)):
-        for e in range(starts[row], ends[row]):
-            found[place] = indices[e]
-            place += 1
+@compiling.njit(parallel=True, cache=True)
+def _of_rows(bounds, starts, places, indices, found):
+    """The entries of some rows, each row's from its place on."""
+    for chunk in prange(len(bounds) - 1):
+        for row in range(bounds[chunk], bounds[chunk + 1]):
+            for e in range(places[row + 1] - places[row]):
+                found[places[row] + e] = indices[starts[row] + e]
 
 
-@compiling.njit(cache=True)
-def _kept(indptr, indices, slots, found, lengths):
-    """``slots`` of the entries that have one, and how many those of every row are."""
-    place = 0
-    for row in range(len(lengths)):
-        before = place
-        for e in range(indptr[row], indptr[row + 1]):
-            if slots[indices[e]] >= 0:
-                found[place] = slots[indices[e]]
-                place += 1
-        lengths[row] = place - before
-    return place
+@compiling.njit(parallel=True, cache=True)
+def _count_kept(bounds, indptr, indices, slots, lengths):
+    """How many entries of every row have a slot."""
+    for chunk in prange(len(bounds) - 1):
+        for row in range(bounds[chunk], bounds[chunk + 1]):
+            count = 0
+            for e in range(indptr[row], indptr[row + 1]):
+                count += slots[indices[e]] >= 0
+            lengths[row] = count
+
+
+@compiling.njit(parallel=True, cache=True)
+def _kept(bounds, indptr, indices, slots, places, found):
+    """Their slots, each row's from its place on."""
+    for chunk in prange(len(bounds) - 1):
+        for row in range(bounds[chunk], bounds[chunk + 1]):
+            place = places[row]
+            for e in range(indptr[row], indptr[row + 1]):
+                if slots[indices[e]] >= 0:
+                    found[place] = slots[indices[e]]
+                    place += 1
 
 
 class EdgePropagation(Propagation):
@@ -149,9 +158,11 @@ class EdgePropagation(Propagation):
             raise ValueError("rows must ascend")
         first, end = self.graph.own
         own = chosen[slice(*np.searchsorted(chosen, (first, end)))] - first
-        starts, ends = indptr[own], indptr[own + 1]
-        found = np.empty((ends - starts).sum(), np.int32)
-        _of_rows(starts, ends, indices, found)
+        lengths = self.degrees[first:end][own]
+        places = _places(lengths)
+        found = np.empty(places[-1], np.int32)
+        use_threads_of_torch()
+        _of_rows(even_runs(lengths, row_cost=1), indptr[own], places, indices, found)
         cuts = np.searchsorted(chosen, bounds)
         return self._summed(self.degrees[chosen], cuts, found, self.roots[chosen], self.roots, X)
 
@@ -159,13 +170,15 @@ class EdgePropagation(Propagation):
         slots = np.full(self.graph.num_nodes, -1, np.int32)
         slots[rows.numpy()] = np.arange(len(rows), dtype=np.int32)
         first, end = self.graph.own
-        found, lengths = np.empty(len(self.graph.indices), np.int32), np.empty(end - first, np.int32)
-        count = _kept(self._own_indptr, self.graph.indices, slots, found, lengths)
+        indptr, indices, bounds = self._own_indptr, self.graph.indices, self.graph.bounds
+        runs, own = even_runs(np.diff(indptr), row_cost=1), np.empty(end - first, np.int32)
+        use_threads_of_torch()
+        _count_kept(runs, indptr, indices, slots, own)
+        places = _places(own)
+        found = np.empty(places[-1], np.int32)
+        _kept(runs, indptr, indices, slots, places, found)
         del slots
-        lengths = self._told(lengths)
-        return self._summed(
-            lengths, self.graph.bounds, found[:count], self.roots, self.roots[rows.numpy()], G
-        )
+        return self._summed(self._told(own), bounds, found, self.roots, self.roots[rows.numpy()], G)
 
     def _told(self, own: np.ndarray) -> np.ndarray:
         """What every process knows of its nodes, for all of them."""
@@ -191,7 +204,7 @@ class EdgePropagation(Propagation):
         """Y (rows, d), y_t = sum_e roots[t] others[c_e] x_(c_e) over the entries c of row t, ``lengths`` in number. The
         rows of pieces begin at ``cuts``; ``own`` are the entries of this process's pieces."""
         values = X.detach().contiguous().numpy()
-        indptr = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+        indptr = _places(lengths)
         Y = lines(len(lengths), values)
         rank, size = processes.rank(), processes.size()
         pieces = (len(cuts) - 1) // size
@@ -217,6 +230,11 @@ class EdgePropagation(Propagation):
                     break
                 owner, entries = before, coming
         return torch.from_numpy(Y)
+
+
+def _places(lengths: np.ndarray) -> np.ndarray:
+    """Where rows begin that lie one behind the other, and where the last one ends."""
+    return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
 
 
 def _moved(entries: np.ndarray, coming: np.ndarray) -> Sequence[Any]:
