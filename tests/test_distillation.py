@@ -187,7 +187,7 @@ def test_fewer_columns_are_the_first_ones_turned(communities):
 
 def test_columns_beyond_the_rank_have_the_tail(communities):
     """With a column for every direction the start has the whole filter, its three hops included."""
-    scores = SpectralFilter(rank=8, tail=0.8)(communities, 0)
+    scores = SpectralFilter(rank=4, tail=3.0)(communities, 0)
     every = min(communities.num_users, communities.num_items)
     users, items = TeacherFactors(num_layers=0)(communities, every + 3, 0, scores)
     expected = scores.scores(np.arange(communities.num_users))
@@ -195,6 +195,9 @@ def test_columns_beyond_the_rank_have_the_tail(communities):
     found = (users @ items.T)[known]
     lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected[known], axis=1)
     assert ((found * expected[known]).sum(1) / lengths).min() > 0.9999
+    enough = SpectralFilter(rank=every // 2, tail=0.05)(communities, 0)  # nearly all is within the rank
+    users, items = TeacherFactors(num_layers=0)(communities, every, 0, enough)
+    assert np.linalg.matrix_rank(users @ items.T, tol=1e-4) == every // 2
 
 
 def test_before_layers_of_nothing():
