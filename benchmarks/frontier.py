@@ -44,6 +44,7 @@ import matplotlib.pyplot as plt
 import numba
 import numpy as np
 from first_stage import parts_of
+from matplotlib.ticker import LogLocator, NullLocator
 from rich.console import Console
 from rich.table import Table
 
@@ -58,7 +59,7 @@ PROBES = (16, 64, 256, 1024)
 WIDTHS = (32, 128, 512)
 LINKS, BUILDING = 16, 100  # of a graph: links of an item, and what its building looks at
 QUICK_BUILDING = 40  # of many items, of which Voyager's graph alone is built
-MANY_ITEMS, MOST_LISTS = 1_000_000, 4096
+MANY_ITEMS, MOST_LISTS = 300_000, 4096
 
 
 @dataclass
@@ -504,54 +505,54 @@ def show(records: list[dict]) -> None:
 
 
 def draw(records: list[dict], path: Path) -> None:
-    """Recall over queries a second, one thread: a row for a data set, a column for a batch; the area is bytes. Points
-    below half of the best recall are left out."""
+    """Recall over queries a second, one thread: a row for a data set, a column for a batch; the area is bytes. Float
+    users, and points below half of the best recall, are left out."""
+    records = [row for row in records if row["threads"] == 1 and "float users" not in row["contender"]]
     data = list(dict.fromkeys(row["data"] for row in records))
     names = list(dict.fromkeys(row["contender"] for row in records))
     figure, panels = plt.subplots(
-        len(data), 2, figsize=(10, 3.6 * len(data)), squeeze=False, layout="constrained"
+        len(data), 2, figsize=(10, 3.4 * len(data)), squeeze=False, sharey="row", layout="constrained"
     )
-    colors = dict(zip(names, plt.get_cmap("tab20").colors, strict=False))
+    ours, others = ([name for name in names if name.startswith("l2q") == own] for own in (True, False))
+    colors = dict(zip(ours, ("black", "crimson", "dimgray", "hotpink"), strict=False))
+    some = [color for place, color in enumerate(plt.get_cmap("tab20").colors) if place not in (6, 12, 13, 14)]
+    colors |= dict(zip(others, some, strict=False))
     for line, of in zip(panels, data, strict=True):
-        rows = [row for row in records if row["data"] == of and row["threads"] == 1]
+        rows = [row for row in records if row["data"] == of]
         largest, best = (max(row[what] for row in rows) for what in ("MB", "recall"))
         rows = [row for row in rows if row["recall"] >= best / 2]
         for panel, batch in zip(line, sorted({row["batch"] for row in rows}), strict=True):
             for name in names:
-                points = [row for row in rows if row["contender"] == name and row["batch"] == batch]
+                points = [row for row in rows if (row["contender"], row["batch"]) == (name, batch)]
                 if points:
                     speed, reached = (
                         [row[what] for row in points] for what in ("queries_per_second", "recall")
                     )
-                    ours = name.startswith("l2q")
-                    panel.plot(speed, reached, color=colors[name], linewidth=1)
-                    size = [12 + 220 * row["MB"] / largest for row in points]
+                    panel.plot(speed, reached, color=colors[name], linewidth=2 if name in ours else 1)
+                    size = [14 + 200 * row["MB"] / largest for row in points]
+                    marker = "s" if name in ours else "o"
                     panel.scatter(
-                        speed,
-                        reached,
-                        size,
-                        color=colors[name],
-                        marker="s" if ours else "o",
-                        label=name,
-                        alpha=0.8,
+                        speed, reached, size, color=colors[name], marker=marker, label=name, alpha=0.8
                     )
-            panel.set(
-                xscale="log",
-                xlabel="queries a second of processor time, one thread",
-                ylabel=rows[0]["measure"],
-            )
-            panel.set_title(f"{of.split()[0]}: {rows[0]['items']:,} items, batches of {batch:,}", fontsize=10)
-            panel.xaxis.set_minor_formatter("")
-            panel.grid(alpha=0.3, which="both")
-    handles = {}
+            panel.set(xscale="log", xlabel="queries a second of processor time")
+            kind = f", {of.split()[2]}" if of.startswith("made") else ""
+            title = f"{of.split()[0]}: {rows[0]['items']:,} items{kind}, "
+            panel.set_title(title + ("one by one" if batch == 1 else f"batches of {batch:,}"), fontsize=10)
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_formatter("{x:,.0f}")
+            panel.xaxis.set_minor_locator(NullLocator())
+            panel.grid(alpha=0.3)
+        line[0].set_ylabel(rows[0]["measure"])
+    handles: dict = {}
     for panel in panels.flat:
         handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+    handles = {name: handles[name] for name in (*ours, *others) if name in handles}
     legend = figure.legend(
         handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False
     )
     for handle in legend.legend_handles:
         handle.set_sizes([40])
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
 
 
