@@ -174,7 +174,7 @@ def of_made(rows: str, count: int, options: argparse.Namespace) -> Iterator[dict
 
     def contenders() -> Iterator[Contender]:
         for bits in options.bits:
-            if _wanted(f"l2q {bits}", options):
+            if _wanted(f"l2q {bits}", options) or _wanted(f"float users over l2q {bits}", options):
                 yield from _of_codes(f"l2q {bits}", users, items, bits, name, options)
         yield from peers(asked, items, name, options)
 
@@ -236,9 +236,8 @@ def _of_codes(
     values = arrays.pop("users.values")
     size = sum(arrays[f"items.{part}"].nbytes for part in ("codes", "scales"))
     others = np.arange(first_stage.SAMPLE, len(values))
-    # Float users stand beside the codes under a name of their own.
-    for kind in (name, f"{name}, float users"):
-        if kind == name or _wanted(kind, options):
+    for kind in (name, f"float users over {name}"):
+        if _wanted(kind, options):
             side = stored(arrays, "users") if kind == name else Rows(values)
             exact = PackedIndex(side, stored(arrays, "items"), dims, one)
             truth = exact.search(others, K)[1]
@@ -513,7 +512,9 @@ def draw(records: list[dict], path: Path) -> None:
     figure, panels = plt.subplots(
         len(data), 2, figsize=(10, 3.4 * len(data)), squeeze=False, sharey="row", layout="constrained"
     )
-    ours, others = ([name for name in names if name.startswith("l2q") == own] for own in (True, False))
+    ours, others = (
+        [name for name in sorted(names) if name.startswith("l2q") == own] for own in (True, False)
+    )
     colors = dict(zip(ours, ("black", "crimson", "dimgray", "hotpink"), strict=False))
     some = [color for place, color in enumerate(plt.get_cmap("tab20").colors) if place not in (6, 12, 13, 14)]
     colors |= dict(zip(others, some, strict=False))
