@@ -264,6 +264,54 @@ def test_a_fit_by_several_processes_has_the_bits_of_one(tmp_path, monkeypatch):
                 assert np.isfinite(ours[side]).all()
 
 
+BY_ROWS = """
+import numpy as np
+from scipy import sparse
+from l2q import processes
+from l2q.kernels import rows
+from l2q.kernels.svd import svd_in_parts, whole
+processes.join()
+rng = np.random.default_rng(0)
+X, W, users = (rng.standard_normal(shape, dtype=np.float32) for shape in ((5000, 832), (832, 300), (1638, 832)))
+small = rng.standard_normal((5000, 3), dtype=np.float32)
+R = sparse.csr_array(np.where(rng.random((5000, 3000)) < 0.01, rng.random((5000, 3000)), 0).astype(np.float32))
+R_T = R.T.tocsr()
+with processes.together("again"):
+    own = rows.own(5000)
+    found = {
+        "gram": rows.gram(X[own], 5000),
+        "narrow": rows.gram(small[own], 5000),
+        "product": processes.joined(rows.product(X[own], W, 5000)),
+        "short": processes.joined(rows.product(small[own], W[:3], 5000)),
+        "scores": processes.joined(rows.scores(users, X[own], 5000)),
+        "few": processes.joined(rows.scores(users[:2], X[own], 5000)),
+        "sums": rows.sums(X[own]),
+        "column": rows.sums(X[own, :1]),
+        "signs": rows.column_signs(X[own]),
+    }
+    U, s, V = svd_in_parts(R, 300, 0, 2)
+    shares = processes.everyone((len(U), len(V)))
+    assert processes.size() == 1 or max(users for users, _ in shares) <= 2048, shares
+    near = svd_in_parts(R_T, 200, 0, 1, (V, U))
+    for name, svd in {"svd": (U, s, V), "near": near}.items():
+        found |= {f"{name} {place}": part for place, part in enumerate(whole(svd))}
+if processes.leads():
+    np.savez(f"found-{processes.size()}.npz", **found)
+"""
+
+
+@pytest.mark.slow
+def test_what_has_its_rows_in_three_processes_has_the_bits_of_one(tmp_path):
+    """Large enough for tiles, and too small for them."""
+    (tmp_path / "rows.py").write_text(BY_ROWS)
+    done([*torchrun(processes=3)[:-1], "rows.py"], tmp_path)
+    done([sys.executable, "rows.py"], tmp_path)
+    three, one = (np.load(tmp_path / f"found-{size}.npz") for size in (3, 1))
+    assert len(one.files) == len(three.files) == 15
+    for name in one.files:
+        np.testing.assert_array_equal(three[name], one[name], err_msg=name)
+
+
 WITHOUT_A_FOLDER = """
 import l2q, numpy as np
 from l2q import processes, settings
