@@ -125,6 +125,7 @@ class L2QPlus:
         train = weights.of(train)
         teacher, ended, (svd, learned) = self._teacher(train, seed, known, progress, parts)
         scores = teacher.scores(teacher.filter(train, seed, svd, ended), learned)
+        del svd  # the filter has what it needs of it
         return Lesson(train, weights, teacher, scores, *self._ranking(scores, train, progress, parts))
 
     def _weights(self, train: Interactions, seed: int, known: Known | None, parts: Parts) -> PairWeights:
