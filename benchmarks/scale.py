@@ -498,10 +498,7 @@ def measure_tables(rows: int) -> None:
 def measure_weak(data: str, path: Path) -> None:
     """Ten million edges a process."""
     found = []
-    for case in (
-        *weak(10, 4, "l2q_anl", 32, columns=(1, 2)),
-        *weak(10, 4, "lightgcn", 8, columns=(1, 2), edges=(2, 4)),
-    ):
+    for case in weak(10, 4, "lightgcn", 8, columns=(1, 2), edges=(2, 4)):
         found.append(run(case, data))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(record) + "\n" for record in [described(), *found]))

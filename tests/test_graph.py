@@ -188,6 +188,15 @@ def test_the_number_of_threads_changes_no_bit():
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
 
 
+def test_a_column_has_the_same_bits_however_many_others_there_are():
+    """Blocks of several widths sum them."""
+    propagation = Propagation(Graph.from_interactions(random_interactions()))
+    E = torch.randn(54, 93, generator=torch.Generator().manual_seed(0))
+    whole = propagation(E)
+    for dim in (1, 3, 4, 7, 8, 13, 16, 31, 64):
+        assert torch.equal(propagation(E[:, :dim]), whole[:, :dim])
+
+
 def test_repeated_rows_are_refused():
     propagation = Propagation(Graph.from_interactions(random_interactions()))
     with pytest.raises(ValueError, match="distinct"):

@@ -129,6 +129,12 @@ def _sum_row(start, end, columns, values, X, y, ahead):
     while j + 16 <= len(y):
         _sum_block(16, columns, later, values, X, j, y)  # type: ignore[call-arg]
         j += 16
+    while j + 8 <= len(y):
+        _sum_block(8, columns, later, values, X, j, y)  # type: ignore[call-arg]
+        j += 8
+    while j + 4 <= len(y):
+        _sum_block(4, columns, later, values, X, j, y)  # type: ignore[call-arg]
+        j += 4
     while j < len(y):
         _sum_block(1, columns, later, values, X, j, y)  # type: ignore[call-arg]
         j += 1

@@ -11,8 +11,8 @@ pairs, and E entries in the rows of a batch's nodes, a process sends in a step o
     (p - 1) / p (4 (2 (L - 1) 2 P + 2 E) + 4 nodes)      bytes
 
 since the last hop forward and the first one backward need the rows of the batch alone. To send embeddings instead, all
-columns of the own rows for the own columns of all rows, would cost 4 d bytes a node and hop in each direction where
-this costs 8 a pair: more, unless a node has more than d pairs on average.
+rows for a product with the own edges, would cost 4 d bytes a node and hop, where this costs 8 a pair: more, unless a
+node has more than d / 2 pairs on average.
 """
 
 from __future__ import annotations
