@@ -516,7 +516,8 @@ def draw(records: list[dict], path: Path) -> None:
         [name for name in sorted(names) if name.startswith("l2q") == own] for own in (True, False)
     )
     colors = dict(zip(ours, ("black", "crimson", "dimgray", "hotpink"), strict=False))
-    some = [color for place, color in enumerate(plt.get_cmap("tab20").colors) if place not in (6, 12, 13, 14)]
+    strong = plt.get_cmap("tab20").colors
+    some = [strong[place] for place in (0, 2, 4, 8, 10, 16, 18, 3, 5, 9, 11, 17, 1, 19)]
     colors |= dict(zip(others, some, strict=False))
     for line, of in zip(panels, data, strict=True):
         rows = [row for row in records if row["data"] == of]
