@@ -153,19 +153,19 @@ def test_the_ablations_are_those_of_the_stored_runs():
 def test_the_figures_of_the_readme_are_those_of_the_stored_results():
     readme = (ROOT / "README.md").read_text("utf-8")
     assert len(readme.splitlines()) <= 120
-    sets = {"Gowalla": {}, "Yelp2018": {}}
+    sets: dict[str, dict[tuple[str, str], set[str]]] = {"Gowalla": {}, "Yelp2018": {}}
     for table in markdown(read(ROOT / "outputs" / "results")).split("\n\n**"):
         for name in sets:
             if table.lstrip("*").startswith(name.lower()):
                 for row in re.findall(
                     r"^\| `(\w+)`[^|]*\| ([\d,]+) \| 0(\.\d+)[^|]*\| 0(\.\d+)", table, re.MULTILINE
                 ):
-                    sets[name][row[:2]] = f"{row[2]} / {row[3]}"
+                    sets[name].setdefault(row[:2], set()).add(f"{row[2]} / {row[3]}")
     rows = re.findall(r"^\| `(\w+)` \| ([\d, ]+) \| ([^|]+) \| ([^|]+) \|$", readme, re.MULTILINE)
     assert len(rows) == 3
     for model, bits, *cells in rows:
         for name, cell, size in zip(sets, cells, (bits.split(", ") * 2)[:2], strict=True):
-            assert cell.strip(" *") == sets[name][model, size]
+            assert cell.strip(" *") in sets[name][model, size]
 
 
 def test_the_codes_keep_what_the_readme_says_of_their_teacher():
