@@ -120,10 +120,11 @@ CHOICES = [(group, name) for group in GROUPS for name in settings.choices(group)
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=[f"{group}={name}" for group, name in CHOICES])
 def test_every_choice_runs(tmp_path, events, group, name):
     start = "model.initialization.model"
-    soon = (
-        [f"{start}.embeddings.steps=30", f"{start}.descent.intruder_rounds=2"] if name == "l2q_plus" else []
-    )
-    values = run(tmp_path, *events, *SMALL, f"{group}={name}", *soon)
+    more = {
+        "l2q_plus": [f"{start}.embeddings.steps=30", f"{start}.descent.intruder_rounds=2"],
+        "teacher": ["objective=distillation", "objective.teacher.embeddings.steps=30"],
+    }.get(name, [])
+    values = run(tmp_path, *events, *SMALL, f"{group}={name}", *more)
     for key in ("recall_20", "ndcg_20"):
         assert 0 < values[f"test/{key}"] == values[f"test/packed/{key}"] < 1
     assert values["epochs"] > 0
