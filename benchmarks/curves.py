@@ -103,6 +103,9 @@ def draw_seconds(runs: Path, path: Path) -> None:
         epochs, values = series(rows, "val/recall_20")
         axis.plot([spent[epoch] for epoch in epochs], values, marker=".", label=name)
     axis.set_xscale("log")
+    axis.minorticks_off()
+    ticks = [5, 10, 20, 50, 100]
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
     axis.set_xlabel("seconds of training on one thread, the start included")
     axis.set_ylabel("Recall@20, validation")
     axis.grid(alpha=0.3)
