@@ -1,5 +1,7 @@
 """Distillation: its formula and gradients against plain sums, its start, and runs that go on."""
 
+from dataclasses import replace
+
 import numpy as np
 import presets
 import pytest
@@ -8,6 +10,7 @@ from runs import EVERY_EPOCH, composed, figures, history_of, run, table
 from scipy import sparse
 from torch.autograd import gradcheck
 
+from l2q.data.sources import Source
 from l2q.errors import L2QError
 from l2q.fitted.filter import SpectralFilter
 from l2q.fitted.teacher import Teacher
@@ -233,6 +236,20 @@ def test_a_run_goes_on_and_is_measured_again(tmp_path):
     best = f"ckpt_path={tmp_path}/whole/checkpoints/best.ckpt"
     measured = run(tmp_path / "measured", *words, "fit=false", best)
     assert measured["test/packed/recall_20"] == whole["test/packed/recall_20"]
+
+
+def test_a_training_does_not_go_on_with_a_teacher_that_another_hold_out_chose(tmp_path, monkeypatch):
+    words = [*WORDS, *table(tmp_path / "events.csv")]
+    run(tmp_path / "run", *words, "trainer.max_epochs=1")
+    loaded = Source.load
+
+    def load(self):
+        dataset = loaded(self)
+        return replace(dataset, train=replace(dataset.train, holdout="random"))
+
+    monkeypatch.setattr(Source, "load", load)
+    with pytest.raises(L2QError, match="holdout"):
+        run(tmp_path / "run", *words, f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt")
 
 
 @pytest.mark.parametrize("more", [["model=lightgcn"], ["model=l2q"], ["batches=pairs", "batch_size=64"]])

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -191,6 +192,9 @@ def test_what_a_part_belongs_to_is_all_that_makes_the_codes(train, tmp_path):
         assert identity_of(changed, "a", train, None) != one
     other = Interactions.from_pairs(train.users[1:], train.items[1:], 90, 90)
     assert identity_of(config, "a", other, None) != one
+    assert (
+        identity_of(config, "a", replace(train, holdout="cluster"), None) != one
+    )  # which chooses the teacher
     FitFiles(tmp_path, one).put("tries", lambda: [0.5])
     assert FitFiles(tmp_path, one).get("tries") == [0.5]
 

@@ -261,6 +261,8 @@ def test_a_set_says_which_hold_out_asks_as_its_test_does(communities):
     assert said.select(said.users < 40).holdout == "cluster"
     timed = replace(communities, times=np.arange(len(communities), dtype=float), ahead=True)
     assert held_out(replace(timed, holdout="random"), None, 0, 4000)[2] == "random"
+    with pytest.raises(L2QError, match=r"^dataset\.holdout=time needs the time of every pair"):
+        held_out(replace(communities, holdout="time"), None, 0, 4000)
 
 
 @pytest.mark.parametrize("effort", ["fast", "best"])

@@ -129,9 +129,9 @@ def held_out(
     "random" a tenth of every user's items, "cluster" some that are unlike the others. None is what ``train.holdout``
     says; where it says nothing, "time" where what is asked for comes after train and ``FEWEST`` users tell, else
     "random". Nothing is held out where no user has enough items."""
-    how = how or train.holdout
+    option, how = "model.split" if how else "dataset.holdout", how or train.holdout
     if how == "time" and train.times is None:
-        raise L2QError("model.split=time needs the time of every pair, and none is known; leave it out")
+        raise L2QError(f"{option}=time needs the time of every pair, and none is known; leave it out")
     if how == "time" or (how is None and train.ahead and train.times is not None):
         fit, held = latest(train)
         if how is not None or np.count_nonzero(held.user_degrees) >= FEWEST:

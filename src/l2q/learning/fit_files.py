@@ -36,7 +36,7 @@ def identity_of(
     config: Mapping[str, Any], dataset: str, train: Interactions, start: Earlier | None
 ) -> dict[str, Any]:
     """What makes a fit this one, plain values by name."""
-    earlier = None
+    earlier, timed = None, train.holdout == "time"
     if start is not None:  # whose rows are found by name
         said = [start.manifest, *(None if names is None else list(map(str, names)) for names in (
             train.user_names, train.item_names,
@@ -46,8 +46,9 @@ def identity_of(
         "version": VERSION,
         "dataset": dataset,
         "fingerprint": train.fingerprint,
-        "times": _digest(train.times) if train.ahead or config["model"].get("halvings") else None,
+        "times": _digest(train.times) if train.ahead or timed or config["model"].get("halvings") else None,
         "values": None if config["model"].get("value_power") == 0 else _digest(train.values),
+        "holdout": train.holdout,  # by which a teacher is chosen
         "seed": config["seed"],
         "start": earlier,
         **flat({"model": config["model"]}),

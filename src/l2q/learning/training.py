@@ -114,6 +114,8 @@ class Training:
         training = flat({key: config[key] for key in TRAINING})
         # soft codes are training's alone
         training["relaxation"] = identity.pop("model.quantizer.relaxation", None)
+        if train.holdout and hasattr(objective, "learn_from"):
+            training["holdout"] = train.holdout  # by which its teacher is chosen
         # nor does training see how long the rows are that it ends with: another length needs no new one
         training["popularity"] = identity.pop("model.popularity", None)
         if config["ckpt_path"]:

@@ -18,9 +18,8 @@ from l2q.models.graph import Graph, Propagation
 from l2q.options import NotNegative, Positive, Whole, options
 
 DRAWN = 1 << 22  # numbers that are drawn at once, where most of them are not kept
-ENOUGH = (
-    0.9  # see TeacherFactors; on four sets less gains by the tail, .79 to .86, and more loses, .94 to .98
-)
+# on validation of four sets a share of .79 to .86 gains by the tail, .94 to .98 loses (docs/results/paper-models.md)
+ENOUGH = 0.9
 ASKED = 256  # users, about
 STEPS = 12  # of conjugate gradients: with two layers what is left is below 1e-5
 
@@ -80,12 +79,13 @@ class TeacherFactors:
     Where that part has less than ``ENOUGH`` of the squares of all scores, the tail beyond it brings as many directions
     more as there is room for, h_k = c' s_k^3. The first ``dim`` columns are turned by ITQ for their signs; there are
     zeros where they are fewer.
+
     The mean of the layers 0 .. L = ``num_layers`` is what has them: E^(0) solves
 
         1 / (L + 1) (I + A_hat + ... + A_hat^L) E^(0) = [X; Y]
 
-    by conjugate gradients. ``scores`` are the filter's; a run has them from its objective. Raises L2QError for an odd
-    L: A_hat has -1 for an eigenvalue, where such a sum is zero."""
+    by conjugate gradients. ``scores`` are the filter's; a run has them from its objective. Raises L2QError without
+    them, and for an odd L: A_hat has -1 for an eigenvalue, where such a sum is zero."""
 
     num_layers: Whole
 
