@@ -312,6 +312,22 @@ def test_what_has_its_rows_in_three_processes_has_the_bits_of_one(tmp_path):
         np.testing.assert_array_equal(three[name], one[name], err_msg=name)
 
 
+TOGETHER = """
+from l2q import processes
+processes.join()
+with processes.together("again"):
+    assert processes.everyone(processes.rank()) == [0, 1, 2]
+"""
+
+
+@pytest.mark.slow
+def test_a_program_need_not_leave(tmp_path):
+    """Without that, three of four starts were aborted at their end: "terminate called without an active exception"."""
+    (tmp_path / "program.py").write_text(TOGETHER)
+    for _ in range(3):
+        done([*torchrun(processes=3)[:-1], "program.py"], tmp_path)
+
+
 WITHOUT_A_FOLDER = """
 import l2q, numpy as np
 from l2q import processes, settings

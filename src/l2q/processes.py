@@ -3,6 +3,7 @@ connects them."""
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -98,6 +99,7 @@ def connect(longest: timedelta = LONGEST) -> None:
         # torchrun starts processes again with the same store, which has the addresses of the dead ones
         store = dist.PrefixStore(f"l2q/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         dist.init_process_group(backend, store=store, rank=number, world_size=number_of_all, timeout=longest)
+    atexit.register(leave)  # gloo aborts a process that ends with its threads
 
 
 def leave() -> None:
