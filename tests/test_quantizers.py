@@ -166,10 +166,24 @@ def test_clip_and_normalize():
     wide = gradient(quantizer(estimator="clipped", clip=1.5), x)
     assert wide.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
     # |x / a|: row 0 as it is, row 1 doubled, row 2 zero
-    scaled = quantizer(estimator="clipped", normalize=True, clip=1.5)
+    scaled = quantizer(estimator="clipped", scales="row", normalize=True, clip=1.5)
     assert gradient(scaled, x).tolist() == [[1, 1, 1, 0], [1, 1, 0, 1], [1, 1, 1, 1]]
-    bireal = quantizer(estimator="bireal", normalize=True)
+    bireal = quantizer(estimator="bireal", scales="row", normalize=True)
     assert gradient(bireal, x).tolist() == [[1, 0, 2, 0], [0, 1, 0, 1], [2, 2, 2, 2]]
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("relaxation", RELAXATIONS)
+def test_normalized_rows_without_scales_have_no_length(relaxation, strength):
+    """Values are those of x / a, and gradients have its 1 / a, so that long rows and short ones turn alike."""
+    x = rows()[:2]
+    a = torch.tensor(SCALES[:2])
+    options = {"relaxation": relaxation, "estimator": "clipped"}
+    plain = quantizer(strength, **options, clip=1.5)
+    built = quantizer(strength, **options, clip=1.5, normalize=True)
+    drawn = [torch.Generator().manual_seed(0) for _ in range(4)]
+    torch.testing.assert_close(built(x, drawn[0]), plain(x / a, drawn[1]))
+    torch.testing.assert_close(gradient(built, x, drawn[2]), gradient(plain, x / a, drawn[3]) / a)
 
 
 def test_the_scale_multiplies_values_and_not_gradients():
@@ -199,12 +213,14 @@ def test_the_surrogate_acts_on_the_hard_part():
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("estimator", SURROGATES)
 @pytest.mark.parametrize("relaxation", RELAXATIONS)
-def test_rows_of_zeros_stay_zero_and_finite(relaxation, estimator, normalize, strength):
-    options = {"relaxation": relaxation, "estimator": estimator, "normalize": normalize, "scales": "row"}
+@pytest.mark.parametrize("scales", ["none", "row"])
+def test_rows_of_zeros_stay_zero_and_finite(scales, relaxation, estimator, normalize, strength):
+    options = {"relaxation": relaxation, "estimator": estimator, "normalize": normalize, "scales": scales}
     built = quantizer(strength, scale_dtype="float16", **options)
     x = torch.tensor([[0.0, -0.0, 0.0], [1e-9, 0.0, -1e-9]])  # the second scale is zero in float16 only
     value = built(x, torch.Generator().manual_seed(0))
-    assert value[0].tolist() == [0, 0, 0]
+    if scales == "row" or strength < 1 and relaxation == "tanh":
+        assert value[0].tolist() == [0, 0, 0]
     assert value.isfinite().all()
     assert gradient(built, x, torch.Generator().manual_seed(0)).isfinite().all()
 
