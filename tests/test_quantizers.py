@@ -219,7 +219,7 @@ def test_rows_of_zeros_stay_zero_and_finite(scales, relaxation, estimator, norma
     built = quantizer(strength, scale_dtype="float16", **options)
     x = torch.tensor([[0.0, -0.0, 0.0], [1e-9, 0.0, -1e-9]])  # the second scale is zero in float16 only
     value = built(x, torch.Generator().manual_seed(0))
-    if scales == "row" or strength < 1 and relaxation == "tanh":
+    if scales == "row" or (strength < 1 and relaxation == "tanh"):
         assert value[0].tolist() == [0, 0, 0]
     assert value.isfinite().all()
     assert gradient(built, x, torch.Generator().manual_seed(0)).isfinite().all()

@@ -124,8 +124,8 @@ class Quantizer(nn.Module):
     ``estimator`` names the surrogate derivative. It stands for the derivative of the whole a sign(x), so the size of
     the scale does not change the gradient. It is taken at x, or with ``normalize`` at x / a, where a is the mean |x| of
     the row. ``clip`` is the width of the clipped and Fourier surrogates. ``scales`` "row" multiplies the signs by a,
-    which ``scale_dtype`` rounds; "none" leaves them as they are. With ``normalize`` it puts x / a in place of x at every
-    strength: a code without a scale has no length, so what is trained while it is soft may have none either. The tanh
+    which ``scale_dtype`` rounds; "none" leaves them as they are. With ``normalize`` it puts x / a in place of x at
+    every strength: a code without a scale has no length, so the soft row before it may have none either. The tanh
     relaxation needs no surrogate below strength 1: it has its own derivative.
 
     Raises L2QError for an unknown option.
