@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import l2q.fitted.descent
 import l2q.kernels.rows
 import l2q.kernels.top_lists
 from l2q import processes
+from l2q.fitted import Fitted
 from l2q.fitted.parts import NOWHERE
 from l2q.kernels import dense
 from l2q.learning.fit_files import FitFiles, identity_of
@@ -21,9 +21,9 @@ from l2q.learning.run import Run
 
 def in_small_blocks(patch: pytest.MonkeyPatch) -> None:
     """Of which every process has some, however small the set."""
-    patch.setattr(l2q.fitted.descent, "_ROWS", 16)
     patch.setattr(l2q.kernels.top_lists, "USERS_PER_BLOCK", 16)
-    patch.setattr(l2q.kernels.rows, "WIDTH", 16)
+    for name, value in {"WIDTH": 16, "UNIT": 16, "DEEPEST": 48}.items():
+        patch.setattr(l2q.kernels.rows, name, value)
     patch.setattr(edges, "PIECE", 50)
     patch.setattr(drawing, "BLOCK", 20)
     for name, value in {"SMALL": 1, "FAR": 1, "DEEP": 1, "TILE": 2**12, "SIDES": (16, 16)}.items():
@@ -40,9 +40,13 @@ def learn(name: str, config: dict) -> None:
         parts = FitFiles(
             folder / "checkpoints", identity_of(run.config, run.dataset.name, run.rest, run.start)
         )
-    found = run.learn(parts=parts).representations
+    found = run.learn(parts=parts)
     if processes.leads():
-        np.savez(f"{folder}.npz", *found.factors())
+        arrays = list(found.representations.factors())
+        if isinstance(found, Fitted) and found.filter_side is not None:
+            side = found.filter_side
+            arrays += [side.codes, side.roots, side.values, np.array(list(run.of_teacher.values()))]
+        np.savez(f"{folder}.npz", *arrays)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from scipy import sparse
 
 from l2q.errors import L2QError
 from l2q.fitted.descent import (
+    Packed,
     Side,
     State,
     descend,
@@ -213,7 +214,7 @@ def test_one_new_row_alone_equals_itself_among_others():
     whole = half_round(state.users, *base, lists, state.items, WEIGHT)
     A = state.items.codes * state.items.scales[:, None]
     row = Side(state.users.codes[7:8], state.users.scales[7:8])
-    alone = fit_rows(row, base[0][7:8], base[1].T @ A, A.T @ A, lists[7:8], state.items, WEIGHT)
+    alone = fit_rows(row, base[0][7:8], base[1].T @ A, A.T @ A, lists[7:8], Packed.of(state.items), WEIGHT)
     assert np.array_equal(alone.codes, whole.codes[7:8])
     assert alone.scales[0] == pytest.approx(whole.scales[7])
 

@@ -242,7 +242,7 @@ FITTED = {
 
 @pytest.mark.slow
 def test_a_fit_by_several_processes_has_the_bits_of_one(tmp_path, monkeypatch):
-    """Also one that goes on: processes find what the descent begins with where one process left it."""
+    """Also one that goes on from what one process kept, or several: the same files."""
     monkeypatch.chdir(tmp_path)
     in_small_blocks(monkeypatch)
     events = table(tmp_path / "events.csv", users=110)
@@ -251,16 +251,26 @@ def test_a_fit_by_several_processes_has_the_bits_of_one(tmp_path, monkeypatch):
     l2q.fit(l2q.read_events("events.csv"), "l2q_plus", bits=40, model={"length": 6}).save("index")
     for name, config in cases.items():
         learn(name, config)
-    shutil.copytree("fast-1", "goes-on-3")
-    Path("goes-on-3/checkpoints/rounds.ckpt").unlink()
-    shutil.copy("fast-1.npz", "goes-on-1.npz")
-    Path("cases.json").write_text(json.dumps(cases | {"goes-on": cases["fast"]}))
+    left_out = {"from-lists": ["rounds"], "from-teacher": ["rounds", "lists"], "from-end": []}
+    for name, parts in left_out.items():
+        shutil.copytree("fast-1", f"{name}-3")
+        for part in parts:
+            Path(f"{name}-3/checkpoints/{part}.ckpt").unlink()
+        shutil.copy("fast-1.npz", f"{name}-1.npz")
+    Path("cases.json").write_text(json.dumps(cases | dict.fromkeys(left_out, cases["fast"])))
     script = str(ROOT / "tests" / "parallel_runs.py")
     done([*torchrun(processes=3)[:-1], script, "cases.json", "small"], tmp_path)
-    for name in [*cases, "goes-on"]:
+    for part in ("teacher", "lists", "rounds"):
+        one, three = (
+            checkpoints.load(Path(f"fast-{size}/checkpoints/{part}.ckpt"))["part"] for size in (1, 3)
+        )
+        assert checkpoints.checksum({"part": one}) == checkpoints.checksum({"part": three}), part
+    for name in [*cases, *left_out]:
         with np.load(f"{name}-1.npz") as ours, np.load(f"{name}-3.npz") as theirs:
+            assert len(ours.files) == len(theirs.files) == (2 if name == "float" else 6)
             for side in ours:
                 np.testing.assert_array_equal(ours[side], theirs[side], err_msg=name)
+                assert len(ours[side])
                 assert np.isfinite(ours[side]).all()
 
 
@@ -289,9 +299,24 @@ with processes.together("again"):
         "column": rows.sums(X[own, :1]),
         "signs": rows.column_signs(X[own]),
     }
+    sizes, left, right = (5000, 1638), X[own], users[rows.own(1638)]
+    stack = rows.stacked([left, right], sizes)
+    found["stack"] = processes.joined(stack)
+    for name, part in zip(("above", "below"), rows.unstacked(stack, sizes), strict=True):
+        found[name] = processes.joined(part)
+    whole_X = rows.gathered(left)
+    assert len(whole_X) == 5000 * processes.leads()
+    ends = np.linspace(0, 5000, processes.size() + 1).astype(int).tolist()
+    found["scattered"] = processes.joined(rows.scattered(whole_X if processes.leads() else None, ends))
+    for deepest in (2**17, 2048, 256):  # 256: whole blocks in every process
+        rows.DEEPEST, rows.UNIT = deepest, 1024
+        own = rows.own(5000)
+        X_A, A_A = rows.products(X[own], lambda some: X[some, :300], 5000)
+        found |= {f"X^T A {deepest}": X_A, f"A^T A {deepest}": A_A, f"gram {deepest}": rows.gram(X[own], 5000)}
+    rows.DEEPEST = 2**17
     U, s, V = svd_in_parts(R, 300, 0, 2)
     shares = processes.everyone((len(U), len(V)))
-    assert processes.size() == 1 or max(users for users, _ in shares) <= 2048, shares
+    assert processes.size() == 1 or max(users for users, _ in shares) <= 2048, shares  # UNIT is 1024
     near = svd_in_parts(R_T, 200, 0, 1, (V, U))
     for name, svd in {"svd": (U, s, V), "near": near}.items():
         found |= {f"{name} {place}": part for place, part in enumerate(whole(svd))}
@@ -307,9 +332,14 @@ def test_what_has_its_rows_in_three_processes_has_the_bits_of_one(tmp_path):
     done([*torchrun(processes=3)[:-1], "rows.py"], tmp_path)
     done([sys.executable, "rows.py"], tmp_path)
     three, one = (np.load(tmp_path / f"found-{size}.npz") for size in (3, 1))
-    assert len(one.files) == len(three.files) == 15
+    assert len(one.files) == len(three.files) == 28
     for name in one.files:
         np.testing.assert_array_equal(three[name], one[name], err_msg=name)
+    np.testing.assert_array_equal(one["stack"], np.concatenate([one["above"], one["below"]]))
+    np.testing.assert_array_equal(one["scattered"], one["above"])
+    for deepest in (2048, 256):
+        for name in ("X^T A", "A^T A", "gram"):
+            np.testing.assert_allclose(one[f"{name} {deepest}"], one[f"{name} {2**17}"], rtol=1e-4, atol=1e-3)
 
 
 TOGETHER = """

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import sparse
 
+from l2q import processes
 from l2q.errors import L2QError
 from l2q.fitted.descent import Side, State
 from l2q.fitted.filter import SpectralFilter
@@ -124,15 +125,16 @@ class Known:
         return X / max(X.std(), 1e-12), Y / max(Y.std(), 1e-12)
 
     def state(self, base: tuple[np.ndarray, np.ndarray], lists: sparse.csr_array) -> State:
-        """Where the descent begins."""
+        """Where the descent begins. Every process computes all of it and keeps its own rows."""
         sides: list[Side] = []
-        for side, X, rows in zip(("users", "items"), base, (self.users, self.items), strict=True):
-            A = _taken(self._scaled(side), rows)
-            known = rows >= 0
+        for side, part, numbers in zip(("users", "items"), base, (self.users, self.items), strict=True):
+            A, X = _taken(self._scaled(side), numbers), processes.joined(part)
+            known = numbers >= 0
             if not known.all():
                 gram = dense.gram(X[known])
                 gram += RIDGE * max(np.trace(gram) / len(gram), 1e-30) * np.eye(len(gram), dtype=gram.dtype)
                 A[~known] = X[~known] @ np.linalg.solve(gram, X[known].T @ A[known])
+            A = A[own(len(A))]
             sides.append(Side(np.where(A >= 0, 1, -1).astype(np.int8), np.abs(A).mean(axis=1)))
         users, items = sides
         return State(0, users, items, lists)

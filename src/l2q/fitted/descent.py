@@ -23,8 +23,9 @@ The family of discrete collaborative filtering (Zhang et al., SIGIR 2016) and su
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numba
 import numpy as np
@@ -34,20 +35,19 @@ from scipy import sparse
 from l2q import processes
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
-from l2q.kernels import dense
+from l2q.kernels import dense, rows
 from l2q.kernels.descent import descend_rows, unlisted
 from l2q.kernels.packed import PackedItems, top_k
 from l2q.kernels.packing import pack, unpack
 from l2q.kernels.pairs import pair_scores
 from l2q.kernels.rotations import itq, itq_rows
-from l2q.kernels.rows import column_signs
 from l2q.kernels.sparse import even_runs
 from l2q.kernels.top_lists import top_lists
 from l2q.options import Count, NotNegative, Whole, options
 from l2q.progress import Progress
 from l2q.representations import Representations, Rows
 
-_ROWS = 4096  # rows whose products with G are at hand at once
+SEEN, QUICKLY_SEEN = 20_000, 4096  # rows that ITQ is fitted to
 
 
 @options("model.descent")
@@ -69,7 +69,7 @@ class CoordinateDescent:
 
     def list_weight(self, lists: sparse.csr_array) -> float:
         """w in f; the longest list counts as L."""
-        longest = int(np.diff(lists.indptr).max(initial=1))
+        longest = max(processes.everyone(int(np.diff(lists.indptr).max(initial=1))))
         return lists.shape[1] / (4 * longest) if self.weight is None else self.weight
 
     def quick(self) -> CoordinateDescent:
@@ -87,15 +87,41 @@ class CoordinateDescent:
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """Users or items: codes (rows, bits) int8 in {-1, +1} and one scale a row (rows,); A = scales * codes."""
+    """Users or items: codes (rows, bits) int8 in {-1, +1} and one scale a row (rows,); A = scales * codes. Of several
+    processes each has its own rows."""
 
     codes: np.ndarray
     scales: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
+class Packed:
+    """A side as all processes have it: its ``packed`` codes (rows, ceil(bits / 8)) uint8, of ``bits``, and scales."""
+
+    packed: np.ndarray
+    bits: int
+    scales: np.ndarray
+
+    @classmethod
+    def of(cls, side: Side) -> Packed:
+        bits = side.codes.shape[1]
+        return cls(processes.joined(pack(side.codes, (bits,))), bits, processes.joined(side.scales))
+
+    def rows(self, some: slice) -> np.ndarray:
+        """A of some rows."""
+        return unpack(self.packed[some], (self.bits,)) * self.scales[some, None]
+
+    def words(self) -> np.ndarray:
+        """The codes as whole words of 16 bits, (rows, words), the first code lowest; filled up with zeros."""
+        padded = np.zeros((len(self.packed), -(-self.bits // 16) * 2), np.uint8)
+        padded[:, : self.packed.shape[1]] = self.packed
+        return padded.view("<u2")
+
+
+@dataclass(frozen=True, eq=False)
 class State:
-    """Where a fit stands after ``step`` of its steps: plain arrays, enough to go on from."""
+    """Where a fit stands after ``step`` of its steps: plain arrays, enough to go on from. Of several processes each has
+    the own rows of both sides and the lists of its users."""
 
     step: int
     users: Side
@@ -113,7 +139,7 @@ def fit(
     progress: Progress | None = None,
     state: State | None = None,
 ) -> Representations:
-    """Codes of ``bits`` and item scales after all steps; see ``descend``."""
+    """Codes of ``bits`` and item scales after all steps; see ``descend``. By one process."""
     reached = state
     for reached in descend(base, lists, bits, descent, seed, exclude, state):
         if progress is not None:
@@ -173,11 +199,12 @@ def descend(
     the same bits either way, whatever the number of threads.
 
     ``base``: X (M, r) and Y (N, r), float32 or float64, which all arithmetic then uses. ``lists``: targets of
-    (M, N) in compressed rows. ``exclude``: pairs that are never intruders.
+    (M, N) in compressed rows. ``exclude``: pairs that are never intruders. Of several processes each has the own rows
+    of base and lists (``l2q.kernels.rows``).
     """
     X, Y = base
     if lists is None:
-        lists = sparse.csr_array((len(X), len(Y)), dtype=X.dtype)
+        lists = sparse.csr_array((len(X), processes.total(len(Y))), dtype=X.dtype)
     floors, weight = row_minima(lists), descent.list_weight(lists)
     if state is None:
         state = initial_state(base, lists, bits, descent.itq_iterations, seed)
@@ -186,8 +213,7 @@ def descend(
             state = with_intruders(state, base, floors, descent.intruders, exclude)
         else:
             users = half_round(state.users, X, Y, state.lists, state.items, weight, descent.sweeps)
-            transposed = state.lists.T.tocsr()
-            items = half_round(state.items, Y, X, transposed, users, weight, descent.sweeps)
+            items = half_round(state.items, Y, X, transposed(state.lists), users, weight, descent.sweeps)
             state = replace(state, users=users, items=items)
         state = replace(state, step=step + 1)
         yield state
@@ -209,23 +235,39 @@ def initial_state(
     ``quick``: ITQ sees fewer rows, and no zeros.
     """
     X, Y = base
-    values, vectors = np.linalg.eigh(dense.gram(X).astype(np.float64))
+    num_users, num_items = map(processes.total, (len(X), len(Y)))
+    values, vectors = np.linalg.eigh(rows.gram(X, num_users).astype(np.float64))
     kept = values > 1e-12 * values[-1]
     K, K_inverse = vectors[:, kept] * np.sqrt(values[kept]), vectors[:, kept] / np.sqrt(values[kept])
-    values, E = np.linalg.eigh(K.T @ dense.gram(Y).astype(np.float64) @ K)
+    values, E = np.linalg.eigh(K.T @ rows.gram(Y, num_items).astype(np.float64) @ K)
     E, root = E[:, ::-1][:, :bits], np.maximum(values[::-1][:bits], 0) ** 0.25
-    factors = np.zeros((len(X) + len(Y), len(root) if quick else bits), X.dtype)
-    factors[: len(X), : len(root)] = dense.product(X, (K_inverse @ E * root).astype(X.dtype))
-    factors[len(X) :, : len(root)] = dense.product(
-        Y, (K @ E / np.maximum(root, 1e-6 * root[0])).astype(X.dtype)
-    )
-    factors *= column_signs(factors[len(X) :])
+    found = [
+        rows.product(X, (K_inverse @ E * root).astype(X.dtype), num_users),
+        rows.product(Y, (K @ E / np.maximum(root, 1e-6 * root[0])).astype(X.dtype), num_items),
+    ]
+    signs = rows.column_signs(found[1])
+    if not quick:  # zeros fill up
+        signs = np.pad(signs, (0, bits - len(root)), constant_values=1)
+        found = [np.pad(side, ((0, 0), (0, bits - len(root)))) for side in found]
+    for side in found:
+        side *= signs
     rng = np.random.default_rng(seed)
-    R = itq_rows(factors, bits, itq_iterations, rng=rng) if quick else itq(factors, itq_iterations, rng=rng)
-    factors = dense.product(factors, R)
+    sizes = num_users, num_items
+    factors = rows.stacked(found, sizes)
+    turn, most = (partial(itq_rows, width=bits), QUICKLY_SEEN) if quick else (itq, SEEN)
+    R = turn(_some(factors, sum(sizes), most, rng), iterations=itq_iterations, rng=rng)
+    factors = rows.product(factors, R, sum(sizes))
     codes, scales = np.where(factors >= 0, 1, -1).astype(np.int8), np.abs(factors).mean(axis=1)
-    users, items = (Side(codes[part], scales[part]) for part in (slice(len(X)), slice(len(X), None)))
+    users, items = map(Side, rows.unstacked(codes, sizes), rows.unstacked(scales, sizes))
     return State(0, users, items, lists)
+
+
+def _some(X: np.ndarray, size: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """``count`` rows, or all, of the own rows of (size, d): the same in all processes."""
+    if size <= count:
+        return processes.joined(X)
+    own, drawn = rows.own(size), np.sort(rng.choice(size, count, replace=False))
+    return processes.joined(X[drawn[(drawn >= own.start) & (drawn < own.stop)] - own.start])
 
 
 def half_round(
@@ -239,8 +281,9 @@ def half_round(
 ) -> Side:
     """One side's rows fitted to the ``others``: X (n, r) is this side's base, Y (m, r) the others', ``lists``
     (n, m) the targets in compressed rows. A row without base and lists gets scale 0."""
-    A = others.codes * others.scales[:, None]
-    return fit_rows(side, X, dense.product(Y.T, A), dense.gram(A), lists, others, weight, sweeps)
+    packed = Packed.of(others)
+    C, G = rows.products(Y, packed.rows, len(packed.scales))
+    return fit_rows(side, X, C, G, lists, packed, weight, sweeps)
 
 
 def fit_rows(
@@ -249,55 +292,73 @@ def fit_rows(
     C: np.ndarray,
     G: np.ndarray,
     lists: sparse.csr_array,
-    others: Side,
+    others: Packed,
     weight: float,
     sweeps: int = 4,
 ) -> Side:
     """As ``half_round``, with C = Y^T A_other (r, bits) and G = A_other^T A_other (bits, bits) at hand: for
     rows that come one by one, such as new users."""
-    words, squares = _words(others.codes), (weight * others.scales**2).astype(X.dtype)
+    words, squares = others.words(), (weight * others.scales**2).astype(X.dtype)
     targets, other_scales = lists.data.astype(X.dtype), others.scales.astype(X.dtype)
     indptr, indices, weight = (
         lists.indptr.astype(np.int64),
         lists.indices.astype(np.int32),
         X.dtype.type(weight),
     )
+    codes, scales = side.codes.copy(), np.empty(len(X), X.dtype)
 
-    def fitted(some: Sequence[slice]) -> list[tuple[np.ndarray, np.ndarray]]:
-        found = []
-        for rows in some:
-            codes, scales = side.codes[rows].copy(), np.empty(rows.stop - rows.start, X.dtype)
-            starts = indptr[rows.start : rows.stop + 1]
+    def fitted() -> Side:
+        for some in dense.parts(len(X), rows.UNIT):
+            starts = indptr[some.start : some.stop + 1]
             # 50: what a row costs beside its list, in entries
             bounds = even_runs(np.diff(starts), row_cost=50)
-            B, GQ = dense.product(X[rows], C), dense.product(codes.astype(X.dtype), G)
+            B, GQ = dense.product(X[some], C), dense.product(codes[some].astype(X.dtype), G)
             with numba.parallel_chunksize(1):
                 descend_rows(
                     bounds, starts, indices, targets, words, other_scales, squares, weight,
-                    G, B, GQ, codes, scales, sweeps,
+                    G, B, GQ, codes[some], scales[some], sweeps,
                 )  # fmt: skip
-            found.append((pack(codes, (bits,)), scales))
-        return found
+        return Side(codes, scales)
 
-    bits = side.codes.shape[1]
-    found = processes.shared(fitted, _blocks(len(X)))
-    packed, scales = map(np.concatenate, zip(*found, strict=True))
-    return Side(unpack(packed, (bits,)), scales)
+    return processes.agreed(fitted)
 
 
-def _blocks(rows: int) -> list[slice]:
-    return [slice(first, min(first + _ROWS, rows)) for first in range(0, max(rows, 1), _ROWS)]
+def transposed(lists: sparse.csr_array) -> sparse.csr_array:
+    """The lists of items, users by number: of several processes the own rows, from the lists of its own users."""
+    if processes.place()[1] == 1:
+        return lists.T.tocsr()
+    num_users, num_items = processes.total(lists.shape[0]), lists.shape[1]
+    users = np.repeat(
+        np.arange(lists.shape[0], dtype=np.int32) + np.int32(rows.own(num_users).start), np.diff(lists.indptr)
+    )
+    order = np.argsort(lists.indices, kind="stable")
+    items = lists.indices[order]
+    runs, own = rows.runs(num_items), rows.own(num_items)
+    ends = np.searchsorted(items, [run.stop for run in runs[:-1]])
+    coming = (
+        np.concatenate(processes.exchanged(np.split(part[order], ends)))
+        for part in (lists.data, lists.indices, users)
+    )
+    data, items, users = coming
+    order = np.argsort(items, kind="stable")  # users come by number
+    counts = np.bincount(items - own.start, minlength=own.stop - own.start)
+    indptr = np.concatenate(([0], np.cumsum(counts)))
+    return sparse.csr_array((data[order], users[order], indptr), shape=(len(counts), num_users))
 
 
 def to_representations(state: State) -> Representations:
     """What ships: both sides' codes and the items' scales as float16, times a common factor that keeps the
     largest at 1,024, far from overflow and underflow. The users' scales are left out: each is a positive
-    factor of its user's whole ranking."""
-    scales = state.items.scales * (1024 / max(float(state.items.scales.max()), 1e-30))
+    factor of its user's whole ranking. Of several processes the first one has all rows, the others none."""
+    users, items = (Packed.of(side) for side in (state.users, state.items))
+    scales = items.scales * (1024 / max(float(items.scales.max()), 1e-30))
+    dims, has = (items.bits,), slice(None if processes.place()[0] == 0 else 0)
     return Representations(
-        users=Rows(state.users.codes),
-        items=Rows(state.items.codes, scales.astype(np.float16).astype(np.float32)[:, None]),
-        dims=(state.users.codes.shape[1],),
+        users=Rows(unpack(users.packed[has], dims)),
+        items=Rows(
+            unpack(items.packed[has], dims), scales[has].astype(np.float16).astype(np.float32)[:, None]
+        ),
+        dims=dims,
         weights=np.ones(1, np.float32),
         scale_dtype="float16",
     )
@@ -313,23 +374,21 @@ def with_intruders(
     """On the lists also the codes' own ``count`` best items with target min(<x_u, y_j>, floor), where the ``floors``
     are the smallest targets of the lists: as far down as the base says, but below all that the list wants above
     them."""
-    users, items, lists = state.users, state.items, state.lists
-    dims = (items.codes.shape[1],)
-    scales = items.scales.astype(np.float32)[:, None]
-    packed = PackedItems.from_packed(pack(items.codes, dims), dims, scales)
+    users, lists = state.users, state.lists
+    items = Packed.of(state.items)
+    dims, one = (items.bits,), np.ones(1, np.float32)
+    packed = PackedItems.from_packed(items.packed, dims, items.scales.astype(np.float32)[:, None])
     count = min(count, packed.num_items)
-    codes, one = pack(users.codes, dims), np.ones(1, np.float32)
-
-    def best(some: Sequence[slice]) -> list[np.ndarray]:
-        numbers = (np.arange(rows.start, rows.stop) for rows in some)
-        return [top_k(codes[rows], one, packed, count, exclude, rows)[1] for rows in numbers]
-
-    top: np.ndarray = np.concatenate(processes.shared(best, _blocks(len(codes))))
+    first = rows.own(processes.total(len(users.codes))).start
+    top = np.empty((len(users.codes), count), np.int32)
+    for some in dense.parts(len(top), rows.UNIT):
+        numbers = np.arange(first + some.start, first + some.stop)
+        top[some] = top_k(pack(users.codes[some], dims), one, packed, count, exclude, numbers)[1]
     new = unlisted(top, lists.indptr, lists.indices)
-    rows, columns = np.nonzero(new)[0], top[new]
-    targets = np.minimum(_pair_scores(*base, rows, columns), floors[rows])
+    at, columns = np.nonzero(new)[0], top[new]
+    targets = np.minimum(_pair_scores(*base, at, columns, packed.num_items), floors[at])
     # inserted by hand: a sum of sparse matrices would drop targets that are zero
-    ends = lists.indptr[1:][rows]
+    ends = lists.indptr[1:][at]
     data, indices = np.insert(lists.data, ends, targets), np.insert(lists.indices, ends, columns)
     indptr = lists.indptr + np.concatenate(([0], np.cumsum(new.sum(axis=1)))).astype(np.int32)
     return replace(state, lists=sparse.csr_array((data, indices, indptr), shape=lists.shape))
@@ -344,12 +403,21 @@ def row_minima(lists: sparse.csr_array) -> np.ndarray:
     return minima
 
 
-def _pair_scores(X: np.ndarray, Y: np.ndarray, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    return pair_scores(*map(torch.from_numpy, (X, Y, users, items))).numpy()
+def _pair_scores(
+    X: np.ndarray, Y: np.ndarray, users: np.ndarray, items: np.ndarray, num_items: int
+) -> np.ndarray:
+    """<x_u, y_i> of pairs of own users; the items' rows come by, those of one process after those of another."""
+    found, runs = np.empty(len(users), X.dtype), rows.runs(num_items)
 
+    def room(source: int) -> np.ndarray:
+        return (
+            Y
+            if source == processes.place()[0]
+            else np.empty((runs[source].stop - runs[source].start, Y.shape[1]), Y.dtype)
+        )
 
-def _words(codes: np.ndarray) -> np.ndarray:
-    """Codes (n, bits) as whole words of 16 bits, (n, words), the first code lowest; filled up with zeros."""
-    padded = np.zeros((len(codes), -(-codes.shape[1] // 16) * 16), bool)
-    padded[:, : codes.shape[1]] = codes > 0
-    return np.packbits(padded, axis=1, bitorder="little").view("<u2")
+    for source, coming in processes.passed(lambda to: Y, room):
+        here = (items >= runs[source].start) & (items < runs[source].stop)
+        pairs = users[here], items[here] - runs[source].start
+        found[here] = pair_scores(*map(torch.from_numpy, (X, coming, *pairs))).numpy()
+    return found

@@ -6,7 +6,7 @@ R_hat = D_u^-gu R D_i^-gi = U diag(s) V^T
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,10 +16,10 @@ from scipy import sparse
 
 from l2q import processes
 from l2q.interactions import Interactions, normalize, power
-from l2q.kernels import compiling, dense
+from l2q.kernels import compiling, dense, rows
 from l2q.kernels.pairs import pair_scores
-from l2q.kernels.svd import SVD, product, svd_in_parts, whole
-from l2q.kernels.top_lists import heads, top_lists, user_blocks
+from l2q.kernels.svd import SVD, product, svd_in_parts
+from l2q.kernels.top_lists import heads, top_lists
 from l2q.options import Count, options
 from l2q.progress import Progress
 
@@ -46,21 +46,25 @@ class SpectralFilter:
     def __call__(
         self, train: Interactions, seed: int, svd: SVD | None = None, ended: bool = False
     ) -> FilterScores:
-        """``svd``: triplets of ``normalize(train, gamma_user, gamma_item)`` at hand, at least ``rank``. ``ended``: the
-        tail has the directions of these triplets and no others, which the base has then too."""
+        """``svd``: triplets of ``normalize(train, gamma_user, gamma_item)`` at hand, at least ``rank``, the own rows of
+        them. ``ended``: the tail has the directions of these triplets and no others, which the base has then too."""
         R_hat = normalize(train, self.gamma_user, self.gamma_item)
-        U, s, V = whole(self.decompose(train, seed)) if svd is None else svd
+        U, s, V = self.decompose(train, seed) if svd is None else svd
         h, factor = self.curve(s, min(R_hat.shape))
         rank = len(h)
         beyond = factor * s[rank:] ** 3 if ended else s[:0]
         columns = rank + len(beyond)
         U, V = U[:, :columns].copy(), V[:, :columns]
-        U[train.user_degrees == 0] = U[train.user_degrees > 0].mean(axis=0)
+        users, items = (rows.own(size) for size in R_hat.shape)
+        known = train.user_degrees > 0
+        U[~known[users]] = rows.sums(U[known[users]]) / int(known.sum())
         if ended:
             h, factor = np.concatenate([h, beyond]), 0.0
         degrees = power(train.item_weights, self.popularity)
-        inner, Y = h - factor * s[:columns] ** 3, V * degrees[:, None]
-        return FilterScores(U, h, inner, Y, R_hat, R_hat.T.tocsr(), degrees, float(factor))
+        inner, Y = h - factor * s[:columns] ** 3, V * degrees[items, None]
+        return FilterScores(
+            U, h, inner, Y, R_hat, R_hat.T.tocsr(), degrees, float(factor), users.start, R_hat.shape[0]
+        )
 
     def decompose(self, train: Interactions, seed: int) -> SVD:
         """As many triplets as the filter has, the own rows of them."""
@@ -84,7 +88,8 @@ class FilterScores:
     """The scores S of a ``SpectralFilter``, computed by blocks of users.
 
     ``base`` is the low-rank part of S that codes are fitted to everywhere; ``lists`` has the exact scores.
-    A user without train items is scored as the mean of the others.
+    A user without train items is scored as the mean of the others. Of several processes each has the own rows of U and
+    Y, and scores its own users by ``with_all_items``.
     """
 
     U: np.ndarray
@@ -95,11 +100,28 @@ class FilterScores:
     R_hat_T: sparse.csr_array
     degrees: np.ndarray
     factor: float
+    first: int = 0  # user of U
+    num_users: int | None = None  # None: as many as U has
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(M, N)"""
+        return (len(self.U) if self.num_users is None else self.num_users), len(self.degrees)
+
+    def own(self, users: slice | np.ndarray) -> slice | np.ndarray:
+        """Their rows of U."""
+        if isinstance(users, slice):
+            return slice(users.start - self.first, users.stop - self.first)
+        return users - self.first
+
+    def with_all_items(self) -> FilterScores:
+        """With all rows of Y, which all processes ask for at once."""
+        return self if processes.place()[1] == 1 else replace(self, Y=processes.joined(self.Y))
 
     def scores(self, users: slice | np.ndarray, of: int = 0) -> np.ndarray:
         """S of some users before the division by the rows' norms, (users, N) float32. ``of``: how many are asked for in
         all, by several processes."""
-        U = self.U[users] * self.inner
+        U = self.U[self.own(users)] * self.inner
         S = dense.product(U, self.Y.T, of=(max(len(U), of), len(self.Y)))
         if not self.factor:
             return S
@@ -137,7 +159,7 @@ class FilterScores:
         return bool(reached > 0.1 * self.R_hat.nnz + self.R_hat.shape[0] / _ROWS * self.R_hat.shape[1])
 
     def base(self, norms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """X = U diag(h) / norms, (M, rank), and Y = D_i^popularity V, (N, rank)."""
+        """X = U diag(h) / norms, (M, rank), and Y = D_i^popularity V, (N, rank): the own rows of both."""
         return self.U * self.h / norms[:, None], self.Y
 
     def ranking(
@@ -148,34 +170,33 @@ class FilterScores:
         add: Callable[[np.ndarray, np.ndarray, slice], np.ndarray] | None = None,
         measured: int = 0,
     ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], sparse.csr_array]:
-        """The norms of the users' scores, (M,), the ``base`` of these norms, and the ``length`` best unseen items of
-        each user with their scores S, times the factor <x_u Y^T, t> / <t, t> that makes a user's targets t agree with
-        the base. A base of too low a rank knows nothing of some users, whose targets it would set to zero: the factor
-        of scores of unit norm is at least ``LEAST``. ``add(S, norms, users)`` may bring other scores to a block's S /
-        norms before its best items are taken. Lists are ``measured`` long where that is more; the factor is that of
-        the first ``length``."""
-        num_users, num_items = len(self.U), len(self.Y)
-        norms = np.empty(num_users, np.float32)
+        """Of the own users: the norms of their scores, (M,), the ``base`` of these norms, and the ``length`` best
+        unseen items of each user with their scores S, times the factor <x_u Y^T, t> / <t, t> that makes a user's
+        targets t agree with the base. A base of too low a rank knows nothing of some users, whose targets it would set
+        to zero: the factor of scores of unit norm is at least ``LEAST``. ``add(S, norms, users)`` may bring other
+        scores to a block's S / norms before its best items are taken. Lists are ``measured`` long where that is more;
+        the factor is that of the first ``length``."""
+        num_users, num_items = self.shape
+        whole = self.with_all_items()
+        norms = np.empty(len(self.U), np.float32)
 
         def score(users: slice) -> np.ndarray:
-            S = self.scores(users)
-            norms[users] = np.maximum(np.sqrt(np.vecdot(S, S)), 1e-12)
-            return S if add is None else add(S, norms[users], users)
+            S, own = whole.scores(users), self.own(users)
+            norms[own] = np.maximum(np.sqrt(np.vecdot(S, S)), 1e-12)
+            return S if add is None else add(S, norms[own], users)
 
         top = top_lists(score, num_users, num_items, max(length, measured), exclude, progress)
-        blocks = list(user_blocks(num_users, num_items))  # which this process has scored of them
-        norms = np.concatenate(processes.shared(lambda some: [norms[block] for block in some], blocks))
         targets = heads(top, length)
         X, Y = self.base(norms)
-        users = np.repeat(np.arange(num_users), np.diff(targets.indptr))
+        users = np.repeat(np.arange(len(X)), np.diff(targets.indptr))
         base = pair_scores(
             torch.from_numpy(X),
-            torch.from_numpy(Y),
+            torch.from_numpy(whole.Y),
             torch.from_numpy(users),
             torch.from_numpy(targets.indices),
         ).numpy()
-        along = np.bincount(users, base * targets.data, num_users)
-        square = np.bincount(users, targets.data**2, num_users)
+        along = np.bincount(users, base * targets.data, len(X))
+        square = np.bincount(users, targets.data**2, len(X))
         least = LEAST / norms if add is None else LEAST
         factors = np.maximum(along / np.maximum(square, 1e-30), least).astype(np.float32)
         top.data *= np.repeat(factors, np.diff(top.indptr))

@@ -10,6 +10,7 @@ import numpy as np
 from annotated_types import Ge, Le
 from scipy import sparse
 
+from l2q import processes
 from l2q.fitted import Fitted
 from l2q.fitted.continuation import Earlier, Known
 from l2q.fitted.descent import (
@@ -26,11 +27,15 @@ from l2q.fitted.new_users import FilterSide
 from l2q.fitted.parts import (
     NOWHERE,
     Parts,
+    found,
     lists_of,
+    made_of,
     of_lists,
+    of_made,
     of_state,
     of_teacher,
     once,
+    own_rows,
     state_of,
     teacher_of,
 )
@@ -39,8 +44,7 @@ from l2q.fitted.teacher import CosineEmbeddings, Made, Teacher, TeacherIndex, Te
 from l2q.fitted.tuning import choose_teacher
 from l2q.fitted.weights import MOST_HALVINGS, MOST_POWER, PairWeights, choose_weights
 from l2q.interactions import Interactions
-from l2q.kernels import dense
-from l2q.kernels.svd import whole
+from l2q.kernels import dense, rows
 from l2q.kernels.top_lists import MEASURED, heads
 from l2q.options import Count, options
 from l2q.progress import Progress, progress_bars
@@ -51,7 +55,8 @@ MOST_BITS = 8192  # the rotation before a fit takes time with their cube
 
 class Lesson(NamedTuple):
     """What codes are fitted to: ``train`` with its ``weights``, the ``teacher`` and its ``scores``, their ``base``
-    X (M, r) and Y (N, r), and the ``ranking``, every user's best unseen items with their targets, (M, N)."""
+    X (M, r) and Y (N, r), and the ``ranking``, every user's best unseen items with their targets, (M, N). Of several
+    processes each has its own rows."""
 
     train: Interactions
     weights: PairWeights
@@ -90,7 +95,8 @@ class L2QPlus:
     ) -> Fitted:
         """``start``: an index of nearly the same events, whose codes and choice of the teacher the fit goes on from.
         ``parts``: where it finds what an earlier call with the same arguments had when it was broken off. The result
-        has the same bits for any number of threads."""
+        has the same bits for any number of threads. Of several processes the first one has the codes and what is kept
+        for new users; all rank by the teacher together."""
         known = None if start is None else Known.of(start, train, self.bits)
         descent = self.descent
         if known is not None:
@@ -143,20 +149,20 @@ class L2QPlus:
         self, train: Interactions, seed: int, known: Known | None, progress: Progress, parts: Parts
     ) -> tuple[Teacher, bool, Made]:
         """The teacher, whether its tail ends, and what it is made of."""
-        kept = parts.get("teacher")
-        if kept is not None:
-            return teacher_of(kept["teacher"]), kept["ended"], kept["made"]
+        there, kept = found(parts, "teacher")
+        if there:
+            teacher, ended = processes.said(lambda: (kept["teacher"], kept["ended"]))
+            return teacher_of(teacher), ended, made_of(kept and kept["made"])
         if self.effort == "best" and known is None:
             teacher = teacher_of(once(parts, "choice", lambda: of_teacher(choose_teacher(
                 train, filter=self.filter, embeddings=self.embeddings, how=self.split, seed=seed, parts=parts,
             ))))  # fmt: skip
-            ended, (svd, learned) = False, teacher.make(train, seed, progress)
+            ended, made = False, teacher.make(train, seed, progress)
         else:
             choice = self._choice(train, seed, known, progress, parts)
-            teacher, ended, (svd, learned) = choice.teacher, choice.ended, choice.make(train, seed, progress)
+            teacher, ended, made = choice.teacher, choice.ended, choice.make(train, seed, progress)
             del choice  # the directions of the choice
-        made = whole(svd), learned
-        parts.put("teacher", lambda: {"teacher": of_teacher(teacher), "ended": ended, "made": made})
+        parts.put("teacher", lambda: {"teacher": of_teacher(teacher), "ended": ended, "made": of_made(made)})
         return teacher, ended, made
 
     def _choice(
@@ -180,11 +186,12 @@ class L2QPlus:
         self, scores: TeacherScores, train: Interactions, progress: Progress, parts: Parts
     ) -> tuple[tuple[np.ndarray, np.ndarray], sparse.csr_array]:
         """The base of the scores, and every user's best items by them."""
-        kept = parts.get("lists")
-        if kept is not None:
-            return scores.filter.base(kept["norms"]), lists_of(kept["lists"], scores.shape)
+        there, kept = found(parts, "lists")
+        if there:
+            norms = own_rows(kept and kept["norms"])
+            return scores.filter.base(norms), lists_of(kept and kept["lists"], scores.shape[1])
         norms, base, ranking = scores.ranking(train, self.length, progress, MEASURED)
-        parts.put("lists", lambda: {"norms": norms, "lists": of_lists(ranking)})
+        parts.put("lists", lambda: {"norms": rows.gathered(norms), "lists": of_lists(ranking)})
         return base, ranking
 
     def _descend(
@@ -199,7 +206,8 @@ class L2QPlus:
         parts: Parts,
     ) -> State:
         """Where the descent ends."""
-        if (kept := parts.get("rounds")) is not None:
+        there, kept = found(parts, "rounds")
+        if there:
             state = state_of(kept)
         elif known is not None:
             # what the rounds of yesterday's fit held down is not on today's lists, and would rise again in the first

@@ -16,14 +16,16 @@ Source of the fold-in: Deerwester et al., "Indexing by latent semantic analysis"
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
 
+from l2q import processes
 from l2q.fitted.filter import FilterScores, SpectralFilter
 from l2q.fitted.weights import EQUAL, PairWeights, of_steps, to_steps
 from l2q.interactions import Interactions, normalize
+from l2q.kernels import dense, rows
+from l2q.kernels.sparse import multiply
 
 MOST = 127  # of a byte's two signs
 _ROWS, _COLUMNS = 4096, 64  # of V that are at hand at once
@@ -55,25 +57,23 @@ class FilterSide:
         by: PairWeights = EQUAL,
         weights: np.ndarray | None = None,
     ) -> FilterSide:
-        degrees = np.where(scores.degrees > 0, scores.degrees, np.inf)[:, None]
-        num_items, rank = scores.Y.shape
-        # a few columns, or rows, of V at a time
-        columns = (
-            slice(*ends) for ends in pairwise(np.linspace(0, rank, -(-rank // _COLUMNS) + 1).astype(int))
-        )
-        rows = (slice(first, first + _ROWS) for first in range(0, num_items, _ROWS))
-        s = np.concatenate(
-            [
-                np.einsum("ur,ur->r", scores.R_hat @ (scores.Y[:, some] / degrees), scores.U[:, some])
-                for some in columns
-            ]
-        )  # the diagonal of U^T R_hat V
-        found = (to_bytes(scores.Y[some] / degrees[some]) for some in rows)
-        codes, roots = map(np.concatenate, zip(*found, strict=True))
+        """Of what all processes have of ``scores``; the first one has all rows of it, the others none."""
+        (num_users, num_items), rank = scores.shape, scores.Y.shape[1]
+        users, items = rows.own(num_users), rows.own(num_items)
+        degrees = np.where(scores.degrees > 0, scores.degrees, np.inf)[items, None]
+        R_hat, s = scores.R_hat, []  # the diagonal of U^T R_hat V
+        starts, ends = R_hat.indptr[:-1][users], R_hat.indptr[1:][users]
+        for some in dense.parts(rank, _COLUMNS):
+            V = processes.joined(scores.Y[:, some] / degrees)
+            hop = multiply(starts, ends, R_hat.indices, R_hat.data, V)
+            s.append(rows.sums(np.multiply(hop, scores.U[:, some], dtype=np.float64)))
+        blocks = dense.parts(len(degrees), _ROWS) or [slice(0, 0)]
+        found = (to_bytes(scores.Y[some] / degrees[some]) for some in blocks)
+        codes, roots = (rows.gathered(np.concatenate(parts)) for parts in zip(*found, strict=True))
         return cls(
             codes,
             roots,
-            np.stack([s, scores.h, scores.inner]).astype(np.float32),
+            np.stack([np.concatenate(s), scores.h, scores.inner]).astype(np.float32),
             {
                 "gamma_user": float(options.gamma_user),
                 "gamma_item": float(options.gamma_item),

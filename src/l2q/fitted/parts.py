@@ -16,7 +16,8 @@ from scipy import sparse
 from l2q import processes
 from l2q.fitted.descent import Side, State
 from l2q.fitted.filter import SpectralFilter
-from l2q.fitted.teacher import CosineEmbeddings, Teacher
+from l2q.fitted.teacher import CosineEmbeddings, Made, Teacher
+from l2q.kernels import rows
 
 T = TypeVar("T")
 
@@ -26,6 +27,9 @@ class Parts(Protocol):
 
     def get(self, name: str) -> Any:
         """The part as it was kept; None where it is not there."""
+
+    def wants(self, name: str, needed: bool = True) -> bool:
+        """Whether ``put`` keeps it."""
 
     def put(self, name: str, make: Callable[[], Any], needed: bool = True) -> None:
         """Keeps what ``make`` gives in the place of what had this name. One that is not ``needed`` may be left out
@@ -37,6 +41,9 @@ class Nowhere:
 
     def get(self, name: str) -> Any:
         return None
+
+    def wants(self, name: str, needed: bool = True) -> bool:
+        return False
 
     def put(self, name: str, make: Callable[[], Any], needed: bool = True) -> None:
         pass
@@ -54,8 +61,25 @@ class OfAll:
     def get(self, name: str) -> Any:
         return processes.said(lambda: self.own.get(name))
 
+    def wants(self, name: str, needed: bool = True) -> bool:
+        return processes.said(lambda: self.own.wants(name, needed))
+
     def put(self, name: str, make: Callable[[], Any], needed: bool = True) -> None:
-        self.own.put(name, make, needed)
+        if self.wants(name, needed):  # all make it, each of its own rows
+            part = make()
+            self.own.put(name, lambda: part)
+
+
+def found(parts: Parts, name: str) -> tuple[bool, Any]:
+    """Whether a part was kept, and, in the first process alone, the part: its rows are shared out (``own_rows``)."""
+    part = (parts.own if isinstance(parts, OfAll) else parts).get(name)
+    return processes.said(lambda: part is not None), part
+
+
+def own_rows(whole: np.ndarray | None) -> np.ndarray:
+    """Of an array of the first process."""
+    size = processes.said(lambda: len(whole))  # type: ignore[arg-type]
+    return rows.scattered(whole, [0, *(run.stop for run in rows.runs(size))])
 
 
 def once(parts: Parts, name: str, make: Callable[[], T]) -> T:
@@ -75,17 +99,38 @@ def teacher_of(part: Mapping[str, Any]) -> Teacher:
     return Teacher(SpectralFilter(**part["filter"]), CosineEmbeddings(**part["embeddings"]))
 
 
+def of_made(made: Made) -> tuple[Any, ...]:
+    (U, s, V), learned = made
+    return (rows.gathered(U), s, rows.gathered(V)), learned
+
+
+def made_of(part: tuple[Any, ...] | None) -> Made:
+    (U, s, V), learned = ((None, None, None), None) if part is None else part
+    s, learned = processes.said(lambda: (s, learned))
+    return (own_rows(U), s, own_rows(V)), learned
+
+
 def of_lists(lists: sparse.csr_array) -> tuple[np.ndarray, ...]:
-    return lists.data, lists.indices, lists.indptr
+    lengths = rows.gathered(np.diff(lists.indptr))
+    indptr = np.concatenate(([0], np.cumsum(lengths))).astype(lists.indptr.dtype)
+    return rows.gathered(lists.data), rows.gathered(lists.indices), indptr
 
 
-def lists_of(part: tuple[np.ndarray, ...], shape: tuple[int, int]) -> sparse.csr_array:
-    return sparse.csr_array(part, shape=shape)
+def lists_of(part: tuple[np.ndarray, ...] | None, num_items: int) -> sparse.csr_array:
+    data, indices, indptr = (None, None, None) if part is None else part
+    lengths = own_rows(None if indptr is None else np.diff(indptr))
+    ends = np.cumsum([0, *processes.everyone(int(lengths.sum()))]).tolist()
+    data, indices = (rows.scattered(array, ends) for array in (data, indices))
+    indptr = np.concatenate(([0], np.cumsum(lengths))).astype(lengths.dtype)
+    return sparse.csr_array((data, indices, indptr), shape=(len(lengths), num_items))
 
 
 def of_state(state: State) -> dict[str, Any]:
     """With codes as packed bits."""
-    sides = [(np.packbits(side.codes > 0, axis=1), side.scales) for side in (state.users, state.items)]
+    sides = [
+        (rows.gathered(np.packbits(side.codes > 0, axis=1)), rows.gathered(side.scales))
+        for side in (state.users, state.items)
+    ]
     return {
         "step": state.step,
         "bits": state.items.codes.shape[1],
@@ -94,10 +139,14 @@ def of_state(state: State) -> dict[str, Any]:
     }
 
 
-def state_of(part: Mapping[str, Any]) -> State:
+def state_of(part: Mapping[str, Any] | None) -> State:
+    part = part or {"sides": [(None, None)] * 2, "lists": None}
+    step, bits, num_items = processes.said(lambda: (part["step"], part["bits"], len(part["sides"][1][1])))
     users, items = (
-        Side(np.unpackbits(bits, axis=1, count=part["bits"]).view(np.int8) * np.int8(2) - np.int8(1), scales)
-        for bits, scales in part["sides"]
+        Side(
+            np.unpackbits(own_rows(packed), axis=1, count=bits).view(np.int8) * np.int8(2) - np.int8(1),
+            own_rows(scales),
+        )
+        for packed, scales in part["sides"]
     )
-    shape = len(users.codes), len(items.codes)
-    return State(part["step"], users, items, lists_of(part["lists"], shape))
+    return State(step, users, items, lists_of(part["lists"], num_items))

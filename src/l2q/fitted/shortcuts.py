@@ -12,6 +12,7 @@ Seconds and quality of both stand in docs/results/fitting.md.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -138,7 +139,8 @@ def strongest(base: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarr
     X, Y = base
     if X.shape[1] <= NARROW:
         return base
-    kept = np.sort(np.argsort(-np.linalg.norm(X, axis=0) * np.linalg.norm(Y, axis=0))[:NARROW])
+    lengths = (np.sqrt(rows.sums(side * side)) for side in base)
+    kept = np.sort(np.argsort(-math.prod(lengths))[:NARROW])
     return np.ascontiguousarray(X[:, kept]), np.ascontiguousarray(Y[:, kept])
 
 

@@ -24,7 +24,7 @@ from l2q import processes
 from l2q.fitted.baselines import spectral
 from l2q.fitted.filter import FilterScores, SpectralFilter
 from l2q.interactions import Interactions
-from l2q.kernels import dense
+from l2q.kernels import dense, rows
 from l2q.kernels.selection import top_items
 from l2q.kernels.svd import SVD
 from l2q.options import Count, NotNegative, Positive, Whole, options
@@ -192,7 +192,7 @@ class TeacherScores:
     @property
     def shape(self) -> tuple[int, int]:
         """(M, N)"""
-        return len(self.filter.U), len(self.filter.Y)
+        return self.filter.shape
 
     def scores(self, users: slice | np.ndarray) -> np.ndarray:
         """S of some users up to a factor of each, (users, N) float32."""
@@ -226,7 +226,8 @@ class TeacherIndex:
     """A teacher's float scores behind the search protocol.
 
     ``lists`` are each user's best items in order, at hand from a fit: a user is scored anew only where the list,
-    without what a search excludes, is shorter than it asks for. The values of a list are its targets.
+    without what a search excludes, is shorter than it asks for. The values of a list are its targets. Several
+    processes ask together: each answers for its own users, and all have all answers.
     """
 
     def __init__(self, scores: TeacherScores, lists: sparse.csr_array | None = None) -> None:
@@ -237,28 +238,48 @@ class TeacherIndex:
         self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         assert isinstance(users, np.ndarray)
+        own = rows.own(self.num_users)
+        here = np.flatnonzero((users >= own.start) & (users < own.stop))
+        values, items = np.full((len(users), k), -np.inf, np.float32), np.full((len(users), k), -1, np.int32)
+        short = here
         if self.lists is not None:
-            return self._search_lists(users, k, exclude)
-        scores = self.scores.scores(users)
-        if exclude is not None:
-            for row, user in enumerate(users):
-                scores[row, exclude[user]] = -np.inf
-        items, values = top_items(scores, k)
+            short = self._look_up(users, here, own.start, exclude, values, items)
+        if processes.anywhere(len(short)):
+            whole = replace(self.scores, filter=self.scores.filter.with_all_items())
+            values[short], items[short] = processes.agreed(lambda: _best(whole, users[short], k, exclude))
+        for places, *found in processes.everyone((here, values[here], items[here])):
+            values[places], items[places] = found
         return values, items
 
-    def _search_lists(
-        self, users: np.ndarray, k: int, exclude: Interactions | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        assert self.lists is not None
-        values, items = np.full((len(users), k), -np.inf, np.float32), np.full((len(users), k), -1, np.int32)
-        short = []
-        for row, user in enumerate(users):
-            listed = slice(*self.lists.indptr[user : user + 2])
-            kept = slice(None) if exclude is None else ~np.isin(self.lists.indices[listed], exclude[user])
-            best = self.lists.indices[listed][kept][:k]
-            items[row, : len(best)], values[row, : len(best)] = best, self.lists.data[listed][kept][:k]
+    def _look_up(
+        self,
+        users: np.ndarray,
+        here: np.ndarray,
+        first: int,
+        exclude: Interactions | None,
+        values: np.ndarray,
+        items: np.ndarray,
+    ) -> np.ndarray:
+        """Writes what the lists say of the users ``here``; which of them have too few items."""
+        lists, k, short = self.lists, items.shape[1], []
+        assert lists is not None
+        for row in here:
+            user = users[row]
+            listed = slice(*lists.indptr[user - first : user - first + 2])
+            kept = slice(None) if exclude is None else ~np.isin(lists.indices[listed], exclude[user])
+            best = lists.indices[listed][kept][:k]
+            items[row, : len(best)], values[row, : len(best)] = best, lists.data[listed][kept][:k]
             if len(best) < k:
                 short.append(row)
-        if short:
-            values[short], items[short] = TeacherIndex(self.scores).search(users[short], k, exclude)
-        return values, items
+        return np.array(short, np.intp)
+
+
+def _best(
+    scores: TeacherScores, users: np.ndarray, k: int, exclude: Interactions | None
+) -> tuple[np.ndarray, np.ndarray]:
+    S = scores.scores(users)
+    if exclude is not None:
+        for row, user in enumerate(users):
+            S[row, exclude[user]] = -np.inf
+    items, values = top_items(S, k)
+    return values, items

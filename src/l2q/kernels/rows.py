@@ -1,12 +1,17 @@
 """Matrices whose rows processes share: each has one run of them, one process has all.
 
 A number is summed where all that it sums is at hand, in the order of one process: sums over columns where the rows are,
-products with a sparse matrix and sums over rows where whole columns have been brought together for a moment.
+products with a sparse matrix and sums over rows where whole columns have been brought together for a moment. A sum over
+more than ``DEEPEST`` rows is one of sums over so many, in one process, too: where a process has them, nothing travels.
 """
 
 from __future__ import annotations
 
+import math
+import operator
+import tempfile
 from collections.abc import Callable, Sequence
+from functools import reduce
 from itertools import pairwise
 
 import numpy as np
@@ -15,16 +20,22 @@ from l2q import processes
 from l2q.kernels import dense
 
 WIDTH = 64  # of columns that a sparse product takes at once, in one order of its sums
+UNIT = 4096  # rows that are worked on at once: whole tiles of a dense product, and whole blocks of users
+DEEPEST = 2**17  # rows that one product sums over; larger than any public set of ours
+CHUNK = 2**24  # bytes that travel to a file at once
 
 
 def runs(size: int, unit: int | None = None) -> list[slice]:
-    """Which of ``size`` rows each process has: whole tiles of a dense product, or whole units of so many rows.
+    """Which of ``size`` rows each process has: whole units of so many rows. Where nothing is said these are ``UNIT``,
+    or ``DEEPEST`` where all have several of them.
 
     >>> runs(5000)
     [slice(0, 5000, None)]
     """
-    unit = dense.SIDES[1] if unit is None else unit
-    units, (_, count) = -(-size // unit), processes.place()
+    _, count = processes.place()
+    if unit is None:
+        unit = UNIT if size < 4 * count * DEEPEST else DEEPEST
+    units = -(-size // unit)
     ends = (min(unit * (units * number // count), size) for number in range(count + 1))
     return [slice(*pair) for pair in pairwise(ends)]
 
@@ -66,6 +77,8 @@ def gram(X: np.ndarray, size: int) -> np.ndarray:
     """X^T X, for the own rows X of (size, d). A process keeps every p-th tile of columns until the last one came by."""
     number, count = processes.place()
     d = X.shape[1]
+    if size > DEEPEST:
+        return _summed(lambda block, X: dense.gram(X), X, size)
     if count == 1 or size * d * d < dense.SMALL:
         return dense.gram(processes.joined(X))
     G = np.empty((d, d), X.dtype)
@@ -86,6 +99,31 @@ def gram(X: np.ndarray, size: int) -> np.ndarray:
     for (rows, columns), made in (one for each in processes.everyone(found) for one in each):
         G[rows, columns], G[columns, rows] = made, made.T
     return G
+
+
+def products(X: np.ndarray, A: Callable[[slice], np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """X^T A and A^T A, for the own rows X of (size, d) and an A (size, b), any rows of which every process can make."""
+    if size > DEEPEST:
+        both = _summed(lambda block, X: _cross(X, A(block)), X, size)
+        return both[: X.shape[1]], both[X.shape[1] :]
+    known = A(slice(0, size))
+    return dense.product(processes.joined(X).T, known), dense.gram(known)
+
+
+def _cross(X: np.ndarray, A: np.ndarray) -> np.ndarray:
+    return np.concatenate([dense.product(X.T, A), dense.gram(A)])
+
+
+def _summed(work: Callable[[slice, np.ndarray], np.ndarray], X: np.ndarray, size: int) -> np.ndarray:
+    """The sum of ``work`` over blocks of all rows and what X has of them, one after the other."""
+    number, _ = processes.place()
+    after = runs(size, DEEPEST)
+    X, first = moved(X, runs(size), after), after[number].start
+
+    def made(blocks: Sequence[slice]) -> list[np.ndarray]:
+        return [work(block, X[block.start - first : block.stop - first]) for block in blocks]
+
+    return reduce(operator.iadd, processes.shared(made, dense.parts(size, DEEPEST)))
 
 
 def sums(X: np.ndarray) -> np.ndarray:
@@ -136,4 +174,87 @@ def _turned_back(X: np.ndarray, rows: Sequence[slice], columns: Sequence[slice])
 
     for source, coming in processes.passed(lambda to: X[rows[to]], room):
         found[:, columns[source]] = coming
+    return found
+
+
+def moved(X: np.ndarray, before: Sequence[slice], after: Sequence[slice]) -> np.ndarray:
+    """Rows of an array whose processes have ``after`` in the place of ``before``."""
+    number, _ = processes.place()
+    if list(before) == list(after):
+        return X
+    found = np.empty((after[number].stop - after[number].start, *X.shape[1:]), X.dtype)
+
+    def part(rows: np.ndarray, at: slice, other: slice) -> np.ndarray:
+        first, last = max(at.start, other.start), min(at.stop, other.stop)
+        return rows[first - at.start : max(last, first) - at.start]
+
+    for _ in processes.passed(
+        lambda to: part(X, before[number], after[to]),
+        lambda source: part(found, after[number], before[source]),
+    ):
+        pass
+    return found
+
+
+def stacked(sides: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
+    """The own rows of one matrix with the rows of several, one below the other, which have ``sizes``."""
+    cut = zip(sides, sizes, _within(sizes), strict=True)
+    return np.concatenate([moved(side, runs(size), after) for side, size, after in cut])
+
+
+def unstacked(X: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
+    """The own rows of each again."""
+    number, _ = processes.place()
+    within = _within(sizes)
+    ends = np.cumsum([each[number].stop - each[number].start for each in within])
+    cut = zip(np.split(X, ends[:-1]), sizes, within, strict=True)
+    return [moved(side, before, runs(size)) for side, size, before in cut]
+
+
+def _within(sizes: Sequence[int]) -> list[list[slice]]:
+    """Of each matrix, which rows every process has of it as a part of the stack."""
+    found, first = [], 0
+    for size in sizes:
+        ends = ([min(max(end - first, 0), size) for end in (run.start, run.stop)] for run in runs(sum(sizes)))
+        found.append([slice(*pair) for pair in ends])
+        first += size
+    return found
+
+
+def gathered(X: np.ndarray) -> np.ndarray:
+    """The rows of all processes, one behind the other, for the first one; none for the others. Those of several lie in
+    a file without a name (``TMPDIR``), so that they need no memory."""
+    number, count = processes.place()
+    if count == 1:
+        return X
+    size, row = processes.total(len(X)), X.dtype.itemsize * math.prod(X.shape[1:])
+    found = np.empty(0, np.uint8)
+    if number == 0 and size * row:
+        with tempfile.TemporaryFile() as file:  # the mapping outlives it
+            found = np.memmap(file, np.uint8, "w+", shape=(size * row,))
+    rows, at = max(CHUNK // max(row, 1), 1), 0
+
+    def take(chunk: bytes) -> None:
+        nonlocal at
+        found[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        at += len(chunk)
+
+    processes.collected((X[first : first + rows].tobytes() for first in range(0, len(X), rows)), take)
+    return found.view(X.dtype).reshape(0 if number else size, *X.shape[1:])
+
+
+def scattered(whole: np.ndarray | None, ends: Sequence[int]) -> np.ndarray:
+    """Rows of an array that the first process has: of process n from ``ends[n]`` to ``ends[n + 1]``."""
+    number, count = processes.place()
+    if count == 1:
+        assert whole is not None
+        return whole[ends[0] : ends[1]]
+    kind, shape = processes.said(lambda: (whole.dtype, whole.shape[1:]))  # type: ignore[union-attr]
+    none = np.empty((0, *shape), kind)
+    found = np.empty((ends[number + 1] - ends[number], *shape), kind)
+    for _ in processes.passed(
+        lambda to: none if whole is None else whole[ends[to] : ends[to + 1]],
+        lambda source: none.copy() if source else found,
+    ):
+        pass
     return found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy import sparse
 
 from l2q import processes
 from l2q.interactions import Interactions
+from l2q.kernels import rows
 from l2q.kernels.selection import top_items
 from l2q.progress import Progress
 
@@ -20,8 +21,11 @@ SCORES_PER_BLOCK = 2**26  # 256 MiB of float32
 
 
 def user_blocks(num_users: int, num_items: int) -> Iterator[slice]:
-    """Slices of 1,024 users, of fewer where the catalogue is large: a block of scores takes at most 256 MiB."""
-    size = min(max(SCORES_PER_BLOCK // max(num_items, 1), 1), USERS_PER_BLOCK)
+    """Slices of 1,024 users, of a half, a quarter ... of them where the catalogue is large: a block of scores takes at
+    most 256 MiB."""
+    size = USERS_PER_BLOCK
+    while size > 1 and size * num_items > SCORES_PER_BLOCK:
+        size //= 2
     for start in range(0, num_users, size):
         yield slice(start, min(start + size, num_users))
 
@@ -34,7 +38,8 @@ def top_lists(
     exclude: Interactions | None = None,
     progress: Progress | None = None,
 ) -> sparse.csr_array:
-    """The ``length`` best items of each user and their scores, (num_users, num_items) in compressed rows.
+    """The ``length`` best items of each user and their scores, (num_users, num_items) in compressed rows; of several
+    processes, the own rows.
 
     A row holds the best item first; among equal scores the lower id is first. Items of ``exclude`` stay out, so a row
     may be shorter. ``score(block)`` returns a fresh (users of the block, num_items) array, which is overwritten.
@@ -44,25 +49,26 @@ def top_lists(
     array([1, 2, 2, 0], dtype=int32)
     """
     length = min(length, num_items)
-    blocks = list(user_blocks(num_users, num_items))
+    own = rows.own(num_users)
 
-    def listed(some: Sequence[slice]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def listed() -> list[tuple[np.ndarray, np.ndarray]]:
         found = []
-        for block in some:
-            scores = score(block)
-            if exclude is not None:
-                first, last = exclude.indptr[block.start], exclude.indptr[block.stop]
-                scores[exclude.users[first:last] - block.start, exclude.items[first:last]] = -np.inf
-            found.append(top_items(scores, length))
-            if progress is not None:
-                first, last = some[0].start, some[-1].stop  # others do as much meanwhile
-                progress(num_users * (block.stop - first) // (last - first), num_users, "lists")
-        return found
+        for block in user_blocks(num_users, num_items):
+            if own.start <= block.start < own.stop:
+                scores = score(block)
+                if exclude is not None:
+                    first, last = exclude.indptr[block.start], exclude.indptr[block.stop]
+                    scores[exclude.users[first:last] - block.start, exclude.items[first:last]] = -np.inf
+                found.append(top_items(scores, length))
+                if progress is not None:  # others do as much meanwhile
+                    part = (block.stop - own.start) / (own.stop - own.start)
+                    progress(int(num_users * part), num_users, "lists")
+        return found or [(np.empty((0, length), np.int32), np.empty((0, length), np.float32))]
 
-    top, best = map(np.concatenate, zip(*processes.shared(listed, blocks), strict=True))
+    top, best = map(np.concatenate, zip(*processes.agreed(listed), strict=True))
     kept = best > -np.inf
     indptr = np.concatenate(([0], np.cumsum(kept.sum(axis=1)))).astype(np.int32)
-    return sparse.csr_array((best[kept], top[kept], indptr), shape=(num_users, num_items))
+    return sparse.csr_array((best[kept], top[kept], indptr), shape=(len(top), num_items))
 
 
 def heads(lists: sparse.csr_array, length: int) -> sparse.csr_array:

@@ -95,10 +95,13 @@ class FitFiles:
         log_file.info(f"taken from {path}")
         return _from_tensors(content["part"])
 
+    def wants(self, name: str, needed: bool = True) -> bool:
+        passed = time.perf_counter() - self._written.get(name, -float("inf"))
+        return self._works and (needed or passed >= SHARE * self._costs.get(name, 0.0))
+
     def put(self, name: str, make: Callable[[], Any], needed: bool = True) -> None:
         began = time.perf_counter()
-        passed = began - self._written.get(name, -float("inf"))
-        if not self._works or (not needed and passed < SHARE * self._costs.get(name, 0.0)):
+        if not self.wants(name, needed):
             return
         seconds = self.seconds + began - self.began
         try:

@@ -143,6 +143,7 @@ class Run:
                 f"start={config['start']}: model={config['model']['name']} is trained; leave start out"
             )
         self.training: Training | None = None
+        self.of_teacher: dict[str, float] = {}
         if self.model is None:
             self.training = Training(
                 config,
@@ -184,8 +185,7 @@ class Run:
         processes.leave()
         if parts is not None:
             started -= parts.seconds  # before it was broken off
-        fitted = time.perf_counter()
-        metrics = self._report(found, started, fitted)
+        metrics = self._report(found, started, self.fitted)
         if self.training is not None and (path := lineage.kept_checkpoint(self.folder)):
             tracker.made(lineage.of_checkpoint(path, model, self.dataset.name, epochs=metrics["epochs"]))
         tracker.made(lineage.of_index(self.folder / "index", metrics))
@@ -205,10 +205,15 @@ class Run:
         """What all processes of a run do together, files of which are the first one's: ``parts`` of a fit, too. The
         one fork between models that are fitted at once and models that are trained."""
         if self.training is not None:
-            return self.training(logger)
+            trained = self.training(logger)
+            self.fitted = time.perf_counter()
+            return trained
         assert self.model is not None
         with processes.together(ranks.FIT_ON):
-            return fit(self.model, self.rest, self.config["seed"], self.start, OfAll(parts))
+            found = fit(self.model, self.rest, self.config["seed"], self.start, OfAll(parts))
+            self.fitted = time.perf_counter()
+            self.of_teacher = self._measure_teacher(found)
+        return found
 
     def _report(self, found: Fitted | Trained, started: float, fitted: float) -> dict[str, Any]:
         representations, dataset, config = found.representations, self.dataset, self.config
@@ -250,7 +255,7 @@ class Run:
                 np.savez_compressed(file, allow_pickle=False, **per_user)
         chosen = {}
         if isinstance(found, Fitted):
-            metrics |= self._measure_teacher(found)
+            metrics |= self.of_teacher
             chosen = {} if found.teacher is None else {"teacher": asdict(found.teacher)}
         index = self.folder / "index"
         metrics |= results.export(index, representations, dataset, self.config_hash, metrics, side)

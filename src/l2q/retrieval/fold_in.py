@@ -28,12 +28,12 @@ class HalfRound:
     """
 
     def __init__(self, side: FilterSide, items: Rows, train: Interactions):
-        from l2q.fitted.descent import Side
+        from l2q.fitted.descent import Packed, Side
 
         assert items.scales is not None
         train = side.weighed(train)
         self._side, self._train, self._graph = side, train, side.graph(train)
-        self._items = Side(items.values, items.scales[:, 0])
+        self._items = Packed.of(Side(items.values, items.scales[:, 0]))
         A = items.values * items.scales
         self._G = A.T @ A
         degrees = np.where(train.item_degrees > 0, train.item_weights, 1).astype(np.float32)
