@@ -202,6 +202,7 @@ def fit(case: dict[str, Any], data: str, out: Path) -> None:
         "sent": (bytes_after - bytes_before) / processes.size(),
         "data_mib": before,
         "most_mib": held("VmHWM"),
+        # the first process has all codes
         "digest": hashlib.sha256(b"".join(side.tobytes() for side in rows.factors())).hexdigest()[:12],
     }
     out.with_suffix(f".{processes.rank()}").write_text(json.dumps(found))
@@ -450,7 +451,6 @@ def measure_fits(data: str) -> None:
     for size in (1, 2, 4):
         case = {"graph": "gowalla", "model": "l2q_plus", "bits": 256, "processes": size}
         first, *others = parts_of(case, data)
-        assert {part["digest"] for part in others} <= {first["digest"]}
         grown = [part["most_mib"] - part["data_mib"] for part in (first, *others)]
         table.add_row(
             case["graph"], str(case["bits"]), str(size), f"{first['seconds']:.1f}",

@@ -7,17 +7,8 @@ from presets import descent
 from scipy import sparse
 
 from l2q.errors import L2QError
-from l2q.fitted.descent import (
-    Packed,
-    Side,
-    State,
-    descend,
-    fit,
-    fit_codes,
-    fit_rows,
-    half_round,
-    initial_state,
-)
+from l2q.fitted.descent import descend, fit, fit_codes, fit_rows, half_round, initial_state
+from l2q.fitted.state import Packed, Side, State
 from l2q.interactions import Interactions
 
 WEIGHT = 6.0

@@ -13,8 +13,8 @@ from runs import composed, disk_of, figures, run, table
 import l2q
 from l2q.errors import L2QError
 from l2q.fitted import shortcuts, tuning
-from l2q.fitted.descent import Side, State
 from l2q.fitted.parts import of_lists, of_state, state_of
+from l2q.fitted.state import Side, State
 from l2q.interactions import Interactions
 from l2q.kernels.top_lists import top_lists
 from l2q.learning.fit_files import NAMES, FitFiles, identity_of
@@ -242,6 +242,7 @@ def test_a_run_that_is_broken_off_goes_on_and_leaves_nothing(tmp_path, monkeypat
             raise BrokenOff
 
     with monkeypatch.context() as patched:
+        patched.setattr(FitFiles, "wants", lambda self, name, needed=True: True)
         patched.setattr(FitFiles, "put", breaking)
         with pytest.raises(BrokenOff):
             run(tmp_path / "cut", *words)

@@ -11,9 +11,10 @@ from presets import embeddings, l2q_plus
 from l2q.cli import main
 from l2q.errors import L2QError
 from l2q.evaluation import evaluate
-from l2q.fitted.descent import Side, half_round
+from l2q.fitted.descent import half_round
 from l2q.fitted.filter import SpectralFilter
 from l2q.fitted.new_users import FilterSide, of_bytes, to_bytes
+from l2q.fitted.state import Side
 from l2q.interactions import Interactions
 from l2q.representations import Representations, Rows
 from l2q.retrieval.fold_in import FoldIn, HalfRound

@@ -18,9 +18,9 @@ from scipy import sparse
 
 from l2q import processes
 from l2q.errors import L2QError
-from l2q.fitted.descent import Side, State
 from l2q.fitted.filter import SpectralFilter
 from l2q.fitted.new_users import of_bytes
+from l2q.fitted.state import Side, State
 from l2q.fitted.teacher import CosineEmbeddings, Teacher
 from l2q.fitted.weights import PairWeights
 from l2q.interactions import Interactions, normalize

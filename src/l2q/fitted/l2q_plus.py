@@ -13,15 +13,7 @@ from scipy import sparse
 from l2q import processes
 from l2q.fitted import Fitted
 from l2q.fitted.continuation import Earlier, Known
-from l2q.fitted.descent import (
-    CoordinateDescent,
-    State,
-    descend,
-    initial_state,
-    row_minima,
-    to_representations,
-    with_intruders,
-)
+from l2q.fitted.descent import CoordinateDescent, descend, initial_state, row_minima, with_intruders
 from l2q.fitted.filter import SpectralFilter
 from l2q.fitted.new_users import FilterSide
 from l2q.fitted.parts import (
@@ -40,6 +32,7 @@ from l2q.fitted.parts import (
     teacher_of,
 )
 from l2q.fitted.shortcuts import Choice, choose_quickly, strongest, tail_ends
+from l2q.fitted.state import State, to_representations
 from l2q.fitted.teacher import CosineEmbeddings, Made, Teacher, TeacherIndex, TeacherScores
 from l2q.fitted.tuning import choose_teacher
 from l2q.fitted.weights import MOST_HALVINGS, MOST_POWER, PairWeights, choose_weights

@@ -14,8 +14,8 @@ import numpy as np
 from scipy import sparse
 
 from l2q import processes
-from l2q.fitted.descent import Side, State
 from l2q.fitted.filter import SpectralFilter
+from l2q.fitted.state import Side, State
 from l2q.fitted.teacher import CosineEmbeddings, Made, Teacher
 from l2q.kernels import rows
 

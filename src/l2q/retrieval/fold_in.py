@@ -28,7 +28,7 @@ class HalfRound:
     """
 
     def __init__(self, side: FilterSide, items: Rows, train: Interactions):
-        from l2q.fitted.descent import Packed, Side
+        from l2q.fitted.state import Packed, Side
 
         assert items.scales is not None
         train = side.weighed(train)
@@ -43,7 +43,8 @@ class HalfRound:
 
     def __call__(self, item_lists: Sequence[Sequence[int] | np.ndarray]) -> Rows:
         """One query row for each list of item ids. Raises L2QError for an empty list or an unknown id."""
-        from l2q.fitted.descent import Side, fit_rows
+        from l2q.fitted.descent import fit_rows
+        from l2q.fitted.state import Side
 
         new = _interactions(item_lists, self._train.num_items)
         options = self._side.options
