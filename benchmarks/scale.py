@@ -3,7 +3,7 @@ graphs that no machine here holds.
 
     python benchmarks/scale.py [--data ../shared/data] [--json outputs/benchmarks/scale.jsonl]     # measures
     python benchmarks/scale.py --plan [--json outputs/benchmarks/scale.jsonl]                      # evaluates the model
-    python benchmarks/scale.py --fits [--data ../shared/data]                      # measures fits of l2q_plus instead
+    python benchmarks/scale.py --fits [--data ../shared/data]   # measures fits of l2q_plus instead, which --plan needs
     python benchmarks/scale.py --weak                 # measures ten million edges a process instead, which --plan needs
     python benchmarks/scale.py --tables                               # measures how a table of Parquet is read instead
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import logging
 import math
@@ -46,6 +47,7 @@ from l2q.interactions import Interactions
 BATCH, WARM, LAYERS, SEED = 32768, 2, 2, 0
 MIB = 2**20
 WEAK = "scale_weak"  # the file of the graphs with ten million edges a process
+FITS = "scale_fits"  # and of the fits
 
 
 def cases() -> Iterator[dict[str, Any]]:
@@ -179,6 +181,81 @@ def work(case: dict[str, Any], data: str, out: Path) -> None:
     out.with_suffix(f".{processes.rank()}").write_text(json.dumps(found))
 
 
+class Stages:
+    """Of a fit: calls, processor seconds of this process and bytes of all, by stage, without what is nested in it; and
+    the units by which the cost model counts them."""
+
+    PLACES = (
+        ("l2q.fitted.l2q_plus", "choose_quickly", "choice"),
+        ("l2q.fitted.shortcuts", "svd_in_parts", "decompositions"),
+        ("l2q.fitted.filter", "top_lists", "lists"),
+        ("l2q.fitted.descent", "half_round", "rounds"),
+        ("l2q.fitted.descent", "with_intruders", "intruders"),
+    )
+
+    def __init__(self) -> None:
+        self.found: dict[str, dict[str, float]] = {}
+        self.inner = [np.zeros(2)]
+        for module, name, stage in self.PLACES:
+            place = importlib.import_module(module)
+            setattr(place, name, self.timed(getattr(place, name), stage))
+
+    def timed(self, function: Any, stage: str) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            began = np.array([time.process_time(), sent()])
+            self.inner.append(np.zeros(2))
+            result = function(*args, **kwargs)
+            all_of_it = np.array([time.process_time(), sent()]) - began
+            own = all_of_it - self.inner.pop()
+            self.inner[-1] += all_of_it
+            units = {"calls": 1.0} | units_of(stage, args)
+            units |= {"seconds": own[0], "sent": own[1] / processes.size()}
+            known = self.found.setdefault(stage, {})
+            for key, value in units.items():
+                known[key] = known.get(key, 0.0) + float(value)
+            return result
+
+        return call
+
+
+def units_of(stage: str, args: tuple[Any, ...]) -> dict[str, float]:
+    """Of all processes: multiplications of a sparse product, of dense ones, and what is left by stage."""
+    if stage == "decompositions":
+        R_hat, rank, _, iterations, start = (*args, 6, None)[:5]
+        return decomposition(*R_hat.shape, R_hat.nnz, rank, iterations, start is not None)
+    if stage == "lists":
+        return {"scores": float(args[1]) * args[2]}
+    if stage == "rounds":
+        _, X, Y, lists, others = args[:5]
+        n, m = (processes.total(len(side)) for side in (X, Y))
+        return round_of(n, m, processes.total(lists.nnz), X.shape[1], others.codes.shape[1])
+    if stage == "intruders":
+        state, (X, Y) = args[:2]
+        n, m = (processes.total(len(side)) for side in (X, Y))
+        return {"bits": float(n) * m * state.items.codes.shape[1]}
+    return {}
+
+
+def decomposition(
+    users: float, items: float, edges: float, rank: float, iterations: int, near: bool
+) -> dict[str, float]:
+    small, large = sorted([users, items])
+    width = min(rank + (64 if near else max(rank // 4, 64)), small)
+    orthonormal = small * width**2  # half a Gram matrix, half a triangular solve
+    return {
+        "sparse": (2 * iterations + 1) * edges * width,
+        "dense": (iterations + 1) * orthonormal + large * width**2 / 2 + (small + large) * width * rank,
+    }
+
+
+def round_of(rows: float, others: float, entries: float, rank: float, bits: float) -> dict[str, float]:
+    """Of one side."""
+    return {
+        "dense": rows * (rank + bits) * bits + others * (rank + bits / 2) * bits,
+        "entries": entries * bits,
+    }
+
+
 def fit(case: dict[str, Any], data: str, out: Path) -> None:
     """What one process does of a fit."""
     from l2q.learning import memory
@@ -190,7 +267,7 @@ def fit(case: dict[str, Any], data: str, out: Path) -> None:
     model = closed_form(settings.compose({"model": {"bits": case["bits"]}}, model=case["model"]))
     assert model is not None
     logging.getLogger("l2q").setLevel(logging.ERROR)
-    before = held()
+    stages, before = Stages(), held()
     Path("/proc/self/clear_refs").write_text("5")  # the most from here on
     with processes.together("again"):
         processes.shared(lambda parts: [None for _ in parts], [0])  # all of them have begun
@@ -204,6 +281,10 @@ def fit(case: dict[str, Any], data: str, out: Path) -> None:
         "most_mib": held("VmHWM"),
         # the first process has all codes
         "digest": hashlib.sha256(b"".join(side.tobytes() for side in rows.factors())).hexdigest()[:12],
+        "stages": stages.found,
+        "users": train.num_users,
+        "items": train.num_items,
+        "edges": len(train),
     }
     out.with_suffix(f".{processes.rank()}").write_text(json.dumps(found))
 
@@ -443,21 +524,24 @@ def plan(path: Path) -> None:
                 print(" | ".join([parallel, str(p), *said, f"{network:,.2f}"]), "|")
 
 
-def measure_fits(data: str) -> None:
-    """The fits of docs/scale.md: the first process, which trains embeddings alone, and the most of the others."""
-    table = Table(
-        "graph", "bits", "p", "CPU s", "CPU s, others", "MB sent", "+ MiB", "+ MiB, others", "codes"
-    )
-    for size in (1, 2, 4):
-        case = {"graph": "gowalla", "model": "l2q_plus", "bits": 256, "processes": size}
-        first, *others = parts_of(case, data)
-        grown = [part["most_mib"] - part["data_mib"] for part in (first, *others)]
-        table.add_row(
-            case["graph"], str(case["bits"]), str(size), f"{first['seconds']:.1f}",
-            f"{max((part['seconds'] for part in others), default=math.nan):.1f}",
-            f"{np.mean([part['sent'] for part in (first, *others)]) / 1e6:,.0f}",
-            f"{grown[0]:,.0f}", f"{max(grown[1:], default=math.nan):,.0f}", first["digest"],
-        )  # fmt: skip
+def measure_fits(data: str, path: Path) -> None:
+    """The fits of docs/scale.md: the first process, which has all codes at the end, and the most of the others."""
+    lines = [json.dumps(described() | {"constants": constants(graph_of("gowalla", data))})]
+    table = Table("graph", "p", "CPU s", "CPU s, others", "MB sent", "+ MiB", "+ MiB, others", "codes")
+    for graph, sizes in {"gowalla": (1, 2, 4), "yelp2018": (1, 2), "movielens_1m": (1, 2)}.items():
+        for size in sizes:
+            case = {"graph": graph, "model": "l2q_plus", "bits": 256, "processes": size}
+            first, *others = parts_of(case, data)
+            grown = [part["most_mib"] - part["data_mib"] for part in (first, *others)]
+            table.add_row(
+                case["graph"], str(size), f"{first['seconds']:.1f}",
+                f"{max((part['seconds'] for part in others), default=math.nan):.1f}",
+                f"{np.mean([part['sent'] for part in (first, *others)]) / 1e6:,.0f}",
+                f"{grown[0]:,.0f}", f"{max(grown[1:], default=math.nan):,.0f}", first["digest"],
+            )  # fmt: skip
+            lines.append(json.dumps(case | {"parts": [first, *others]}))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
     Console(width=120).print(table)
 
 
@@ -603,6 +687,6 @@ if __name__ == "__main__":
     elif options.tables:
         measure_tables(options.tables)
     elif options.fits:
-        measure_fits(options.data)
+        measure_fits(options.data, options.json.with_stem(FITS))
     else:
         measure(options.data, options.json)
