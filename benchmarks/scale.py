@@ -43,6 +43,7 @@ from scipy.optimize import nnls
 
 from l2q import processes, settings
 from l2q.interactions import Interactions
+from l2q.kernels.rows import DEEPEST
 
 BATCH, WARM, LAYERS, SEED = 32768, 2, 2, 0
 MIB = 2**20
@@ -232,20 +233,30 @@ def units_of(stage: str, args: tuple[Any, ...]) -> dict[str, float]:
     if stage == "intruders":
         state, (X, Y) = args[:2]
         n, m = (processes.total(len(side)) for side in (X, Y))
-        return {"bits": float(n) * m * state.items.codes.shape[1]}
+        return intruders_of(n, m, Y.shape[1], state.items.codes.shape[1])
     return {}
 
 
 def decomposition(
     users: float, items: float, edges: float, rank: float, iterations: int, near: bool
 ) -> dict[str, float]:
+    """Of one with so many power iterations, from a start that is ``near`` or a random one."""
     small, large = sorted([users, items])
     width = min(rank + (64 if near else max(rank // 4, 64)), small)
     orthonormal = small * width**2  # half a Gram matrix, half a triangular solve
+    turned = (2 * iterations + 1) * small * width + large * width
     return {
         "sparse": (2 * iterations + 1) * edges * width,
         "dense": (iterations + 1) * orthonormal + large * width**2 / 2 + (small + large) * width * rank,
+        "turned": 4 * turned,
+        "joined": (iterations + 1) * gram_bytes(small, width) + gram_bytes(large, width),
     }
+
+
+def gram_bytes(rows: float, width: float, other: float | None = None) -> float:
+    """That travel to everyone: all rows, or sums of blocks of them, and the result."""
+    result = 4 * width * (width if other is None else other)
+    return 4 * rows * width + result if rows <= DEEPEST else math.ceil(rows / DEEPEST) * result
 
 
 def round_of(rows: float, others: float, entries: float, rank: float, bits: float) -> dict[str, float]:
@@ -253,7 +264,18 @@ def round_of(rows: float, others: float, entries: float, rank: float, bits: floa
     return {
         "dense": rows * (rank + bits) * bits + others * (rank + bits / 2) * bits,
         "entries": entries * bits,
+        "joined": others * (bits / 8 + 4) + gram_bytes(others, rank, bits),
     }
+
+
+def intruders_of(users: float, items: float, rank: float, bits: float) -> dict[str, float]:
+    return {"bits": users * items * bits, "joined": items * (bits / 8 + 4 + 4 * rank)}
+
+
+def fit_payload(of: dict[str, float], p: int) -> float:
+    """Bytes that a process sends: of what is ``joined`` all others get its share, of what is ``turned`` each gets a
+    share of its share."""
+    return (of.get("joined", 0.0) + of.get("turned", 0.0) / p) * (p - 1) / p
 
 
 def fit(case: dict[str, Any], data: str, out: Path) -> None:
@@ -480,8 +502,8 @@ def fitted(records: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def plan(path: Path) -> None:
-    """The tables of docs/scale.md, from both measurements of trainings."""
+def plan(path: Path) -> dict[str, Any]:
+    """The tables of docs/scale.md, from both measurements of trainings; the constants of the model."""
     weakly = path.with_stem(WEAK).read_text().splitlines()[1:]
     known = fitted([json.loads(line) for line in [*path.read_text().splitlines(), *weakly]])
     for name, value in known.items():
@@ -522,6 +544,99 @@ def plan(path: Path) -> None:
                 network = sent / NETWORK * STEPS_OF_EPOCH / 3600
                 print(f"| 10^{edges:.0e}".replace("10^1e+", "10^").replace("^0", "^"), end=" | ")
                 print(" | ".join([parallel, str(p), *said, f"{network:,.2f}"]), "|")
+    return known
+
+
+def plan_fits(path: Path) -> dict[str, float]:
+    """The tables of docs/scale.md of fits: the model beside what was measured, and what it says of larger ones."""
+    head, *records = map(json.loads, path.read_text().splitlines())
+    one = next(record["parts"][0]["stages"] for record in records if record["graph"] == "gowalla")
+    known = {"sparse": head["constants"]["hop_256"]}
+    for unit, stage in {
+        "dense": "decompositions",
+        "scores": "lists",
+        "entries": "rounds",
+        "bits": "intruders",
+    }.items():
+        others = sum(one[stage].get(other, 0.0) * each for other, each in known.items())
+        known[unit] = (one[stage]["seconds"] * 1e9 - others) / one[stage][unit]
+    print(
+        {key: float(f"{value:.3g}") for key, value in known.items()},
+        "ns;",
+        one["choice"]["seconds"],
+        "s for the choice",
+    )
+
+    def seconds(of: dict[str, float]) -> float:
+        return sum(of.get(unit, 0.0) * each for unit, each in known.items()) / 1e9
+
+    print("\n| graph | stage | calls | CPU s | by the model | p | CPU s, all | MB sent | by the formula |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
+    for record in records:
+        p, parts = record["processes"], [part["stages"] for part in record["parts"]]
+        alone = next(
+            other["parts"][0]["stages"]
+            for other in records
+            if other["graph"] == record["graph"] and other["processes"] == 1
+        )
+        for stage in [place[2] for place in Stages.PLACES][1:]:
+            of, spent = alone[stage], sum(part[stage]["seconds"] for part in parts)
+            sent_mb, formula = parts[0][stage]["sent"] / 1e6, fit_payload(of, p) / 1e6
+            said = [
+                f"{of['calls']:.0f}",
+                f"{of['seconds']:.1f}",
+                f"{seconds(of):.1f}",
+                str(p),
+                f"{spent:.1f}",
+            ]
+            print(
+                f"| {record['graph']} | {stage} |",
+                " | ".join([*said, f"{sent_mb:,.1f}", f"{formula:,.1f}"]),
+                "|",
+            )
+
+    users, items, rank, bits, base, listed = USERS, ITEMS, 768, 256, 256, 40
+    print("\n| edges | stage | CPU h | h by 16, 64, 256 | GB sent by 16, 64, 256 |")
+    print("|---:|---|---:|---|---|")
+    for edges in (1e9, 1e10):
+        intruding = intruders_of(users, items, base, bits)
+        halves = [round_of(*sides, users * listed, base, bits) for sides in ((users, items), (items, users))]
+        stages = {
+            "a decomposition, 3 iterations": decomposition(users, items, edges, rank, 3, False),
+            "lists": {"scores": users * items, "joined": 4 * items * rank},
+            "a round": {key: sum(half[key] for half in halves) for key in halves[0]},
+            "a step of intruders": intruding,
+        }
+        for stage, of in stages.items():
+            hours = seconds(of) / 3600
+            shared = [f"{hours / CORES / p:,.2f}" for p in (16, 64, 256)]
+            bytes_sent = [f"{fit_payload(of, p) / 1e9:,.2f}" for p in (16, 64, 256)]
+            print(f"| {edges:.0e} | {stage} | {hours:,.0f} | {', '.join(shared)} | {', '.join(bytes_sent)} |")
+    print(
+        "\n| edges | p | GB: pairs and matrix | decompositions | lists | descent | of the first at the end |"
+    )
+    print("|---:|---:|---:|---:|---:|---:|---:|")
+    for edges in (1e9, 1e10):
+        for p in (16, 64, 256):
+            nodes = users + items
+            held = (
+                24 * edges,
+                (2 * 4 * rank + 8 * 1.25 * rank) * nodes / p,
+                4 * rank * (items + 2 * users / p) + 8 * 64 * users / p,
+                4 * base * nodes / p + 32 * 2 * listed * users / p + (bits / 8 + 4) * nodes,
+                bits * nodes,
+            )
+            print(f"| {edges:.0e} | {p} |", " | ".join(f"{number / 1e9:,.0f}" for number in held), "|")
+    return known
+
+
+def others(known: dict[str, Any], dense: float) -> None:
+    """Processor hours of a pass over 10^9 edges by models that do not propagate, of ``DIM`` columns: BPR with Adam on
+    the rows of a batch alone, and one sweep of alternating least squares over both sides."""
+    edges, nodes = 1e9, USERS + ITEMS
+    bpr = edges * DIM * (known["pair"] + 3 * known["hops"]["adam"])
+    als = (2 * edges * DIM**2 / 2 + nodes * DIM**3 / 6) * dense  # half of each is symmetric
+    print(f"\nCPU h without propagation: BPR by rows {bpr / 3.6e12:,.1f}, a sweep of ALS {als / 3.6e12:,.1f}")
 
 
 def measure_fits(data: str, path: Path) -> None:
@@ -679,7 +794,7 @@ if __name__ == "__main__":
         does = read if "read" in case else fit if "bits" in case else work
         does(case, options.data, options.out)
     elif options.plan:
-        plan(options.json)
+        others(plan(options.json), plan_fits(options.json.with_stem(FITS))["dense"])
     elif shutil.which("unshare") is None:
         sys.exit("needs unshare (util-linux), for a network that is this measurement's alone")
     elif options.weak:
