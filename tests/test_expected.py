@@ -97,3 +97,15 @@ def test_weights_are_in_it_where_they_are_tried(monkeypatch, changes, seconds):
     config = settings.compose({"model": changes}, model="l2q_plus")
     assert f"takes about {span(seconds)} on two" in run_module.expected(train, config)
     assert "takes about 5 seconds on two" in run_module.expected(plain, config)
+
+
+def test_a_training_by_bpr_names_the_recipe_that_ranks_better(tmp_path):
+    train = Interactions.from_pairs([0, 0, 1], [0, 1, 1], 2, 2)
+
+    def said(*words: str) -> str:
+        return run_module.expected(train, composed(*table(tmp_path / "events.csv"), *words))
+
+    assert "of 1 steps of" in said("model=lightgcn")
+    assert "experiment=distilled takes 40" in said("model=l2q_anl")
+    for words in (["model=lightgcn"], ["model=l2q_anl", "objective=softmax"], ["experiment=distilled"]):
+        assert "experiment=distilled" not in said(*words)

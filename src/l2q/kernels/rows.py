@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -228,10 +229,18 @@ def gathered(X: np.ndarray) -> np.ndarray:
     if count == 1:
         return X
     size, row = processes.total(len(X)), X.dtype.itemsize * math.prod(X.shape[1:])
-    found = np.empty(0, np.uint8)
-    if number == 0 and size * row:
+
+    def room() -> np.ndarray:
+        if number or not size * row:
+            return np.empty(0, np.uint8)
         with tempfile.TemporaryFile() as file:  # the mapping outlives it
-            found = np.memmap(file, np.uint8, "w+", shape=(size * row,))
+            if hasattr(
+                os, "posix_fallocate"
+            ):  # on a full disk an error here, where a mapping would end the process
+                os.posix_fallocate(file.fileno(), 0, size * row)
+            return np.memmap(file, np.uint8, "w+", shape=(size * row,))
+
+    found = processes.agreed(room)
     rows, at = max(CHUNK // max(row, 1), 1), 0
 
     def take(chunk: bytes) -> None:
