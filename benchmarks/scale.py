@@ -547,8 +547,9 @@ def plan(path: Path) -> dict[str, Any]:
     return known
 
 
-def plan_fits(path: Path) -> dict[str, float]:
-    """The tables of docs/scale.md of fits: the model beside what was measured, and what it says of larger ones."""
+def plan_fits(path: Path, hop: float) -> dict[str, float]:
+    """The tables of docs/scale.md of fits: the model beside what was measured, and what it says of larger ones, of
+    which an entry and column of a sparse product takes ``hop`` nanoseconds."""
     head, *records = map(json.loads, path.read_text().splitlines())
     one = next(record["parts"][0]["stages"] for record in records if record["graph"] == "gowalla")
     known = {"sparse": head["constants"]["hop_256"]}
@@ -595,6 +596,7 @@ def plan_fits(path: Path) -> dict[str, float]:
                 "|",
             )
 
+    known["sparse"] = hop
     users, items, rank, bits, base, listed = USERS, ITEMS, 768, 256, 256, 40
     print("\n| edges | stage | CPU h | h by 16, 64, 256 | GB sent by 16, 64, 256 |")
     print("|---:|---|---:|---|---|")
@@ -611,7 +613,7 @@ def plan_fits(path: Path) -> dict[str, float]:
             hours = seconds(of) / 3600
             shared = [f"{hours / CORES / p:,.2f}" for p in (16, 64, 256)]
             bytes_sent = [f"{fit_payload(of, p) / 1e9:,.2f}" for p in (16, 64, 256)]
-            print(f"| {edges:.0e} | {stage} | {hours:,.0f} | {', '.join(shared)} | {', '.join(bytes_sent)} |")
+            print(f"| {edges:.0e} | {stage} | {hours:,.1f} | {', '.join(shared)} | {', '.join(bytes_sent)} |")
     print(
         "\n| edges | p | GB: pairs and matrix | decompositions | lists | descent | of the first at the end |"
     )
@@ -794,7 +796,8 @@ if __name__ == "__main__":
         does = read if "read" in case else fit if "bits" in case else work
         does(case, options.data, options.out)
     elif options.plan:
-        others(plan(options.json), plan_fits(options.json.with_stem(FITS))["dense"])
+        known = plan(options.json)
+        others(known, plan_fits(options.json.with_stem(FITS), known["hops"]["hop_256"])["dense"])
     elif shutil.which("unshare") is None:
         sys.exit("needs unshare (util-linux), for a network that is this measurement's alone")
     elif options.weak:
