@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib
 import json
 import logging
 import math
 import os
+import pydoc
 import shutil
 import subprocess
 import sys
@@ -189,7 +189,7 @@ class Stages:
     PLACES = (
         ("l2q.fitted.l2q_plus", "choose_quickly", "choice"),
         ("l2q.fitted.shortcuts", "svd_in_parts", "decompositions"),
-        ("l2q.fitted.filter", "top_lists", "lists"),
+        ("l2q.fitted.filter.FilterScores", "ranking", "lists"),
         ("l2q.fitted.descent", "half_round", "rounds"),
         ("l2q.fitted.descent", "with_intruders", "intruders"),
     )
@@ -198,7 +198,7 @@ class Stages:
         self.found: dict[str, dict[str, float]] = {}
         self.inner = [np.zeros(2)]
         for module, name, stage in self.PLACES:
-            place = importlib.import_module(module)
+            place = pydoc.locate(module)
             setattr(place, name, self.timed(getattr(place, name), stage))
 
     def timed(self, function: Any, stage: str) -> Any:
@@ -225,7 +225,8 @@ def units_of(stage: str, args: tuple[Any, ...]) -> dict[str, float]:
         R_hat, rank, _, iterations, start = (*args, 6, None)[:5]
         return decomposition(*R_hat.shape, R_hat.nnz, rank, iterations, start is not None)
     if stage == "lists":
-        return {"scores": float(args[1]) * args[2]}
+        (users, items), rank = args[0].shape, len(args[0].h)
+        return lists_of(users, items, rank)
     if stage == "rounds":
         _, X, Y, lists, others = args[:5]
         n, m = (processes.total(len(side)) for side in (X, Y))
@@ -266,6 +267,10 @@ def round_of(rows: float, others: float, entries: float, rank: float, bits: floa
         "entries": entries * bits,
         "joined": others * (bits / 8 + 4) + gram_bytes(others, rank, bits),
     }
+
+
+def lists_of(users: float, items: float, rank: float) -> dict[str, float]:
+    return {"products": users * items * rank, "scores": users * items, "joined": 4 * items * rank}
 
 
 def intruders_of(users: float, items: float, rank: float, bits: float) -> dict[str, float]:
@@ -551,22 +556,19 @@ def plan_fits(path: Path, hop: float) -> dict[str, float]:
     """The tables of docs/scale.md of fits: the model beside what was measured, and what it says of larger ones, of
     which an entry and column of a sparse product takes ``hop`` nanoseconds."""
     head, *records = map(json.loads, path.read_text().splitlines())
-    one = next(record["parts"][0]["stages"] for record in records if record["graph"] == "gowalla")
+    alone = [record["parts"][0]["stages"] for record in records if record["processes"] == 1]
     known = {"sparse": head["constants"]["hop_256"]}
-    for unit, stage in {
-        "dense": "decompositions",
-        "scores": "lists",
-        "entries": "rounds",
-        "bits": "intruders",
-    }.items():
+    one = alone[0]
+    for unit, stage in {"dense": "decompositions", "entries": "rounds", "bits": "intruders"}.items():
         others = sum(one[stage].get(other, 0.0) * each for other, each in known.items())
         known[unit] = (one[stage]["seconds"] * 1e9 - others) / one[stage][unit]
-    print(
-        {key: float(f"{value:.3g}") for key, value in known.items()},
-        "ns;",
-        one["choice"]["seconds"],
-        "s for the choice",
-    )
+    # of the lists, whose filters have other ranks and tails, what fits all sets best
+    lists = [each["lists"] for each in alone]
+    units = np.array([[each["products"], each["scores"]] for each in lists])
+    seconds_of_lists = np.array([[each["seconds"] * 1e9] for each in lists])
+    fits, _ = nnls(units / seconds_of_lists, np.ones(len(lists)))
+    known |= dict(zip(("products", "scores"), fits, strict=True))
+    print({key: float(f"{value:.3g}") for key, value in known.items()}, "ns")
 
     def seconds(of: dict[str, float]) -> float:
         return sum(of.get(unit, 0.0) * each for unit, each in known.items()) / 1e9
@@ -605,7 +607,7 @@ def plan_fits(path: Path, hop: float) -> dict[str, float]:
         halves = [round_of(*sides, users * listed, base, bits) for sides in ((users, items), (items, users))]
         stages = {
             "a decomposition, 3 iterations": decomposition(users, items, edges, rank, 3, False),
-            "lists": {"scores": users * items, "joined": 4 * items * rank},
+            "lists": lists_of(users, items, rank),
             "a round": {key: sum(half[key] for half in halves) for key in halves[0]},
             "a step of intruders": intruding,
         }
@@ -645,7 +647,8 @@ def measure_fits(data: str, path: Path) -> None:
     """The fits of docs/scale.md: the first process, which has all codes at the end, and the most of the others."""
     lines = [json.dumps(described() | {"constants": constants(graph_of("gowalla", data))})]
     table = Table("graph", "p", "CPU s", "CPU s, others", "MB sent", "+ MiB", "+ MiB, others", "codes")
-    for graph, sizes in {"gowalla": (1, 2, 4), "yelp2018": (1, 2), "movielens_1m": (1, 2)}.items():
+    graphs = {"gowalla": (1, 2, 4), "yelp2018": (1, 2), "movielens_1m": (1, 2), "made_2.5m": (1, 2)}
+    for graph, sizes in graphs.items():
         for size in sizes:
             case = {"graph": graph, "model": "l2q_plus", "bits": 256, "processes": size}
             first, *others = parts_of(case, data)

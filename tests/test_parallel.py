@@ -462,6 +462,33 @@ def test_a_killed_process_ends_the_others_with_one_line_and_torchrun_goes_on_fro
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("killed", ["0", "2"])
+def test_of_three_processes_one_says_that_another_was_killed(tmp_path, killed):
+    words = [*table(tmp_path / "events.csv"), *SMALL, "model=lightgcn", "epochs=100000", "protocol=final"]
+    with (tmp_path / "said.txt").open("w") as said:
+        started = subprocess.Popen(
+            torchrun(*words, processes=3),
+            cwd=tmp_path,
+            env=environment(tmp_path) | ONE_THREAD,
+            stdout=said,
+            stderr=said,
+        )
+        try:
+            while not list(tmp_path.glob("outputs/*/*/*/history.csv")):
+                assert started.poll() is None, (tmp_path / "said.txt").read_text()
+                time.sleep(0.1)
+            os.kill(started_by(started.pid)[killed], signal.SIGKILL)
+            assert started.wait() != 0
+        finally:
+            started.kill()
+    text = (tmp_path / "said.txt").read_text()
+    # whichever is first: the broken connection, or torchrun's signal
+    ends = "another of the 3 processes of this run has ended", "broken off by"
+    assert sum(map(text.count, ends)) == 1, text
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the script is bash's")
 def test_the_script_for_slurm_runs_one_training_on_two_machines(tmp_path):
     """With a stand-in for srun, which starts a process for each machine, both here."""

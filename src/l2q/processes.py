@@ -7,9 +7,9 @@ import atexit
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from l2q.errors import L2QError, lacking
 
@@ -99,13 +99,36 @@ def connect(longest: timedelta = LONGEST) -> None:
         # torchrun starts processes again with the same store, which has the addresses of the dead ones
         store = dist.PrefixStore(f"l2q/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         dist.init_process_group(backend, store=store, rank=number, world_size=number_of_all, timeout=longest)
+    _store[:] = [store]
     atexit.register(leave)  # gloo aborts a process that ends with its threads
+
+
+_store: list[Any] = []
+"""Where processes leave notes for each other, also when their connections are broken: mostly that of torchrun."""
+SOON = timedelta(seconds=5)
+
+
+def _end() -> None:
+    """The first process leaves the note that it ends, and says why itself."""
+    if leads() and _store:
+        with suppress(RuntimeError):
+            _store[0].set("ends", "")
+
+
+def first_says() -> bool:
+    """Whether the first process ends by itself, soon: where it has died, another one has to say so."""
+    try:
+        _store[0].wait(["ends"], SOON)
+    except (RuntimeError, IndexError):  # or the store was its own
+        return False
+    return True
 
 
 def leave() -> None:
     """The end of what the processes do together; each goes on alone."""
     import torch.distributed as dist
 
+    _end()
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -380,6 +403,7 @@ def lost(advice: str = "start them again") -> Iterator[None]:
         said = " ".join(str(error).split())
         if size() == 1 or not re.search(_BROKEN, said, re.IGNORECASE):
             raise
+        _end()
         raise Lost(f"another of the {size()} processes of this run has ended; {advice}") from error
 
 

@@ -125,19 +125,19 @@ def follow() -> int:
 
     logging.getLogger().setLevel(logging.ERROR)
     warnings.simplefilter("ignore")  # rank 0 says what there is to say
-    stopped: list[int] = []
     try:
         processes.connect()
         told: list[Any] = [None, False]
         with processes.lost(GO_ON):
             dist.broadcast_object_list(told)
         if told[0] is not None:
-            with signals.ignored() as stopped:  # rank 0 decides when to stop; its connections end the others
-                _train(*told)
+            with signals.ignored():  # rank 0 decides when to stop; its connections end the others
+                try:
+                    _train(*told)
+                except processes.Lost as error:  # signals wait until it is said
+                    return _lost(error)
     except processes.Lost as error:
-        if processes.rank() == 1 and not stopped:  # said once, should rank 0 be the one that has ended
-            print(f"process {processes.rank()} of {processes.size()}: {error}", file=sys.stderr)
-        return 2
+        return _lost(error)
     except Exception as error:
         why = str(error) if isinstance(error, L2QError) else lacking(error)
         if why is None:
@@ -145,6 +145,13 @@ def follow() -> int:
         print(f"process {processes.rank()} of {processes.size()}: {why}", file=sys.stderr)
         return 2
     return 0
+
+
+def _lost(error: processes.Lost) -> int:
+    """Said once: by rank 0, or by rank 1 where rank 0 is the one that has died."""
+    if processes.rank() == 1 and not processes.first_says():
+        print(f"process {processes.rank()} of {processes.size()}: {error}", file=sys.stderr)
+    return 2
 
 
 def _train(config: dict[str, Any], together: bool) -> None:
