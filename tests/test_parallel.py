@@ -277,7 +277,7 @@ def test_a_fit_by_several_processes_has_the_bits_of_one(tmp_path, monkeypatch):
 BY_ROWS = """
 import numpy as np
 from scipy import sparse
-from l2q import processes
+from l2q import exchange, processes
 from l2q.kernels import rows
 from l2q.kernels.svd import svd_in_parts, whole
 processes.join()
@@ -291,23 +291,23 @@ with processes.together("again"):
     found = {
         "gram": rows.gram(X[own], 5000),
         "narrow": rows.gram(small[own], 5000),
-        "product": processes.joined(rows.product(X[own], W, 5000)),
-        "short": processes.joined(rows.product(small[own], W[:3], 5000)),
-        "scores": processes.joined(rows.scores(users, X[own], 5000)),
-        "few": processes.joined(rows.scores(users[:2], X[own], 5000)),
+        "product": exchange.joined(rows.product(X[own], W, 5000)),
+        "short": exchange.joined(rows.product(small[own], W[:3], 5000)),
+        "scores": exchange.joined(rows.scores(users, X[own], 5000)),
+        "few": exchange.joined(rows.scores(users[:2], X[own], 5000)),
         "sums": rows.sums(X[own]),
         "column": rows.sums(X[own, :1]),
         "signs": rows.column_signs(X[own]),
     }
     sizes, left, right = (5000, 1638), X[own], users[rows.own(1638)]
     stack = rows.stacked([left, right], sizes)
-    found["stack"] = processes.joined(stack)
+    found["stack"] = exchange.joined(stack)
     for name, part in zip(("above", "below"), rows.unstacked(stack, sizes), strict=True):
-        found[name] = processes.joined(part)
+        found[name] = exchange.joined(part)
     whole_X = rows.gathered(left)
     assert len(whole_X) == 5000 * processes.leads()
     ends = np.linspace(0, 5000, processes.size() + 1).astype(int).tolist()
-    found["scattered"] = processes.joined(rows.scattered(whole_X if processes.leads() else None, ends))
+    found["scattered"] = exchange.joined(rows.scattered(whole_X if processes.leads() else None, ends))
     for deepest in (2**17, 2048, 256):  # 256: whole blocks in every process
         rows.DEEPEST, rows.UNIT = deepest, 1024
         own = rows.own(5000)

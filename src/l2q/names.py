@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from l2q import processes
+from l2q import exchange, processes
 
 CHUNK = 1 << 22  # bytes that are looked at together
 TOGETHER = 100_000  # names that are written together
@@ -32,7 +32,7 @@ class FiledNames:
     def collected(cls, chunks: Iterable[bytes], count: int) -> FiledNames:
         """``chunks`` of lines, of every process those of its rows; the first one writes them all."""
         file = _File() if processes.leads() else None
-        processes.collected(chunks, lambda chunk: file.write(chunk) if file is not None else None)
+        exchange.collected(chunks, lambda chunk: file.write(chunk) if file is not None else None)
         return cls(count) if file is None else cls(count, *file.mapped())
 
     @classmethod

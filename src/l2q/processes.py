@@ -6,7 +6,7 @@ from __future__ import annotations
 import atexit
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -234,7 +234,7 @@ def everyone(value: T) -> list[T]:
     import torch.distributed as dist
 
     found: list[T] = [value] * size()
-    with lost(*_together):
+    with lost():
         dist.all_gather_object(found, value)
     return found
 
@@ -283,120 +283,15 @@ def told(make: Callable[[], T]) -> T:
     return said(lambda: found)  # type: ignore[return-value]
 
 
-def exchanged(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """``parts[n]`` goes to process n. What comes from every process for this one, by their numbers. All parts are
-    (rows,) arrays of one type."""
-    if not _together:
-        return list(parts)
-    import numpy as np
-    import torch
-    import torch.distributed as dist
-
-    kind = parts[0].dtype
-    sizes = [part.nbytes for part in parts]
-    coming = [each[rank()] for each in everyone(sizes)]
-    found = np.empty(sum(coming) // kind.itemsize, kind)
-    out, own = (torch.from_numpy(array.view(np.uint8)) for array in (found, np.concatenate(parts)))
-    with lost(*_together):
-        dist.all_to_all_single(out, own, coming, sizes)
-    return np.split(found, np.cumsum(coming)[:-1] // kind.itemsize)
-
-
-def passed(
-    parts: Callable[[int], np.ndarray], room: Callable[[int], np.ndarray]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """``parts(n)`` goes to process n; what process n sends comes into ``room(n)``, contiguous memory of its type and
-    shape. Gives every number with that memory, as soon as it is filled. One part is on its way at a time."""
-    import numpy as np
-    import torch
-    import torch.distributed as dist
-
-    number, count = place()
-    for step in range(count):
-        to, source = (number + step) % count, (number - step) % count
-        going, coming = np.ascontiguousarray(parts(to)), room(source)
-        if step == 0:
-            coming[...] = going
-        else:
-            out, into = (torch.from_numpy(array.reshape(-1).view(np.uint8)) for array in (going, coming))
-            with lost(*_together):
-                sending = dist.isend(out, to) if len(out) else None
-                if len(into):
-                    dist.recv(into, source)
-                if sending is not None:
-                    sending.wait()
-        yield source, coming
-
-
-def joined(part: np.ndarray) -> np.ndarray:
-    """The rows of all processes, one behind the other, in each of them: arrays of one type, (rows, ...)."""
-    if not _together:
-        return part
-    import numpy as np
-    import torch
-    import torch.distributed as dist
-
-    ends = np.cumsum([0, *everyone(len(part))])
-    found = np.empty((ends[-1], *part.shape[1:]), part.dtype)
-    for number in range(size()):
-        piece = found[ends[number] : ends[number + 1]]
-        if number == rank():
-            piece[:] = part
-        if piece.size:
-            with lost(*_together):
-                dist.broadcast(torch.from_numpy(piece.reshape(-1).view(np.uint8)), number)
-    return found
-
-
-def collected(chunks: Iterable[bytes], take: Callable[[bytes], object]) -> None:
-    """The first process ``take``s the ``chunks`` of all, those of one after those of another, in their order. Chunks
-    travel one by one. Raises in all what ``take`` raises."""
-    if not _together:
-        for chunk in chunks:
-            take(chunk)
-        return
-    import torch
-    import torch.distributed as dist
-
-    wrong: list[Exception] = []
-
-    def taken(chunk: bytes) -> None:
-        try:
-            if not wrong:
-                take(chunk)
-        except Exception as error:  # the others go on sending
-            wrong.append(error)
-
-    with lost(*_together):
-        length = torch.zeros(1, dtype=torch.int64)
-        if leads():
-            for chunk in chunks:
-                taken(chunk)
-            for number in range(1, size()):
-                while dist.recv(length, number) is not None and int(length):
-                    coming = torch.empty(int(length), dtype=torch.uint8)
-                    dist.recv(coming, number)
-                    taken(coming.numpy().tobytes())
-        else:
-            for chunk in filter(None, chunks):
-                dist.send(length.fill_(len(chunk)), 0)
-                dist.send(torch.frombuffer(bytearray(chunk), dtype=torch.uint8), 0)
-            dist.send(length.fill_(0), 0)
-
-    def end() -> None:
-        if wrong:
-            raise wrong[0]
-
-    agreed(end)
-
-
 class Lost(L2QError):
     """A process of the run has ended before the run did."""
 
 
 @contextmanager
-def lost(advice: str = "start them again") -> Iterator[None]:
-    """Within it, a connection that breaks is an L2QError in one line, which ends with ``advice``."""
+def lost(advice: str | None = None) -> Iterator[None]:
+    """Within it, a connection that breaks is an L2QError in one line, which ends with ``advice``, or that of
+    ``together``."""
+    advice = advice or (_together or ["start them again"])[0]
     try:
         yield
     except RuntimeError as error:  # of torch, whose gloo has no kind of its own

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from l2q import processes
+from l2q import exchange, processes
 from l2q.errors import L2QError
 from l2q.events import likes, oddities, shares
 from l2q.events.columns import Roles
@@ -241,16 +241,16 @@ def _interactions(
     users, items = np.divmod(keys[kept], sizes[1])
     indptr = np.zeros(sizes[0] + 1, np.int64)
     first, end = shares.own(sizes[0])
-    np.cumsum(processes.joined(np.bincount(users - first, minlength=end - first)), out=indptr[1:])
+    np.cumsum(exchange.joined(np.bincount(users - first, minlength=end - first)), out=indptr[1:])
     result = Interactions(
         indptr,
-        processes.joined(items.astype(np.int32)),
+        exchange.joined(items.astype(np.int32)),
         sizes[1],
         found[0],
         found[1],
-        None if times is None else processes.joined(times[kept]),
-        None if values is None else processes.joined(values[kept].astype(np.float32)),
-        processes.joined(counts.astype(np.int32)),
+        None if times is None else exchange.joined(times[kept]),
+        None if values is None else exchange.joined(values[kept].astype(np.float32)),
+        exchange.joined(counts.astype(np.int32)),
         ahead=times is not None,
     )
     notes = processes.told(lambda: oddities.judge(table, roles, result, events))

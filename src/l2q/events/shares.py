@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import duckdb
 import numpy as np
 
-from l2q import processes
+from l2q import exchange, processes
 from l2q.errors import L2QError
 from l2q.events.table import Table, named, quoted
 from l2q.names import TOGETHER, FiledNames
@@ -99,7 +99,7 @@ def distinct(texts: pa.Array) -> int:
         hashed = connection.from_arrow(pa.table({"name": found})).project("hash(name) AS hashed")
         hashes = hashed.fetchnumpy()["hashed"].astype(np.uint64)
     owners = hashes % np.uint64(processes.size())
-    coming = processes.exchanged([hashes[owners == number] for number in range(processes.size())])
+    coming = exchange.exchanged([hashes[owners == number] for number in range(processes.size())])
     return processes.total(len(np.unique(np.concatenate(coming))))
 
 
@@ -122,7 +122,7 @@ def numbered(names: Any, present: np.ndarray) -> tuple[np.ndarray, Any]:
     ids = np.empty(len(order), np.int32)
     ids[order] = np.arange(len(order), dtype=np.int32) + sum(counts[: processes.rank()])
     back = ids[received.indices.to_numpy()]
-    answers = processes.exchanged(np.split(back, np.cumsum([len(part) for part in coming])[:-1]))
+    answers = exchange.exchanged(np.split(back, np.cumsum([len(part) for part in coming])[:-1]))
     found = np.full(len(names), -1, np.int32)
     found[places] = np.concatenate(answers)
     return found, FiledNames.collected(_lines(received.dictionary.take(pa.array(order))), sum(counts))
@@ -144,7 +144,7 @@ def _parted(names: pa.Array) -> list[int]:
 
 
 def _sent(names: pa.Array, ends: list[int]) -> list[pa.Array]:
-    """``processes.exchanged`` of ranges of texts."""
+    """``exchange.exchanged`` of ranges of texts."""
     import pyarrow as pa
 
     encoded = names.cast(pa.large_binary())
@@ -154,8 +154,8 @@ def _sent(names: pa.Array, ends: list[int]) -> list[pa.Array]:
         offsets = np.frombuffer(starts, np.int64)[encoded.offset : encoded.offset + len(names) + 1]
     whole = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
     ranges = list(pairwise(ends))
-    lengths = processes.exchanged([np.diff(offsets[first : end + 1]) for first, end in ranges])
-    texts = processes.exchanged([whole[offsets[first] : offsets[end]] for first, end in ranges])
+    lengths = exchange.exchanged([np.diff(offsets[first : end + 1]) for first, end in ranges])
+    texts = exchange.exchanged([whole[offsets[first] : offsets[end]] for first, end in ranges])
     found = []
     for length, text in zip(lengths, texts, strict=True):
         buffers = [None, pa.py_buffer(np.concatenate(([0], np.cumsum(length)))), pa.py_buffer(text)]
@@ -192,6 +192,6 @@ def by_user(
     cuts = np.cumsum(np.bincount(owners, minlength=size))[:-1]
 
     def sent(column: np.ndarray) -> np.ndarray:
-        return np.concatenate(processes.exchanged(np.split(column[order], cuts)))
+        return np.concatenate(exchange.exchanged(np.split(column[order], cuts)))
 
     return sent(keys), [None if column is None else sent(column) for column in beside]

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import sparse
 
-from l2q import processes
+from l2q import exchange
 from l2q.errors import L2QError
 from l2q.fitted.filter import SpectralFilter
 from l2q.fitted.new_users import of_bytes
@@ -128,7 +128,7 @@ class Known:
         """Where the descent begins. Every process computes all of it and keeps its own rows."""
         sides: list[Side] = []
         for side, part, numbers in zip(("users", "items"), base, (self.users, self.items), strict=True):
-            A, X = _taken(self._scaled(side), numbers), processes.joined(part)
+            A, X = _taken(self._scaled(side), numbers), exchange.joined(part)
             known = numbers >= 0
             if not known.all():
                 gram = dense.gram(X[known])

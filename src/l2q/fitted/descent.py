@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from l2q import processes
+from l2q import exchange, processes
 from l2q.errors import L2QError
 from l2q.fitted.state import Packed, Side, State, to_representations
 from l2q.interactions import Interactions
@@ -222,9 +222,9 @@ def initial_state(
 def _some(X: np.ndarray, size: int, count: int, rng: np.random.Generator) -> np.ndarray:
     """``count`` rows, or all, of the own rows of (size, d): the same in all processes."""
     if size <= count:
-        return processes.joined(X)
+        return exchange.joined(X)
     own, drawn = rows.own(size), np.sort(rng.choice(size, count, replace=False))
-    return processes.joined(X[drawn[(drawn >= own.start) & (drawn < own.stop)] - own.start])
+    return exchange.joined(X[drawn[(drawn >= own.start) & (drawn < own.stop)] - own.start])
 
 
 def half_round(
@@ -293,7 +293,7 @@ def transposed(lists: sparse.csr_array) -> sparse.csr_array:
     runs, own = rows.runs(num_items), rows.own(num_items)
     ends = np.searchsorted(items, [run.stop for run in runs[:-1]])
     coming = (
-        np.concatenate(processes.exchanged(np.split(part[order], ends)))
+        np.concatenate(exchange.exchanged(np.split(part[order], ends)))
         for part in (lists.data, lists.indices, users)
     )
     data, items, users = coming
@@ -355,7 +355,7 @@ def _pair_scores(
             else np.empty((runs[source].stop - runs[source].start, Y.shape[1]), Y.dtype)
         )
 
-    for source, coming in processes.passed(lambda to: Y, room):
+    for source, coming in exchange.passed(lambda to: Y, room):
         here = (items >= runs[source].start) & (items < runs[source].stop)
         pairs = users[here], items[here] - runs[source].start
         found[here] = pair_scores(*map(torch.from_numpy, (X, coming, *pairs))).numpy()

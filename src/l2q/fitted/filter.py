@@ -14,7 +14,7 @@ import torch
 from numba import prange
 from scipy import sparse
 
-from l2q import processes
+from l2q import exchange, processes
 from l2q.interactions import Interactions, normalize, power
 from l2q.kernels import compiling, dense, rows
 from l2q.kernels.pairs import pair_scores
@@ -116,7 +116,7 @@ class FilterScores:
 
     def with_all_items(self) -> FilterScores:
         """With all rows of Y, which all processes ask for at once."""
-        return self if processes.place()[1] == 1 else replace(self, Y=processes.joined(self.Y))
+        return self if processes.place()[1] == 1 else replace(self, Y=exchange.joined(self.Y))
 
     def scores(self, users: slice | np.ndarray, of: int = 0) -> np.ndarray:
         """S of some users before the division by the rows' norms, (users, N) float32. ``of``: how many are asked for in

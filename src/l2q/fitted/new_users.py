@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from scipy import sparse
 
-from l2q import processes
+from l2q import exchange
 from l2q.fitted.filter import FilterScores, SpectralFilter
 from l2q.fitted.weights import EQUAL, PairWeights, of_steps, to_steps
 from l2q.interactions import Interactions, normalize
@@ -64,7 +64,7 @@ class FilterSide:
         R_hat, s = scores.R_hat, []  # the diagonal of U^T R_hat V
         starts, ends = R_hat.indptr[:-1][users], R_hat.indptr[1:][users]
         for some in dense.parts(rank, _COLUMNS):
-            V = processes.joined(scores.Y[:, some] / degrees)
+            V = exchange.joined(scores.Y[:, some] / degrees)
             hop = multiply(starts, ends, R_hat.indices, R_hat.data, V)
             s.append(rows.sums(np.multiply(hop, scores.U[:, some], dtype=np.float64)))
         blocks = dense.parts(len(degrees), _ROWS) or [slice(0, 0)]

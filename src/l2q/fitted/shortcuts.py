@@ -19,7 +19,7 @@ from functools import partial
 
 import numpy as np
 
-from l2q import processes
+from l2q import exchange
 from l2q.evaluation import deciding_cutoff
 from l2q.fitted.filter import FilterScores, SpectralFilter
 from l2q.fitted.parts import NOWHERE, Parts, once
@@ -233,14 +233,14 @@ class Trials:
 
     def by_user(self, teachers: Sequence[Teacher]) -> np.ndarray:
         """Recall + NDCG of every user who is asked, (asked, teachers); their filters share gammas and rank."""
-        return processes.joined(self._tried(teachers))
+        return exchange.joined(self._tried(teachers))
 
     def _tried(self, teachers: Sequence[Teacher]) -> np.ndarray:
         """The same of the users of this process."""
         filter = teachers[0].filter
         U, s, V = self.decomposed(filter)
         own = rows.own(self.part.num_users)
-        U = processes.joined(U[self.asked[(self.asked >= own.start) & (self.asked < own.stop)] - own.start])
+        U = exchange.joined(U[self.asked[(self.asked >= own.start) & (self.asked < own.stop)] - own.start])
         scores = partial(rows.scores, size=self.part.num_items)
         curves = [teacher.filter.curve(s, self.most) for teacher in teachers]
         h, shares = curves[0][0], np.array([factor for _, factor in curves], np.float32)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from l2q import processes
+from l2q import exchange, processes
 from l2q.kernels.packing import pack, unpack
 from l2q.representations import Representations, Rows
 
@@ -32,7 +32,7 @@ class Packed:
     @classmethod
     def of(cls, side: Side) -> Packed:
         bits = side.codes.shape[1]
-        return cls(processes.joined(pack(side.codes, (bits,))), bits, processes.joined(side.scales))
+        return cls(exchange.joined(pack(side.codes, (bits,))), bits, exchange.joined(side.scales))
 
     def rows(self, some: slice) -> np.ndarray:
         """A of some rows."""

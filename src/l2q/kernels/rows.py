@@ -17,7 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from l2q import processes
+from l2q import exchange, processes
 from l2q.kernels import dense
 
 WIDTH = 64  # of columns that a sparse product takes at once, in one order of its sums
@@ -61,7 +61,7 @@ def by_columns(
 def product(X: np.ndarray, W: np.ndarray, size: int) -> np.ndarray:
     """The own rows of X W, for the own rows X of (size, k)."""
     if size * W.size < dense.SMALL:
-        return dense.product(processes.joined(X), W)[own(size)]
+        return dense.product(exchange.joined(X), W)[own(size)]
     return dense.product(X, W, of=(size, W.shape[1]))
 
 
@@ -69,7 +69,7 @@ def scores(X: np.ndarray, Y: np.ndarray, size: int) -> np.ndarray:
     """Rows of X Y^T, for an X (m, k) that all have and the own rows Y of (size, k): those of ``runs(m, unit=1)``."""
     rows = runs(len(X), 1)
     if X.size * size < dense.SMALL:
-        return dense.product(X, processes.joined(Y).T)[own(len(X), 1)]
+        return dense.product(X, exchange.joined(Y).T)[own(len(X), 1)]
     return _turned_back(dense.product(X, Y.T, of=(len(X), size)), rows, runs(size))
 
 
@@ -81,13 +81,13 @@ def gram(X: np.ndarray, size: int) -> np.ndarray:
     if size > DEEPEST:
         return _summed(lambda block, X: dense.gram(X), X, size)
     if count == 1 or size * d * d < dense.SMALL:
-        return dense.gram(processes.joined(X))
+        return dense.gram(exchange.joined(X))
     G = np.empty((d, d), X.dtype)
     kept: dict[int, np.ndarray] = {}
     tiles = dense.parts(d, dense.side(size))
     found = []
     for place, columns in enumerate(tiles):
-        tile = processes.joined(np.ascontiguousarray(X[:, columns]))
+        tile = exchange.joined(np.ascontiguousarray(X[:, columns]))
         if place % count == number:
             kept[columns.start] = tile
 
@@ -108,7 +108,7 @@ def products(X: np.ndarray, A: Callable[[slice], np.ndarray], size: int) -> tupl
         both = _summed(lambda block, X: _cross(X, A(block)), X, size)
         return both[: X.shape[1]], both[X.shape[1] :]
     known = A(slice(0, size))
-    return dense.product(processes.joined(X).T, known), dense.gram(known)
+    return dense.product(exchange.joined(X).T, known), dense.gram(known)
 
 
 def _cross(X: np.ndarray, A: np.ndarray) -> np.ndarray:
@@ -131,7 +131,7 @@ def sums(X: np.ndarray) -> np.ndarray:
     """Of the columns, (d,), over the rows of all processes, one after the other."""
     number, count = processes.place()
     if count == 1 or X.shape[1] == 1:  # NumPy sums a single column in another order
-        return np.add.reduce(processes.joined(X), axis=0)
+        return np.add.reduce(exchange.joined(X), axis=0)
     total = None
     for turn in range(count):
         if turn == number and len(X):
@@ -146,7 +146,7 @@ def column_signs(V: np.ndarray) -> np.ndarray:
     largest = np.zeros((min(len(V), 1), V.shape[1]), V.dtype)
     if len(V):
         largest[0] = V[np.argmax(np.abs(V), axis=0), np.arange(V.shape[1])]
-    largest = processes.joined(largest)
+    largest = exchange.joined(largest)
     largest = largest[np.argmax(np.abs(largest), axis=0), np.arange(V.shape[1])]
     return np.where(largest >= 0, 1, -1).astype(V.dtype)
 
@@ -157,7 +157,7 @@ def _turned(X: np.ndarray, rows: Sequence[slice], columns: Sequence[slice]) -> n
     if count == 1:
         return X
     whole = np.empty((rows[-1].stop, columns[number].stop - columns[number].start), X.dtype)
-    for _ in processes.passed(lambda to: X[:, columns[to]], lambda source: whole[rows[source]]):
+    for _ in exchange.passed(lambda to: X[:, columns[to]], lambda source: whole[rows[source]]):
         pass
     return whole
 
@@ -173,7 +173,7 @@ def _turned_back(X: np.ndarray, rows: Sequence[slice], columns: Sequence[slice])
     def room(source: int) -> np.ndarray:
         return np.empty((height, columns[source].stop - columns[source].start), X.dtype)
 
-    for source, coming in processes.passed(lambda to: X[rows[to]], room):
+    for source, coming in exchange.passed(lambda to: X[rows[to]], room):
         found[:, columns[source]] = coming
     return found
 
@@ -189,7 +189,7 @@ def moved(X: np.ndarray, before: Sequence[slice], after: Sequence[slice]) -> np.
         first, last = max(at.start, other.start), min(at.stop, other.stop)
         return rows[first - at.start : max(last, first) - at.start]
 
-    for _ in processes.passed(
+    for _ in exchange.passed(
         lambda to: part(X, before[number], after[to]),
         lambda source: part(found, after[number], before[source]),
     ):
@@ -248,7 +248,7 @@ def gathered(X: np.ndarray) -> np.ndarray:
         found[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
         at += len(chunk)
 
-    processes.collected((X[first : first + rows].tobytes() for first in range(0, len(X), rows)), take)
+    exchange.collected((X[first : first + rows].tobytes() for first in range(0, len(X), rows)), take)
     return found.view(X.dtype).reshape(0 if number else size, *X.shape[1:])
 
 
@@ -261,7 +261,7 @@ def scattered(whole: np.ndarray | None, ends: Sequence[int]) -> np.ndarray:
     kind, shape = processes.said(lambda: (whole.dtype, whole.shape[1:]))  # type: ignore[union-attr]
     none = np.empty((0, *shape), kind)
     found = np.empty((ends[number + 1] - ends[number], *shape), kind)
-    for _ in processes.passed(
+    for _ in exchange.passed(
         lambda to: none if whole is None else whole[ends[to] : ends[to + 1]],
         lambda source: none.copy() if source else found,
     ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import linalg, sparse
 
-from l2q import processes
+from l2q import exchange, processes
 from l2q.errors import L2QError
 from l2q.kernels import dense, rows
 from l2q.kernels.sparse import multiply
@@ -45,7 +45,7 @@ def truncated_svd(
 def whole(svd: SVD) -> SVD:
     """Of one in parts."""
     U, s, V = svd
-    return processes.joined(U), s, processes.joined(V)
+    return exchange.joined(U), s, exchange.joined(V)
 
 
 @dense.one_thread()
