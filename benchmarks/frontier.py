@@ -1,13 +1,14 @@
 """Recall against queries per second against bytes: packed codes beside what people search with instead.
 
     python benchmarks/frontier.py [--sets debian gowalla ...] [--items 1000000 ...] [--rows clustered even]
-        [--bits 224 768] [--threads 1 2] [--seconds S] [--only NAME ...] [--build-threads 1] [--kept DIR]
-        [--data ../shared/data] [--json FILE] [--plot FILE]
+        [--bits 224 768] [--columns 256] [--threads 1 2] [--batch 4096] [--seconds S] [--only NAME ...]
+        [--build-threads 1] [--kept DIR] [--data ../shared/data] [--json FILE] [--plot FILE]
     python benchmarks/frontier.py --plot docs/frontier.png --json outputs/benchmarks/frontier.json   # of stored records
 
-Of a set: test Recall@20 of `l2q_plus`, and of a float model's rows (`--float`, `spectral` where nothing is said) under
-each peer. Peers cannot leave out what a user has, so they are asked for 100 items, of which those are dropped; ours
-leaves it out itself.
+Of a set: test Recall@20 of `l2q_plus`, and of float rows under each peer. These are the strongest `--columns` of the
+filter that the codes are fitted to, the best float rows of their width that we have. Peers cannot leave out what a user
+has, so they are asked for 100 items, of which those are dropped; ours leaves it out itself. A float user over codes is
+what the user's code is fitted to be, without its signs.
 
 Of `--items` made items: the rows of `benchmarks/first_stage.py`, where `clustered` and `even` are said. Recall is the
 share of the exact Top-20 by the same rows. For peers that is the inner product of the floats. For codes, signs of a
@@ -27,12 +28,13 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib.util
+import itertools
 import json
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import l2q  # before numpy, whose threads would spin where they wait
@@ -53,13 +55,20 @@ from l2q.representations import Rows
 from l2q.retrieval import lists
 from l2q.retrieval.index import PackedIndex, stored
 
-K, FETCHED, MANY = 20, 100, 1024
+K, FETCHED = 20, 100
 SHARES = (0.9, 0.95, 0.98, 0.99, 0.995)
 PROBES = (16, 64, 256, 1024)
 WIDTHS = (32, 128, 512)
 LINKS, BUILDING = 16, 100  # of a graph: links of an item, and what its building looks at
-QUICK_BUILDING = 40  # of many items, of which Voyager's graph alone is built
-MANY_ITEMS, MOST_LISTS = 300_000, 4096
+MOST_QUERIES = 4096  # of made rows
+MANY_ITEMS, QUICK_BUILDING = 300_000, 40  # of so many a graph's building looks at fewer
+MOST_OF_GRAPHS = 1_000_000  # items; of more Voyager's alone is built,
+LONGEST = 1 << 22  # of these items: no other is in anybody's Top-20
+MANY_LISTS = 4096  # of more the nearest are found by a graph
+FILTERS = {  # of conf/experiment; for other sets the fit chooses
+    "gowalla": {"gamma_item": 0.4, "popularity": 0.3, "tail": 0.6},
+    "amazon_book": {"gamma_item": 0.4, "popularity": 0.1, "tail": 0.4},
+}
 
 
 @dataclass
@@ -81,8 +90,11 @@ def main() -> None:
     parser.add_argument("--items", nargs="*", type=int, default=[])
     parser.add_argument("--rows", nargs="+", default=["clustered", "even"], help="how made rows lie")
     parser.add_argument("--bits", nargs="+", type=int, default=[224, 768])
-    parser.add_argument("--float", default="spectral", help="a model of float rows, for the peers")
+    parser.add_argument(
+        "--columns", nargs="+", type=int, default=[256], help="of a set's float rows, for the peers"
+    )
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--batch", type=int, default=4096, help="queries of a large batch, and of a recall")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement, at least")
     parser.add_argument("--only", nargs="*", help="contenders whose name begins so")
     parser.add_argument("--build-threads", type=int, default=os.cpu_count() or 1, help="for building indexes")
@@ -122,33 +134,45 @@ def _wanted(name: str, options: argparse.Namespace) -> bool:
 
 
 def of_set(name: str, options: argparse.Namespace) -> Iterator[dict]:
-    data = l2q.load_dataset(name, **({} if name == "debian" else {"dir": f"{options.data}/{name}"}))
+    folder, values = Path(options.data) / name, {}
+    if name != "debian":
+        whole = folder.is_dir()  # otherwise a part of its train part is at hand
+        values = {"dir": folder if whole else f"{folder}_partial", "verify": whole}
+    data = l2q.load_dataset(name, **values)
     train, test = data.train, data.test
-    users = np.flatnonzero(test.user_degrees)[:MANY]
+    users = np.flatnonzero(test.user_degrees)[: options.batch]
     asked = test.select(np.isin(test.users, users))
 
     def quality(found: np.ndarray) -> float:
         return l2q.evaluate(Ranked(users, found, train), asked, [K], train).metrics[f"recall_{K}"]
 
-    def fitted(model: str, **settings) -> l2q.Index:
-        folder = options.kept / "-".join([name, model, *map(str, settings.values())])
+    def fitted(bits: int) -> l2q.Index:
+        folder = options.kept / f"{name}-l2q_plus-{bits}"
         if not (folder / "manifest.json").exists():
-            index = l2q.fit(train, model, seed=0, **settings)
-            (index.with_lists() if "items.codes" in index.arrays else index).save(folder)
+            teacher = {"filter": FILTERS[name], "embeddings": {"weight": 0}} if name in FILTERS else {}
+            l2q.fit(train, "l2q_plus", seed=0, bits=bits, model=teacher).with_lists().save(folder)
         return l2q.load_index(folder)
 
     def contenders() -> Iterator[Contender]:
-        for bits in options.bits:
-            if _wanted(f"l2q {bits}", options):
-                yield from _of_index(f"l2q {bits}", fitted("l2q_plus", bits=bits), users)
-        floats = fitted(options.float)
-        if "items.values" not in floats.arrays:
-            raise SystemExit(f"--float {options.float} has codes; name a float model")
-        factors = np.repeat(np.float32(floats.manifest["weights"]), floats.manifest["dims"])
-        left, right = (np.float32(floats.arrays[f"{side}.values"]) for side in ("users", "items"))
-        yield from peers(
-            left[users] * factors, np.array(right, order="C"), f"{name}-{options.float}", options
+        own = Interactions.from_pairs(
+            np.repeat(np.arange(len(users)), train.user_degrees[users]),
+            np.concatenate([train[user] for user in users]),
+            len(users),
+            train.num_items,
         )
+        for bits in options.bits:
+            index = fitted(bits)
+            if _wanted(f"l2q {bits}", options):
+                yield from _of_index(f"l2q {bits}", index, users, index.exclude)
+            if _wanted(f"float users over l2q {bits}", options):
+                yield from _of_index(f"float users over l2q {bits}", index, float_users(index, own), own)
+        X, Y = base_of(index, own)
+        strongest = np.argsort(-np.linalg.norm(X, axis=0) * np.linalg.norm(Y, axis=0))
+        for columns in options.columns:
+            some = strongest[:columns]
+            left, right = (np.ascontiguousarray(side[:, some]) for side in (X, Y))
+            for one in peers(left, right, f"{name}-{columns}", options):
+                yield replace(one, name=f"{one.name} of {columns}")
 
     about = {"data": name, "items": train.num_items, "measure": "test Recall@20"}
     for one in contenders():
@@ -157,14 +181,15 @@ def of_set(name: str, options: argparse.Namespace) -> Iterator[dict]:
 
 def of_made(rows: str, count: int, options: argparse.Namespace) -> Iterator[dict]:
     name = f"{rows}-{count}"
-    files = {part: options.kept / f"{name}.{part}.npy" for part in ("users", "items", "truth")}
+    files = {part: options.kept / f"{name}.{part}.npy" for part in ("users", "items")}
+    files["truth"] = options.kept / f"{name}.truth-{options.batch}.npy"
     if not files["items"].exists():
-        users, items = first_stage.rows(rows, count, first_stage.SAMPLE + MANY)
+        users, items = first_stage.rows(rows, count, first_stage.SAMPLE + MOST_QUERIES)
         np.save(files["users"], users)
         np.save(files["items"], items)
         del items
     users, items = (np.load(files[part], mmap_mode="r") for part in ("users", "items"))
-    asked = np.array(users[first_stage.SAMPLE :])
+    asked = np.array(users[first_stage.SAMPLE :][: options.batch])
     if not files["truth"].exists():
         np.save(files["truth"], faiss.knn(asked, items, K, metric=faiss.METRIC_INNER_PRODUCT)[1])
     truth = np.load(files["truth"])
@@ -185,7 +210,7 @@ def of_made(rows: str, count: int, options: argparse.Namespace) -> Iterator[dict
         def quality(found: np.ndarray, best=best) -> float:
             return float(np.mean([np.isin(a, b).mean() for a, b in zip(best, found, strict=True)]))
 
-        yield from measured(one, quality, MANY, about, options, K, of_floats)
+        yield from measured(one, quality, len(asked), about, options, K, of_floats)
 
 
 class Ranked:
@@ -206,17 +231,55 @@ class Ranked:
         return np.where(items < 0, -np.inf, -np.arange(k, dtype=np.float32)), items
 
 
-def _of_index(name: str, index: l2q.Index, users: np.ndarray) -> Iterator[Contender]:
+def base_of(index: l2q.Index, own: Interactions) -> tuple[np.ndarray, np.ndarray]:
+    """X (queries, rank) and Y (N, rank) of the filter that the codes of an index are fitted to."""
+    scores = index.filter_side.scores(own, index.exclude)
+    return scores.U * scores.h, scores.Y
+
+
+def float_users(index: l2q.Index, own: Interactions) -> Rows:
+    """Rows v that lose least of what user codes are fitted to (``l2q.fitted.descent``), (queries, bits) float32:
+
+    (A^T A + w sum_j A_j A_j^T) v = A^T Y x + w sum_j t_j A_j,    A the items' codes with scales, j on the user's list
+    """
+    items, side = index.representations.items, index.filter_side
+    A, weight = items.values * items.scales, np.float32(side.options["weight"])
+    _, (X, Y), lists = side.scores(own, index.exclude).ranking(own, int(side.options["length"]))
+    gram, values = A.T @ A, X @ (Y.T @ A)
+    gram += 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=np.float32)
+    for user, (first, last) in enumerate(itertools.pairwise(lists.indptr)):
+        some = A[lists.indices[first:last]]
+        values[user] = np.linalg.solve(
+            gram + weight * some.T @ some, values[user] + weight * np.float32(lists.data[first:last]) @ some
+        )
+    return Rows(values)
+
+
+def _of_index(
+    name: str, index: l2q.Index, users: np.ndarray | Rows, own: Interactions
+) -> Iterator[Contender]:
+    """``users`` by number, or as rows; ``own`` is then what each row has."""
     size = sum(index.arrays[f"items.{part}"].nbytes for part in ("codes", "scales"))
     listed = size + sum(array.nbytes for array in index.lists.arrays.values())
+
+    def searching(exact: float) -> Callable:
+        def search(first: int, last: int, k: int, threads: int) -> np.ndarray:
+            numba.set_num_threads(threads)
+            if not isinstance(users, Rows):
+                return index.search(users[first:last], k, own, exact)[1]
+            start, end = own.indptr[[first, last]]
+            some = Interactions(own.indptr[first : last + 1] - start, own.items[start:end], own.num_items)
+            return index.search(Rows(users.values[first:last]), k, some, exact)[1]
+
+        return search
+
     for exact in (1.0, *SHARES):
-        yield Contender(
-            name if exact == 1 else f"{name}, lists",
-            "exact" if exact == 1 else f"exact={exact:g}",
-            size if exact == 1 else listed,
-            _ranking(lambda some, k, exact=exact: index.search(some, k, index.exclude, exact)[1], users),
-            own_exclusion=True,
-        )
+        if exact == 1:
+            yield Contender(name, "exact", size, searching(exact), own_exclusion=True)
+        else:
+            yield Contender(
+                f"{name}, lists", f"exact={exact:g}", listed, searching(exact), own_exclusion=True
+            )
 
 
 def _of_codes(
@@ -235,7 +298,7 @@ def _of_codes(
     arrays = dict(np.load(path))
     values = arrays.pop("users.values")
     size = sum(arrays[f"items.{part}"].nbytes for part in ("codes", "scales"))
-    others = np.arange(first_stage.SAMPLE, len(values))
+    others = np.arange(first_stage.SAMPLE, first_stage.SAMPLE + options.batch)
     for kind in (name, f"float users over {name}"):
         if _wanted(kind, options):
             side = stored(arrays, "users") if kind == name else Rows(values)
@@ -270,7 +333,7 @@ def peers(
     """FAISS, hnswlib, usearch, Voyager and ScaNN over float rows, each with several settings of what it looks at."""
     yield from _of_faiss(users, items, data, options)
     others = {"voyager": _of_voyager, "scann": _of_scann}
-    if len(items) <= MANY_ITEMS:
+    if len(items) <= MOST_OF_GRAPHS:
         others |= {"hnswlib": _of_hnswlib, "usearch": _of_usearch}
     for module, contenders in others.items():
         if importlib.util.find_spec(module) and _wanted(module, options):
@@ -279,22 +342,23 @@ def peers(
 
 
 def _of_faiss(users, items, data: str, options: argparse.Namespace) -> Iterator[Contender]:
+    """Inverted lists share their centroids, whose length is one: rows of another length RaBitQ cannot tell apart, so
+    items have that on average. RFlat scores the best by their floats."""
     faiss.omp_set_num_threads(options.build_threads)
-    dim, count = items.shape[1], min(int(4 * np.sqrt(len(items))), MOST_LISTS)
-    probes, refined = ([{"nprobe": some} | more for some in PROBES] for more in ({}, {"k_factor_rf": 10}))
+    dim, count = items.shape[1], int(4 * np.sqrt(len(items)))
+    probes = [some for some in PROBES if some <= count]
+    lists = f"IVF{count}" + ("_HNSW32" if count > MANY_LISTS else "")
     described = {
-        "faiss flat": ("Flat", [{}]),
-        "faiss IVF": (f"IVF{count},Flat", probes),
-        "faiss IVF PQ FastScan": (f"IVF{count},PQ{dim // 2}x4fs", probes),
-        "faiss IVF PQ FastScan, floats": (f"IVF{count},PQ{dim // 2}x4fs,RFlat", refined),
-        "faiss IVF RaBitQ": (f"IVF{count},RaBitQ", probes),
-        "faiss IVF RaBitQ, 4 bits": (f"IVF{count},RaBitQ4", probes),
-        "faiss IVF RaBitQ FastScan": (f"IVF{count},RaBitQfs", probes),
-        "faiss IVF RaBitQ FastScan, floats": (f"IVF{count},RaBitQfs,RFlat", refined),
-        "faiss HNSW": (f"HNSW{LINKS},Flat", [{"efSearch": width} for width in WIDTHS]),
+        "faiss flat": "Flat",
+        "faiss IVF": f"{lists},Flat",
+        "faiss IVF PQ FastScan": f"{lists},PQ{dim // 2}x4fs,RFlat",
+        "faiss IVF RaBitQ": f"{lists},RaBitQ",
+        "faiss IVF RaBitQ, 4 bits": f"{lists},RaBitQ4",
+        "faiss IVF RaBitQ FastScan": f"{lists},RaBitQfs,RFlat",
+        "faiss HNSW": f"HNSW{LINKS},Flat",
     }
-    for name, (factory, settings) in described.items():
-        if not _wanted(name, options) or ("HNSW" in name and len(items) > MANY_ITEMS):
+    for name, factory in described.items():
+        if not _wanted(name, options) or ("HNSW" in name and len(items) > MOST_OF_GRAPHS):
             continue
         path = str(options.kept / f"{data}-{factory.replace(',', '-')}.faiss")
         if os.path.exists(path):
@@ -302,21 +366,49 @@ def _of_faiss(users, items, data: str, options: argparse.Namespace) -> Iterator[
         else:
             index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
             if "IVF" in factory:
-                quick = faiss.extract_index_ivf(index).cp
-                quick.niter, quick.max_points_per_centroid = 6, 64
-            if "HNSW" in factory:
-                index.hnsw.efConstruction = BUILDING
-            # Of all items a PQ would learn as long as of some.
-            index.train(items[:: -(-len(items) // (64 * MOST_LISTS))])
+                _set_centroids(faiss.extract_index_ivf(index), options.kept / f"{data}-centroids.npy", items)
+            if "HNSW" in name:
+                index.hnsw.efConstruction = _building(items)
+            some = _sample(items, 64 * MANY_LISTS)
+            factor = 1 / np.linalg.norm(some, axis=1).mean()
+            index.train(some * factor)
             for part in parts_of(len(items)):
-                index.add(items[part])
+                index.add(items[part] * factor)
             if name != "faiss flat":
                 faiss.write_index(index, path)
         nbytes = os.path.getsize(path) if os.path.exists(path) else items.nbytes
-        for setting in settings:
-            yield Contender(name, _said(setting), nbytes, _faiss(index, users, setting))
+        for suffix, setting in (
+            [("", {})] if name == "faiss flat"
+            else [("", {"efSearch": width}) for width in WIDTHS] if name == "faiss HNSW"
+            else [("", {"nprobe": some}) for some in probes]
+            + [(", floats", {"nprobe": some, "k_factor_rf": 10}) for some in probes if "RFlat" in factory]
+        ):  # fmt: skip
+            floats = "RFlat" in factory and not suffix  # are not used
+            searched = faiss.downcast_index(index.base_index) if floats else index
+            size = nbytes - items.nbytes if floats else nbytes
+            yield Contender(name + suffix, _said(setting), size, _faiss(searched, users, setting))
         del index
         gc.collect()
+
+
+def _building(items: np.ndarray) -> int:
+    return QUICK_BUILDING if len(items) > MANY_ITEMS else BUILDING
+
+
+def _sample(items: np.ndarray, most: int) -> np.ndarray:
+    """Of all items a quantizer would learn as long as of some."""
+    return items[:: -(-len(items) // most)]
+
+
+def _set_centroids(index: faiss.IndexIVF, path: Path, items: np.ndarray) -> None:
+    if not path.exists():
+        means = faiss.Kmeans(
+            items.shape[1], index.nlist, niter=6, max_points_per_centroid=32, spherical=index.cp.spherical
+        )
+        means.train(_sample(items, 32 * index.nlist))
+        np.save(path, means.centroids)
+    index.quantizer.train(np.load(path))
+    index.quantizer.add(np.load(path))
 
 
 def _said(setting: dict) -> str:
@@ -341,7 +433,7 @@ def _of_hnswlib(users, items, path: Path, threads: int) -> Iterator[Contender]:
     if path.exists():
         index.load_index(str(path))
     else:
-        index.init_index(len(items), ef_construction=BUILDING, M=LINKS)
+        index.init_index(len(items), ef_construction=_building(items), M=LINKS)
         for part in parts_of(len(items)):
             index.add_items(items[part], np.arange(part.start, part.stop), num_threads=threads)
         index.save_index(str(path))
@@ -360,7 +452,7 @@ def _of_hnswlib(users, items, path: Path, threads: int) -> Iterator[Contender]:
 def _of_usearch(users, items, path: Path, threads: int) -> Iterator[Contender]:
     from usearch.index import Index
 
-    index = Index(ndim=items.shape[1], metric="ip", connectivity=LINKS, expansion_add=BUILDING)
+    index = Index(ndim=items.shape[1], metric="ip", connectivity=LINKS, expansion_add=_building(items))
     if path.exists():
         index.load(str(path))
     else:
@@ -383,15 +475,14 @@ def _of_voyager(users, items, path: Path, threads: int) -> Iterator[Contender]:
     import voyager
 
     if not path.exists():
-        width = BUILDING if len(items) <= MANY_ITEMS else QUICK_BUILDING
         index = voyager.Index(
-            voyager.Space.InnerProduct, items.shape[1], LINKS, width, max_elements=len(items)
+            voyager.Space.InnerProduct, items.shape[1], LINKS, _building(items), max_elements=len(items)
         )
         # The longest first: the place of others hangs on the longest so far.
         longest = np.argsort(
             -np.concatenate([np.linalg.norm(items[part], axis=1) for part in parts_of(len(items))])
         )
-        for part in parts_of(len(items)):
+        for part in parts_of(min(len(items), LONGEST)):
             index.add_items(items[longest[part]], longest[part], num_threads=threads)
         index.save(str(path))
         del index
@@ -413,13 +504,11 @@ def _of_scann(users, items, path: Path, threads: int) -> Iterator[Contender]:
     from scann.scann_ops.py import scann_ops_pybind as scann
 
     if not path.exists():
-        count = min(int(4 * np.sqrt(len(items))), MOST_LISTS)
+        count = int(4 * np.sqrt(len(items)))
         index = (
             scann.builder(items, K, "dot_product")
             .set_n_training_threads(threads)
-            .tree(
-                count, PROBES[0], training_sample_size=min(64 * MOST_LISTS, len(items)), training_iterations=6
-            )
+            .tree(count, PROBES[0], training_sample_size=min(64 * count, len(items)), training_iterations=6)
             .score_ah(2, anisotropic_quantization_threshold=0.2)
             .reorder(10 * K)
             .build()
@@ -476,7 +565,7 @@ def measured(
 
 def _rate(search: Callable, k: int, threads: int, batch: int, queries: int, seconds: float) -> float:
     clock = time.process_time if threads == 1 else time.perf_counter
-    search(0, batch, k, threads)
+    search(0, min(batch, 64), k, threads)
     best, first, began = np.inf, 0, time.perf_counter()
     while time.perf_counter() - began < seconds or best == np.inf:
         calls = 1 if batch > 1 else 20
@@ -503,39 +592,54 @@ def show(records: list[dict]) -> None:
     Console(width=120).print(table)
 
 
+STYLES = {  # color and marker; what is not here, and float users, are not drawn
+    "l2q 224": ("crimson", "s"),
+    "l2q 768": ("black", "s"),
+    "Voyager": ("tab:blue", "o"),
+    "hnswlib": ("deepskyblue", "o"),
+    "usearch HNSW": ("navy", "o"),
+    "faiss HNSW": ("mediumturquoise", "o"),
+    "ScaNN": ("darkorange", "^"),
+    "faiss IVF": ("goldenrod", "^"),
+    "faiss IVF PQ FastScan, floats": ("saddlebrown", "^"),
+    "faiss IVF RaBitQ FastScan, floats": ("olive", "^"),
+    "faiss IVF RaBitQ, 4 bits": ("mediumorchid", "D"),
+    "faiss IVF PQ FastScan": ("rebeccapurple", "D"),
+    "faiss flat": ("gray", "X"),
+}
+
+
 def draw(records: list[dict], path: Path) -> None:
-    """Recall over queries a second, one thread: a row for a data set, a column for a batch; the area is bytes. Float
-    users, and points below half of the best recall, are left out."""
-    records = [row for row in records if row["threads"] == 1 and "float users" not in row["contender"]]
+    """Recall over queries a second, one thread: a row for a data set, a column for a batch. Points below four fifths of
+    the best recall are left out."""
+    records = [
+        row | {"name": row["contender"].removesuffix(", lists")} for row in records if row["threads"] == 1
+    ]
+    records = [row | {"drawn": row["name"].partition(" of ")[0]} for row in records]
+    records = [row for row in records if row["drawn"] in STYLES]
     data = list(dict.fromkeys(row["data"] for row in records))
-    names = list(dict.fromkeys(row["contender"] for row in records))
     figure, panels = plt.subplots(
-        len(data), 2, figsize=(10, 3.4 * len(data)), squeeze=False, sharey="row", layout="constrained"
+        len(data), 2, figsize=(11, 3.5 * len(data)), squeeze=False, sharey="row", layout="constrained"
     )
-    ours, others = (
-        [name for name in sorted(names) if name.startswith("l2q") == own] for own in (True, False)
-    )
-    colors = dict(zip(ours, ("black", "crimson", "dimgray", "hotpink"), strict=False))
-    strong = plt.get_cmap("tab20").colors
-    some = [strong[place] for place in (0, 2, 4, 8, 10, 16, 18, 3, 5, 9, 11, 17, 1, 19)]
-    colors |= dict(zip(others, some, strict=False))
+    handles: dict = {}
     for line, of in zip(panels, data, strict=True):
         rows = [row for row in records if row["data"] == of]
-        largest, best = (max(row[what] for row in rows) for what in ("MB", "recall"))
-        rows = [row for row in rows if row["recall"] >= best / 2]
+        best = max(row["recall"] for row in rows)
+        rows = [row for row in rows if row["recall"] >= 0.8 * best]
         for panel, batch in zip(line, sorted({row["batch"] for row in rows}), strict=True):
-            for name in names:
-                points = [row for row in rows if (row["contender"], row["batch"]) == (name, batch)]
-                if points:
-                    speed, reached = (
-                        [row[what] for row in points] for what in ("queries_per_second", "recall")
-                    )
-                    panel.plot(speed, reached, color=colors[name], linewidth=2 if name in ours else 1)
-                    size = [14 + 200 * row["MB"] / largest for row in points]
-                    marker = "s" if name in ours else "o"
-                    panel.scatter(
-                        speed, reached, size, color=colors[name], marker=marker, label=name, alpha=0.8
-                    )
+            for name in dict.fromkeys(row["name"] for row in rows):
+                points = sorted(
+                    (row for row in rows if (row["name"], row["batch"]) == (name, batch)),
+                    key=lambda row: row["recall"],
+                )
+                speed, reached = ([row[what] for row in points] for what in ("queries_per_second", "recall"))
+                drawn = name.partition(" of ")[0]
+                color, marker = STYLES[drawn]
+                style = "-" if name in (drawn, f"{drawn} of 256") else ":"
+                (handles[drawn],) = panel.plot(
+                    speed, reached, color=color, marker=marker, linestyle=style, label=drawn, markersize=6,
+                    linewidth=2.2 if marker == "s" else 1, markeredgecolor="white", markeredgewidth=0.5,
+                )  # fmt: skip
             panel.set(xscale="log", xlabel="queries a second of processor time")
             kind = f", {of.split()[2]}" if of.startswith("made") else ""
             title = f"{of.split()[0]}: {rows[0]['items']:,} items{kind}, "
@@ -545,16 +649,11 @@ def draw(records: list[dict], path: Path) -> None:
             panel.xaxis.set_minor_locator(NullLocator())
             panel.grid(alpha=0.3)
         line[0].set_ylabel(rows[0]["measure"])
-    handles: dict = {}
-    for panel in panels.flat:
-        handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
-    handles = {name: handles[name] for name in (*ours, *others) if name in handles}
-    legend = figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False
+    handles = {name: handles[name] for name in STYLES if name in handles}
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=9, frameon=False
     )
-    for handle in legend.legend_handles:
-        handle.set_sizes([40])
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=95)
     plt.close(figure)
 
 
