@@ -64,7 +64,7 @@ MOST_QUERIES = 4096  # of made rows
 MANY_ITEMS, QUICK_BUILDING = 300_000, 40  # of so many a graph's building looks at fewer
 MOST_OF_GRAPHS = 1_000_000  # items; of more Voyager's alone is built,
 LONGEST = 1 << 22  # of these items: no other is in anybody's Top-20
-MANY_LISTS = 4096  # of more the nearest are found by a graph
+MOST_LISTS = 4096
 FILTERS = {  # of conf/experiment; for other sets the fit chooses
     "gowalla": {"gamma_item": 0.4, "popularity": 0.3, "tail": 0.6},
     "amazon_book": {"gamma_item": 0.4, "popularity": 0.1, "tail": 0.4},
@@ -345,16 +345,15 @@ def _of_faiss(users, items, data: str, options: argparse.Namespace) -> Iterator[
     """Inverted lists share their centroids, whose length is one: rows of another length RaBitQ cannot tell apart, so
     items have that on average. RFlat scores the best by their floats."""
     faiss.omp_set_num_threads(options.build_threads)
-    dim, count = items.shape[1], int(4 * np.sqrt(len(items)))
-    probes = [some for some in PROBES if some <= count]
-    lists = f"IVF{count}" + ("_HNSW32" if count > MANY_LISTS else "")
+    dim, count = items.shape[1], min(int(4 * np.sqrt(len(items))), MOST_LISTS)
+    probes = [some for some in PROBES if 2 * some <= count]
     described = {
         "faiss flat": "Flat",
-        "faiss IVF": f"{lists},Flat",
-        "faiss IVF PQ FastScan": f"{lists},PQ{dim // 2}x4fs,RFlat",
-        "faiss IVF RaBitQ": f"{lists},RaBitQ",
-        "faiss IVF RaBitQ, 4 bits": f"{lists},RaBitQ4",
-        "faiss IVF RaBitQ FastScan": f"{lists},RaBitQfs,RFlat",
+        "faiss IVF": f"IVF{count},Flat",
+        "faiss IVF PQ FastScan": f"IVF{count},PQ{dim // 2}x4fs,RFlat",
+        "faiss IVF RaBitQ FastScan": f"IVF{count},RaBitQfs,RFlat",
+        "faiss IVF RaBitQ, 4 bits": f"IVF{count},RaBitQ4",
+        "faiss IVF RaBitQ": f"IVF{count},RaBitQ",
         "faiss HNSW": f"HNSW{LINKS},Flat",
     }
     for name, factory in described.items():
@@ -369,7 +368,7 @@ def _of_faiss(users, items, data: str, options: argparse.Namespace) -> Iterator[
                 _set_centroids(faiss.extract_index_ivf(index), options.kept / f"{data}-centroids.npy", items)
             if "HNSW" in name:
                 index.hnsw.efConstruction = _building(items)
-            some = _sample(items, 64 * MANY_LISTS)
+            some = _sample(items, 64 * MOST_LISTS)
             factor = 1 / np.linalg.norm(some, axis=1).mean()
             index.train(some * factor)
             for part in parts_of(len(items)):
@@ -504,7 +503,7 @@ def _of_scann(users, items, path: Path, threads: int) -> Iterator[Contender]:
     from scann.scann_ops.py import scann_ops_pybind as scann
 
     if not path.exists():
-        count = int(4 * np.sqrt(len(items)))
+        count = min(int(4 * np.sqrt(len(items))), MOST_LISTS)
         index = (
             scann.builder(items, K, "dot_product")
             .set_n_training_threads(threads)
@@ -610,13 +609,18 @@ STYLES = {  # color and marker; what is not here, and float users, are not drawn
 
 
 def draw(records: list[dict], path: Path) -> None:
-    """Recall over queries a second, one thread: a row for a data set, a column for a batch. Points below four fifths of
-    the best recall are left out."""
+    """Recall over queries a second, one thread: a row for a data set, a column for a batch. Points below two thirds of
+    the best recall are left out, and lists where exact search is as fast: on sets."""
     records = [
-        row | {"name": row["contender"].removesuffix(", lists")} for row in records if row["threads"] == 1
+        row | {"drawn": row["contender"].removesuffix(", lists").partition(" of ")[0]} for row in records
     ]
-    records = [row | {"drawn": row["name"].partition(" of ")[0]} for row in records]
-    records = [row for row in records if row["drawn"] in STYLES]
+    records = [
+        row
+        for row in records
+        if row["threads"] == 1
+        and row["drawn"] in STYLES
+        and (row["data"].startswith("made") or not row["contender"].endswith(", lists"))
+    ]
     data = list(dict.fromkeys(row["data"] for row in records))
     figure, panels = plt.subplots(
         len(data), 2, figsize=(11, 3.5 * len(data)), squeeze=False, sharey="row", layout="constrained"
@@ -625,33 +629,39 @@ def draw(records: list[dict], path: Path) -> None:
     for line, of in zip(panels, data, strict=True):
         rows = [row for row in records if row["data"] == of]
         best = max(row["recall"] for row in rows)
-        rows = [row for row in rows if row["recall"] >= 0.8 * best]
+        rows = [row for row in rows if row["recall"] >= 2 / 3 * best]
         for panel, batch in zip(line, sorted({row["batch"] for row in rows}), strict=True):
-            for name in dict.fromkeys(row["name"] for row in rows):
-                points = sorted(
-                    (row for row in rows if (row["name"], row["batch"]) == (name, batch)),
-                    key=lambda row: row["recall"],
-                )
+            for name in dict.fromkeys(row["contender"] for row in rows):
+                points = [row for row in rows if (row["contender"], row["batch"]) == (name, batch)]
                 speed, reached = ([row[what] for row in points] for what in ("queries_per_second", "recall"))
-                drawn = name.partition(" of ")[0]
+                (drawn,) = {row["drawn"] for row in points}
                 color, marker = STYLES[drawn]
-                style = "-" if name in (drawn, f"{drawn} of 256") else ":"
-                (handles[drawn],) = panel.plot(
-                    speed, reached, color=color, marker=marker, linestyle=style, label=drawn, markersize=6,
-                    linewidth=2.2 if marker == "s" else 1, markeredgecolor="white", markeredgewidth=0.5,
+                exact = drawn == name and name.startswith("l2q")
+                (handle,) = panel.plot(
+                    speed, reached, color=color, marker="*" if exact else marker,
+                    linestyle=":" if name.endswith(" of 768") else "-", linewidth=2.2 if "l2q" in name else 1,
+                    markersize=14 if exact else 6, markeredgecolor="white", markeredgewidth=0.5,
                 )  # fmt: skip
+                handles[drawn + ", exact" * exact] = handle
             panel.set(xscale="log", xlabel="queries a second of processor time")
             kind = f", {of.split()[2]}" if of.startswith("made") else ""
             title = f"{of.split()[0]}: {rows[0]['items']:,} items{kind}, "
             panel.set_title(title + ("one by one" if batch == 1 else f"batches of {batch:,}"), fontsize=10)
-            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            slowest, fastest = panel.get_xlim()
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if fastest < 300 * slowest else (1,)))
             panel.xaxis.set_major_formatter("{x:,.0f}")
             panel.xaxis.set_minor_locator(NullLocator())
             panel.grid(alpha=0.3)
         line[0].set_ylabel(rows[0]["measure"])
-    handles = {name: handles[name] for name in STYLES if name in handles}
+    ordered = [name for drawn in STYLES for name in (f"{drawn}, exact", drawn) if name in handles]
+    labels = [f"{name}, lists" if name in ("l2q 224", "l2q 768") else name for name in ordered]
     figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=9, frameon=False
+        [handles[name] for name in ordered],
+        labels,
+        loc="outside lower center",
+        ncols=4,
+        fontsize=9,
+        frameon=False,
     )
     figure.savefig(path, dpi=95)
     plt.close(figure)
