@@ -6,9 +6,9 @@
     python benchmarks/frontier.py --plot docs/frontier.png --json outputs/benchmarks/frontier.json   # of stored records
 
 Of a set: test Recall@20 of `l2q_plus`, and of float rows under each peer. These are the strongest `--columns` of the
-filter that the codes are fitted to, the best float rows of their width that we have. Peers cannot leave out what a user
-has, so they are asked for 100 items, of which those are dropped; ours leaves it out itself. A float user over codes is
-what the user's code is fitted to be, without its signs.
+filter that the codes are fitted to. Peers cannot leave out what a user has, so they are asked for 100 items, of which
+those are dropped; ours leaves it out itself. A float user over codes is what the user's code is fitted to be, without
+its signs.
 
 Of `--items` made items: the rows of `benchmarks/first_stage.py`, where `clustered` and `even` are said. Recall is the
 share of the exact Top-20 by the same rows. For peers that is the inner product of the floats. For codes, signs of a
