@@ -224,6 +224,22 @@ def test_the_exact_ranking_among_the_items_looked_at(index, exact):
     assert found >= exact - 1e-6
 
 
+def test_one_user_with_many_items_sends_no_other_further(index, monkeypatch):
+    kernels, seen = made_lists.kernels, []
+    monkeypatch.setattr(
+        kernels,
+        "top_k",
+        lambda *given, top_k=kernels.top_k: seen.append((len(given[0]), given[3])) or top_k(*given),
+    )
+    backend = index._by_lists.looking_at(0.5)
+    owns = Interactions.from_pairs(np.zeros(450, int), np.arange(450), 60, 500)
+    items = backend.search(np.arange(60), 1, owns)[1]
+    assert items[0, 0] >= 450
+    further = [users for users, most in seen if most > backend.probes]
+    assert further
+    assert set(further) == {1}
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_many_users_at_once_find_what_each_finds_alone(index, threads, monkeypatch):
     """To the bit, whether lists are few or many, in several chunks and in one."""

@@ -138,22 +138,28 @@ class ListedIndex:
     def _first_lists(self, values: np.ndarray, factors: np.ndarray, needed: np.ndarray) -> np.ndarray:
         """(queries, most) int32, best first where they are few; behind those of a query -1. They hold ``needed`` items,
         or all."""
-        needed = np.minimum(needed, self.num_items)[:, None]
+        needed = np.minimum(needed, self.num_items)
         every = len(self._sizes)
         most = min(self.probes, every)
         if values.dtype == np.uint8 and _MANY * most > every:
             lists = packed_lists.best_rows(values, factors, self._heads, most)
-            if (self._sizes[lists].sum(axis=1, keepdims=True) >= needed).all():
-                return lists
-        while True:
+        else:
             lists = kernels.top_k(values, factors, self._heads, most)[1]
-            held = self._sizes[lists].cumsum(axis=1)
-            if most == every or (held[:, -1:] >= needed).all():
-                break
+        # one user with many own items is no reason to look further for all
+        short = np.flatnonzero(self._sizes[lists].sum(axis=1) < needed)
+        if not len(short):
+            return lists
+        held = np.zeros((1, 1))
+        while (held[:, -1] < needed[short]).any():
             most = min(2 * most, every)
-        looked_at = np.maximum((held < needed).sum(axis=1) + 1, self.probes)
-        lists[np.arange(most) >= looked_at[:, None]] = -1
-        return lists
+            more = kernels.top_k(values[short], factors[short], self._heads, most)[1]
+            held = self._sizes[more].cumsum(axis=1)
+        looked_at = (held < needed[short, None]).sum(axis=1) + 1
+        more[np.arange(most) >= looked_at[:, None]] = -1
+        found = np.full((len(values), most), -1, np.int32)
+        found[:, : lists.shape[1]] = lists
+        found[short] = more
+        return found
 
 
 def share_of(arrays: Mapping[str, np.ndarray], exact: float) -> float:
