@@ -488,6 +488,39 @@ def test_of_three_processes_one_says_that_another_was_killed(tmp_path, killed):
     assert sum(map(text.count, ends)) == 1, text
 
 
+WAITING = """
+import os, signal, sys, torch
+import torch.distributed as dist
+from l2q import processes
+from l2q.learning.parallel import ranks
+processes.join()
+processes.connect()
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, when the third has ended
+dist.barrier()
+rank = processes.rank()
+if rank == 2:
+    os.kill(os.getpid(), signal.SIGKILL)
+try:
+    with processes.lost():
+        dist.recv(torch.zeros(1), rank + 1)
+except processes.Lost as error:
+    if rank == 0:
+        print(f"error: {error}", file=sys.stderr)
+    sys.exit(ranks._lost(error))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="signals")
+def test_the_first_process_says_what_it_could_not_see_itself(tmp_path):
+    """It waits for the second, which waits for the killed third: the second has to close its connections before it
+    looks whether the first one speaks."""
+    (tmp_path / "program.py").write_text(WAITING)
+    ended = done([*torchrun(processes=3)[:-1], "program.py"], tmp_path, check=False)
+    assert ended.stderr.count("another of the 3 processes of this run has ended") == 1, ended.stderr
+    assert "error: another of the 3" in ended.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the script is bash's")
 def test_the_script_for_slurm_runs_one_training_on_two_machines(tmp_path):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -105,7 +106,7 @@ def connect(longest: timedelta = LONGEST) -> None:
 
 _store: list[Any] = []
 """Where processes leave notes for each other, also when their connections are broken: mostly that of torchrun."""
-SOON = timedelta(seconds=5)
+SOON = timedelta(seconds=10)
 
 
 def _end() -> None:
@@ -117,6 +118,7 @@ def _end() -> None:
 
 def first_says() -> bool:
     """Whether the first process ends by itself, soon: where it has died, another one has to say so."""
+    leave()  # the first one may wait for this one alone, and sees by its end that there is something to say
     try:
         _store[0].wait(["ends"], SOON)
     except (RuntimeError, IndexError):  # or the store was its own
@@ -299,6 +301,7 @@ def lost(advice: str | None = None) -> Iterator[None]:
         if size() == 1 or not re.search(_BROKEN, said, re.IGNORECASE):
             raise
         _end()
+        traceback.clear_frames(error.__traceback__)  # of torch, which would keep the connections open
         raise Lost(f"another of the {size()} processes of this run has ended; {advice}") from error
 
 
