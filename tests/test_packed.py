@@ -34,6 +34,8 @@ def problem(seed, mode, dims, num_queries, num_items, num_excluded=0, kind="rand
         scales[rng.random(scales.shape) < 0.7] = 0
         scales[rng.random(scales.shape) < 0.3] = -0.0
         factors[rng.random(factors.shape) < 0.3] = -0.0
+    if kind in ("positive", "long and short"):
+        scales = np.abs(scales) ** (8 if kind == "long and short" else 1)
     if mode == "hamming":
         factors[:] = 1
     queries = signs(rng, num_queries, sum(dims))
@@ -56,7 +58,11 @@ def problem(seed, mode, dims, num_queries, num_items, num_excluded=0, kind="rand
 def kernel(queries, factors, codes, dims, scales, k, exclude=None):
     if queries.dtype == np.int8:
         queries = pack(queries, dims)
-    return top_k(queries, factors, PackedItems.from_packed(pack(codes, dims), dims, scales), k, exclude)
+    found = top_k(queries, factors, PackedItems.from_packed(pack(codes, dims), dims, scales), k, exclude)
+    # in whatever order items lie
+    longest = PackedItems.longest_first(pack(codes, dims), dims, scales)
+    assert_same(top_k(queries, factors, longest, k, exclude), found)
+    return found
 
 
 def assert_same(found, expected):
@@ -101,7 +107,9 @@ def test_every_width(mode, segments):
 @given(
     seed=st.integers(0, 2**32 - 1),
     mode=st.sampled_from(MODES),
-    kind=st.sampled_from(["random", "ties", "zeros", "one large", "least", "largest"]),
+    kind=st.sampled_from(
+        ["random", "positive", "long and short", "ties", "zeros", "one large", "least", "largest"]
+    ),
     dims=st.lists(st.integers(1, 130), min_size=1, max_size=4),
     num_queries=st.sampled_from([0, 1, 2, 5, 8, 9, 70, 131]),
     num_items=st.sampled_from([0, 1, 15, 16, 17, 64, 65, 300]),
@@ -119,12 +127,34 @@ def test_equals_reference(seed, mode, kind, dims, num_queries, num_items, k, exc
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("num_queries", [1, 130])
-def test_many_tiles_and_parts(mode, num_queries):
-    dims = (130, 1000)  # 142 bytes an item: a tile holds 28 blocks of 64 items
-    queries, factors, codes, scales, exclude = problem(1, mode, dims, num_queries, 4000, 900 * num_queries)
+@pytest.mark.parametrize(
+    "dims", [(130, 1000), (1130,)]
+)  # 142 bytes an item: a tile holds 28 blocks of 64 items
+@pytest.mark.parametrize("kind", ["random", "positive", "long and short"])
+def test_many_tiles_and_parts(mode, num_queries, dims, kind):
+    queries, factors, codes, scales, exclude = problem(
+        1, mode, dims, num_queries, 4000, 900 * num_queries, kind
+    )
     expected = top_k_reference(queries[:3], factors[:3], codes, dims, scales, 30, exclude)
     found = kernel(queries, factors, codes, dims, scales, 30, exclude)
     assert_same([part[:3] for part in found], expected)
+
+
+@pytest.mark.parametrize("mode", ["scaled", "asymmetric"])
+@pytest.mark.parametrize("dims", [(256,), (100, 156)])
+@pytest.mark.parametrize("num_queries", [1, 9])
+def test_a_search_of_the_longest_first_ends_before_the_short_ones(mode, dims, num_queries):
+    """Items that grow after it was noted how far the last blocks reach would be found, if they were looked at."""
+    queries, factors, codes, scales, _ = problem(4, mode, dims, num_queries, 40_000, 0, "long and short")
+    factors = np.abs(factors) + np.float32(0.5)
+    if mode == "scaled":
+        queries = pack(queries, dims)
+    items = PackedItems.longest_first(pack(codes, dims), dims, scales)
+    expected = top_k(queries, factors, items, 5)
+    items.scales[-40:] *= 1e6
+    assert_same(top_k(queries, factors, items, 5), expected)
+    items.scales[0] *= 2
+    assert (top_k(queries, factors, items, 5)[0] > expected[0]).any()
 
 
 @pytest.mark.parametrize("order", [1, -1])

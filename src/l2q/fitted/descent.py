@@ -316,7 +316,7 @@ def with_intruders(
     users, lists = state.users, state.lists
     items = Packed.of(state.items)
     dims, one = (items.bits,), np.ones(1, np.float32)
-    packed = PackedItems.from_packed(items.packed, dims, items.scales.astype(np.float32)[:, None])
+    packed = PackedItems.longest_first(items.packed, dims, items.scales.astype(np.float32)[:, None])
     count = min(count, packed.num_items)
     first = rows.own(processes.total(len(users.codes))).start
     top = np.empty((len(users.codes), count), np.int32)

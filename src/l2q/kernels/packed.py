@@ -17,6 +17,15 @@ pass. A lane is looked at only where its score passes its query's K-th best so f
 bound of the score (``packed_values``). Exclusion is decided there, by bisection, so that it costs nothing for all other
 items.
 
+Less than all. Items may lie with the longest first (``PackedItems.longest_first``). With A_bs the largest |a_is| of the
+blocks from b on, no item of them has a score above
+
+    sum_s |f_us| dim_s A_bs        in float32, as scores are summed, so that no rounding breaks it
+
+and a query stops where that does not pass its K-th best. Of one segment with scales that are not negative, an item with
+c differing bits among those that were counted so far has at most f a (dim - 2 c): a pass ends where no item of it can
+reach the K-th best any more. Either way the results are those of a look at all, to the bit.
+
 Rounding. With u = 2^-24 and S segments, |score - exact| <= g sum_s |term_s|, g = (S + 1) u / (1 - (S + 1) u),
 for codes; for float rows add ceil(dim / 4) + 3 to S + 1 and take the terms with |v|. (No underflow assumed.)
 """
@@ -48,6 +57,7 @@ from l2q.kernels.vectors import BITS, COUNTS, LANES, UNIT, lowest_bit
 _TILE_BYTES = 1 << 18  # items that all queries of a task visit before the next ones: half of a small L2
 _TASK_ROWS = 64
 CHUNK = 256  # queries of a thread whose tables are made at a time
+_LARGE = 2.0**100
 _WIDEST = 65_528  # bits of a segment: its counts fit into 16 bits
 _TABLE_OF_COUNTS = table_of_counts().reshape(256, 32).view("V32")[:, 0]
 
@@ -57,13 +67,16 @@ class PackedItems:
     """Items in the kernels' layout, converted once.
 
     ``planes`` (blocks, row bytes, 64) uint8; ``scales`` (blocks, segments, 64) float32 or None. Blocks come in twos,
-    filled up with zeros.
+    filled up with zeros. Where items lie in another order than that of their ids, ``ids`` (places,) int32 has the id of
+    every place, and ``reach`` (blocks, segments) float32 the largest scale of the items from a block on.
     """
 
     planes: np.ndarray
     scales: np.ndarray | None
     dims: tuple[int, ...]
     num_items: int
+    ids: np.ndarray | None = None
+    reach: np.ndarray | None = None
 
     @classmethod
     def from_packed(
@@ -95,11 +108,25 @@ class PackedItems:
         _fill_blocks(factors, np.asarray(scales, np.float32), order)
         return cls(planes, factors, tuple(dims), num_items)
 
+    @classmethod
+    def longest_first(
+        cls, packed: np.ndarray, dims: Sequence[int], scales: np.ndarray | None = None
+    ) -> PackedItems:
+        """The same items, laid out so that a search may end before it has seen all: by falling sum_s a_is dim_s.
+        Without scales, or with negative ones, they lie as they come."""
+        if scales is None or not len(scales) or not np.min(scales) >= 0:
+            return cls.from_packed(packed, dims, scales)
+        lengths = np.asarray(scales, np.float32) @ np.asarray(dims, np.float32)
+        order = np.argsort(-lengths, kind="stable").astype(np.int32)
+        items = cls.from_packed(packed, dims, scales, order)
+        assert items.scales is not None
+        return replace(items, ids=order, reach=_reach(items.scales))
+
     def with_scales(self, scales: np.ndarray) -> PackedItems:
-        """The same codes with other scales (blocks, segments, 64)."""
+        """The same codes with other scales (blocks, segments, 64), of which none is negative where none was."""
         factors = aligned_zeros(scales.shape, np.float32)  # the kernels read whole vectors
         factors[:] = scales
-        return replace(self, scales=factors)
+        return replace(self, scales=factors, reach=None if self.reach is None else _reach(factors))
 
     @property
     def nbytes(self) -> int:
@@ -143,10 +170,18 @@ def top_k(
     return scores, found
 
 
+def _reach(scales: np.ndarray) -> np.ndarray:
+    """For every block and segment, the largest of the scales (blocks, segments, 64) from it on."""
+    return np.ascontiguousarray(np.maximum.accumulate(scales.max(axis=2)[::-1])[::-1])
+
+
 def _top_k(queries, factors, items, k, exclusions) -> tuple[np.ndarray, np.ndarray]:
     num_queries, threads = len(queries), numba.get_num_threads()
     tables, values, firsts, dims = prepared(queries, factors, items.dims)
     shape = CODES_PASS if values is None else VALUES_PASS
+    most = None
+    if values is None and len(dims) == 1 and (items.scales is None or items.reach is not None):
+        most = np.empty(num_queries, np.uint16)
 
     # Tasks are rows x parts of the catalogue; parts only where the rows alone leave cores idle.
     step = shape[0]
@@ -154,8 +189,8 @@ def _top_k(queries, factors, items, k, exclusions) -> tuple[np.ndarray, np.ndarr
     parts = -(-threads // max(-(-num_queries // task_rows), 1))
     keys = np.full((num_queries, parts, k), best_keys.NO_ITEM)
     _search(
-        tables, values, factors, items.planes, items.scales, firsts, dims, items.num_items,
-        exclusions, task_rows, shape, keys,
+        tables, values, factors, items.planes, items.scales, firsts, dims, items.num_items, items.ids,
+        items.reach, most, exclusions, task_rows, shape, keys,
     )  # fmt: skip
     found = keys.reshape(num_queries, parts * k)
     found.sort(axis=1)
@@ -220,49 +255,106 @@ def exclusions_of(
 
 
 @numba.njit(forceinline=True)
-def _offer(heaps, heap, threshold, passed, scores, first_score, first_item, num_items, excluded, start, end):
-    """Takes in the items whose bit is set; returns the heap's new threshold."""
+def offer(heaps, heap, bar, passed, scores, first_score, first_place, num_items, ids, excluded, start, end):
+    """Takes in the items whose bit is set; returns the query's new limit, which a score has to be above.
+
+    Items in the order of their ids need a score above the K-th best. In any other order one that equals it may win by
+    its id: the limit lies just below it.
+    """
     while passed:
         lane = lowest_bit(passed)  # type: ignore[call-arg, var-annotated]
         passed &= passed - 1
-        item, score = first_item + lane, scores[first_score + lane]
-        if score > threshold and item < num_items and not best_keys.is_among(item, excluded, start, end):
-            threshold = best_keys.take_in(heaps, heap, score, item)
-    return threshold
+        place, score = first_place + lane, scores[first_score + lane]
+        if not score > bar or place >= num_items:
+            continue
+        item = floats.id_of(place, ids)
+        if best_keys.is_among(item, excluded, start, end):
+            continue
+        if ids is None:
+            bar = best_keys.take_in(heaps, heap, score, item)
+        else:
+            bar = np.nextafter(best_keys.offer(heaps, heap, score, item), np.float32(-np.inf))
+    return bar
+
+
+@numba.njit
+def _end_of(reach, first, last, spans, row, bar):
+    """The first of the blocks from ``first`` to ``last`` of which no item passes, nor any behind it."""
+    while first < last:
+        middle = (first + last) >> 1
+        bound = np.float32(0)
+        for segment in range(reach.shape[1]):
+            bound += spans[row, segment] * reach[middle, segment]
+        if bound <= bar:
+            last = middle
+        else:
+            first = middle + 1
+    return first
+
+
+@numba.njit
+def _most_differing(factor, dim, size, bar):
+    """With more differing bits than these, f a (dim - 2 c) does not pass for any scale a up to ``size``."""
+    product = np.float64(factor) * np.float64(size)
+    if not (0 <= bar < _LARGE and 1 / _LARGE < product < _LARGE):
+        return np.uint16(0xFFFF)
+    return np.uint16(max(dim - bar / product + 1, 0) / 2)  # 1: far more than what float32 rounds off
 
 
 @compiling.njit(parallel=True, nogil=True, cache=True)
 def _search(
-    tables, values, factors, planes, scales, firsts, dims, num_items, exclusions, task_rows, shape, keys
-):
+    tables, values, factors, planes, scales, firsts, dims, num_items, ids, reach, most, exclusions, task_rows,
+    shape, keys,
+):  # fmt: skip
     """Fill ``keys`` (queries, parts, k), each a heap over one part of the catalogue. ``values`` is None for codes."""
     num_queries, parts, k = keys.shape
     heaps = keys.reshape(num_queries * parts, k)
     blocks, row_bytes, _ = planes.shape
     starts, ends, excluded = exclusions
     limits = np.full((parts, num_queries), np.float32(-np.inf))
-    part_blocks = -(-blocks // (2 * parts)) * 2
     tile = max(_TILE_BYTES // (LANES * row_bytes) // 2 * 2, 2)
+    if parts > 1:
+        tile = max(min(tile, blocks // (8 * parts) * 2), 2)
     for index in numba.prange(-(-num_queries // task_rows) * parts):
         task = np.int64(index)
         part, first_row = task % parts, task // parts * task_rows
         last_row = min(first_row + task_rows, num_queries)
-        last_block = min((part + 1) * part_blocks, blocks)
         bars, first_bytes = limits[part], firsts[0]
         cells = max(shape[0] * shape[1], LONE[0] * LONE[1])
         totals, passed = np.empty(LANES * cells, np.float32), np.empty(cells, np.int64)
         if values is not None:
             lines, exact = values
             waiting, bounds, sizes, lows = floats.room(last_row - first_row, k)
-        for tile_start in range(part * part_blocks, last_block, tile):
-            tile_end = min(tile_start + tile, last_block)
+        if reach is not None:
+            spans = np.empty((last_row - first_row, len(dims)), np.float32)
+            for row in range(first_row, last_row):
+                for segment in range(len(dims)):
+                    if values is None:
+                        spans[row - first_row, segment] = abs(factors[row, segment]) * dims[segment]
+                    else:
+                        spans[row - first_row, segment] = abs(lines[row, segment, 1]) + lines[row, segment, 2]
+        # parts have every so many tiles, so that each has long items
+        for tile_start in range(part * tile, blocks, parts * tile):
+            tile_end = min(tile_start + tile, blocks)
             row = first_row
             while row < last_row:
                 many = row + shape[0] <= last_row
                 count, step = shape if many else LONE
-                for block in range(tile_start, tile_end, step):
+                end = tile_end
+                if reach is not None:
+                    end = tile_start
+                    for who in range(row, row + count):
+                        end = max(
+                            end, _end_of(reach, tile_start, tile_end, spans, who - first_row, bars[who])
+                        )
+                    end += (end - tile_start) % step
+                if most is not None:
+                    size = np.float32(1) if reach is None else reach[tile_start, 0]
+                    for who in range(row, row + count):
+                        most[who] = _most_differing(factors[who, 0], dims[0], size, bars[who])
+                for block in range(tile_start, end, step):
                     if values is None:
-                        codes = tables, factors, planes, scales, first_bytes, dims, bars
+                        codes = tables, factors, planes, scales, first_bytes, dims, bars, most
                         if many:
                             hit = score_many(*codes, row, block, totals, passed)
                         else:
@@ -280,9 +372,9 @@ def _search(
                             continue
                         who, first_item = row + cell // step, (block + cell % step) * LANES
                         if values is None:
-                            bars[who] = _offer(
+                            bars[who] = offer(
                                 heaps, who * parts + part, bars[who], passed[cell], totals, cell * LANES, first_item,
-                                num_items, excluded, starts[who], ends[who],
+                                num_items, ids, excluded, starts[who], ends[who],
                             )  # fmt: skip
                         else:
                             place, heap = who - first_row, who * parts + part
@@ -290,42 +382,20 @@ def _search(
                                 floats.keep_above(waiting, bounds, sizes, place, bars[who])
                                 if sizes[place] > waiting.shape[1] // 2:
                                     above = floats.settle(
-                                        waiting,
-                                        bounds,
-                                        sizes,
-                                        place,
-                                        bars[who],
-                                        exact,
-                                        factors,
-                                        planes,
-                                        scales,
-                                        firsts,
-                                        who,
-                                        heaps,
-                                        heap,
-                                    )
+                                        waiting, bounds, sizes, place, bars[who], exact, factors, planes, scales,
+                                        firsts, who, heaps, heap, ids,
+                                    )  # fmt: skip
                                     bars[who] = max(bars[who], above)
                             bars[who] = floats.wait(
                                 waiting, bounds, sizes, lows, place, bars[who], passed[cell], totals,
                                 cell * LANES, first_item, num_items, excluded, starts[who], ends[who],
-                                lines, scales, who,
+                                lines, scales, who, ids,
                             )  # fmt: skip
                 row += count
         if values is not None:
             for row in range(first_row, last_row):
                 place, heap = row - first_row, row * parts + part
                 floats.settle(
-                    waiting,
-                    bounds,
-                    sizes,
-                    place,
-                    bars[row],
-                    exact,
-                    factors,
-                    planes,
-                    scales,
-                    firsts,
-                    row,
-                    heaps,
-                    heap,
-                )
+                    waiting, bounds, sizes, place, bars[row], exact, factors, planes, scales, firsts, row, heaps,
+                    heap, ids,
+                )  # fmt: skip

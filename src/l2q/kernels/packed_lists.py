@@ -16,9 +16,9 @@ import numpy as np
 from l2q.interactions import Interactions
 from l2q.kernels import best_keys, compiling
 from l2q.kernels import packed_values as floats
-from l2q.kernels.packed import CHUNK, PackedItems, aligned_zeros, exclusions_of, prepared
+from l2q.kernels.packed import CHUNK, PackedItems, aligned_zeros, exclusions_of, offer, prepared
 from l2q.kernels.packed_scores import CODES_PASS, LONE, bound_lone, score_lone, score_many
-from l2q.kernels.vectors import LANES, lowest_bit
+from l2q.kernels.vectors import LANES
 
 _STEP = LONE[1]  # blocks of a pass
 TOGETHER = 1024  # queries of a thread that look through lists together,
@@ -104,21 +104,6 @@ def _within(passed, first_place, first, last):
     return passed & np.int64(mask)
 
 
-@numba.njit(forceinline=True)
-def _offer(heaps, heap, bar, passed, totals, first_total, first_place, ids, excluded, start, end):
-    """Takes in the items whose bit is set; returns the query's new limit.
-
-    Items come in any order, and one that equals the K-th best may win by its id: the limit lies just below that score.
-    """
-    while passed:
-        lane = lowest_bit(passed)  # type: ignore[call-arg, var-annotated]
-        passed &= passed - 1
-        score, item = totals[first_total + lane], np.int64(ids[first_place + lane])
-        if score > bar and not best_keys.is_among(item, excluded, start, end):
-            bar = np.nextafter(best_keys.offer(heaps, heap, score, item), np.float32(-np.inf))
-    return bar
-
-
 @compiling.njit(parallel=True, nogil=True, cache=True)
 def _search(tables, values, factors, planes, scales, firsts, dims, ids, indptr, lists, exclusions, keys):
     """Fill ``keys`` (queries, parts, k): a part of a query has every ``parts``-th of its lists."""
@@ -151,7 +136,7 @@ def _look_through(
         for block in range(first // (LANES * _STEP) * _STEP, -(-last // LANES), _STEP):
             if values is None:
                 hit = score_lone(
-                    tables, factors, planes, scales, firsts[0], dims, bars, row, block, totals, passed
+                    tables, factors, planes, scales, firsts[0], dims, bars, None, row, block, totals, passed
                 )
             else:
                 hit = bound_lone(tables, lines, planes, scales, firsts, bars, row, block, totals, passed)
@@ -163,8 +148,9 @@ def _look_through(
                 if not some:
                     continue
                 if values is None:
-                    bars[row] = _offer(
-                        heaps, heap, bars[row], some, totals, cell * LANES, first_place, ids, excluded, start, end
+                    bars[row] = offer(
+                        heaps, heap, bars[row], some, totals, cell * LANES, first_place, last, ids, excluded,
+                        start, end,
                     )  # fmt: skip
                     continue
                 if sizes[0] > waiting.shape[1] - LANES:
@@ -218,7 +204,7 @@ def _search_together(
                     table[place], some[place] = tables[row], factors[row]
                 for block in range(first // LANES, -(-last // LANES)):
                     if not score_many(
-                        table, some, planes, scales, firsts[0], dims, limits, 0, block, totals, passed
+                        table, some, planes, scales, firsts[0], dims, limits, None, 0, block, totals, passed
                     ):
                         continue
                     first_place = block * LANES
@@ -226,9 +212,9 @@ def _search_together(
                         inside = _within(passed[place], first_place, first, last)
                         if inside:
                             row = who[place]
-                            limits[place] = _offer(
-                                keys, row, limits[place], inside, totals, place * LANES, first_place, ids, excluded,
-                                starts[row], ends[row],
+                            limits[place] = offer(
+                                keys, row, limits[place], inside, totals, place * LANES, first_place, last, ids,
+                                excluded, starts[row], ends[row],
                             )  # fmt: skip
                             bars[row] = limits[place]
 
@@ -268,7 +254,18 @@ def _score_all(tables, factors, planes, scales, firsts, dims, shape, tile, tiles
         if first_row + shape[0] <= num_queries:
             for block in range(first_block, last_block):
                 score_many(
-                    tables, factors, planes, scales, firsts, dims, bars, first_row, block, totals, passed
+                    tables,
+                    factors,
+                    planes,
+                    scales,
+                    firsts,
+                    dims,
+                    bars,
+                    None,
+                    first_row,
+                    block,
+                    totals,
+                    passed,
                 )
                 for place in range(shape[0]):
                     for lane in range(LANES):
@@ -277,7 +274,7 @@ def _score_all(tables, factors, planes, scales, firsts, dims, shape, tile, tiles
             for row in range(first_row, num_queries):
                 for block in range(first_block, last_block, _STEP):
                     score_lone(
-                        tables, factors, planes, scales, firsts, dims, bars, row, block, totals, passed
+                        tables, factors, planes, scales, firsts, dims, bars, None, row, block, totals, passed
                     )
                     for lane in range(LANES * _STEP):
                         scores[row, LANES * block + lane] = totals[lane]

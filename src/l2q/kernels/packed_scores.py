@@ -49,6 +49,7 @@ from l2q.kernels.vectors import (
     places_of,
     repeat,
     splat,
+    where,
 )
 
 # Queries x blocks of one pass: as many sums as the registers hold.
@@ -122,11 +123,12 @@ class _Pass:
             sums = add(builder, sums, found) if sums else found
         return sums
 
-    def counts(self, queries, byte, start, count) -> list:
-        """Differing bits of ``count`` bytes, (64,) 16-bit, of every cell."""
+    def counts(self, queries, byte, start, count, most=None) -> list:
+        """Differing bits of ``count`` bytes, (64,) 16-bit, of every cell. With ``most``, a limit of each query, the
+        counting ends where every item of every cell has more; behind the counts there is whether it did not."""
         builder = self.builder
         one = self.differing if queries.kind.ndim == 2 else self.looked_up
-        whole = I64(_WHOLE_BYTES)
+        whole = I64(_WHOLE_BYTES) if most is None else self.part_of(count)
 
         def add_whole(part, counts):
             done = builder.mul(part, whole)
@@ -141,8 +143,28 @@ class _Pass:
             )
             return add(builder, counts, [builder.zext(vector, SHORTS) for vector in sums])
 
-        parts = builder.udiv(builder.add(count, I64(_WHOLE_BYTES - 1)), whole)
-        return repeat(builder, parts, [splat(0, SHORTS) for _ in self.cells], add_whole)
+        parts = builder.udiv(builder.add(count, builder.sub(whole, I64(1))), whole)
+        nothing = [splat(0, SHORTS) for _ in self.cells]
+        if most is None:
+            return repeat(builder, parts, nothing, add_whole)
+        bars = [most.splat_at(row) for row in self.rows]
+
+        def add_and_look(part, carried):
+            counts = add_whole(part, carried[:-1])
+            few = [
+                builder.bitcast(builder.icmp_unsigned("<=", counts[cell], bars[query]), I64)
+                for cell, (query, _) in enumerate(self.cells)
+            ]
+            return [*counts, builder.icmp_unsigned("!=", reduce(builder.or_, few), I64(0))]
+
+        yes = ir.IntType(1)(1)
+        return repeat(builder, parts, [*nothing, yes], add_and_look, lambda carried: carried[-1])
+
+    def part_of(self, count):
+        """Bytes after which counts are looked at: a third of ``count``, if a byte holds their counts."""
+        builder = self.builder
+        third = builder.udiv(builder.add(count, I64(2)), I64(3))
+        return builder.select(builder.icmp_signed("<", third, I64(_WHOLE_BYTES)), third, I64(_WHOLE_BYTES))
 
     def steps(self, tables, byte, start, count) -> list:
         """Sums of the tables' entries over ``count`` units, (64,) 16-bit, of every cell. The last unit's tables are 0
@@ -192,40 +214,53 @@ class _Pass:
 
 def _code_pass(shape: tuple[int, int]):
     """An intrinsic: exact scores of queries with codes. Returns whether any score passes its query's limit. It writes
-    ``passed`` (queries x blocks,), 64 bits each, and ``scores`` (queries x blocks x 64,) where any bit is set."""
+    ``passed`` (queries x blocks,), 64 bits each, and ``scores`` (queries x blocks x 64,) where any bit is set.
+
+    With ``most`` (queries,) uint16, or None, there is one segment, and an item with more differing bits does not pass.
+    """
 
     @intrinsic
-    def score(context, queries, factors, planes, scales, firsts, dims, limits, row, block, scores, passed):
-        arguments = (queries, factors, planes, scales, firsts, dims, limits, row, block, scores, passed)
+    def score(
+        context, queries, factors, planes, scales, firsts, dims, limits, most, row, block, scores, passed
+    ):
+        arguments = (queries, factors, planes, scales, firsts, dims, limits, most, row, block, scores, passed)
 
         def generate(context, builder, signature, values):
-            queries, factors, planes, scales, firsts, dims, limits, row, block, scores, passed = opened(
+            queries, factors, planes, scales, firsts, dims, limits, most, row, block, scores, passed = opened(
                 context, builder, arguments, values
             )
             run = _Pass(context, builder, shape, planes, row, block)
 
-            def add_term(segment, totals):
-                first = firsts.at(segment)
-                count = builder.sub(firsts.at(builder.add(segment, I64(1))), first)
-                counts = run.floats(run.counts(queries, first, first, count))
+            def terms(segment, counts):
+                counts = run.floats(counts)
                 dim, minus_two = dims.splat_at(segment), splat(-2.0)
                 weights = [factors.splat_at(row, segment) for row in run.rows]
                 sizes = []
                 if isinstance(scales, Array):
                     sizes = [scales.vector_at(block, segment, vector=FLOATS) for block in run.blocks]
-                added = []
-                for (query, place), number, total in zip(run.cells, counts, totals, strict=True):
+                found = []
+                for (query, place), number in zip(run.cells, counts, strict=True):
                     # Fused or not, this is exact: integers below 2^24.
                     dot = call(builder, "llvm.fmuladd.v64f32", FLOATS, number, minus_two, dim)
                     term = builder.fmul(weights[query], dot)
-                    if sizes:
-                        term = builder.fmul(term, sizes[place])
-                    added.append(builder.fadd(total, term))
-                return added
+                    found.append(builder.fmul(term, sizes[place]) if sizes else term)
+                return found
 
+            def add_term(segment, totals):
+                first = firsts.at(segment)
+                count = builder.sub(firsts.at(builder.add(segment, I64(1))), first)
+                added = terms(segment, run.counts(queries, first, first, count))
+                return [builder.fadd(*pair) for pair in zip(totals, added, strict=True)]
+
+            def result(totals):
+                return run.passing(totals, limits, builder.fcmp_ordered, scores, passed)
+
+            if isinstance(most, Array):
+                *counts, few = run.counts(queries, I64(0), I64(0), firsts.at(I64(1)), most)
+                found = where(builder, few, lambda: [result(terms(I64(0), counts))], [ir.IntType(1)(0)])
+                return found[0]
             nothing = [splat(-0.0) for _ in run.cells]  # -0.0 + x is x, to the bit
-            totals = repeat(builder, factors.shape[1], nothing, add_term)
-            return run.passing(totals, limits, builder.fcmp_ordered, scores, passed)
+            return result(repeat(builder, factors.shape[1], nothing, add_term))
 
         return types.boolean(*arguments), generate
 

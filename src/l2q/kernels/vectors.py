@@ -47,21 +47,49 @@ def places_of(*indices):
     return ir.VectorType(I32, len(indices))(list(indices))
 
 
-def repeat(builder, count, carried: list, body: Callable[[ir.Value, list], list]) -> list:
-    """i = 0; do carried = body(i, carried) while (++i < count)."""
+def repeat(
+    builder,
+    count,
+    carried: list,
+    body: Callable[[ir.Value, list], list],
+    going: Callable[[list], ir.Value] | None = None,
+) -> list:
+    """i = 0; do carried = body(i, carried) while (++i < count and going(carried))."""
     before, loop = builder.block, builder.append_basic_block("loop")
     builder.branch(loop)
     builder.position_at_end(loop)
     index, values = builder.phi(I64), [builder.phi(value.type) for value in carried]
     results = body(index, values)
     following = builder.add(index, I64(1))
+    again = builder.icmp_signed("<", following, count)
+    if going is not None:
+        again = builder.and_(again, going(results))
     for phi, first, next_ in zip([index, *values], [I64(0), *carried], [following, *results], strict=True):
         phi.add_incoming(first, before)
         phi.add_incoming(next_, builder.block)
     after = builder.append_basic_block("after")
-    builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+    builder.cbranch(again, loop, after)
     builder.position_at_end(after)
     return results
+
+
+def where(builder, condition, values: Callable[[], list], others: list) -> list:
+    """condition ? values() : others, of which ``values`` are made where they are asked for."""
+    before = builder.block
+    made, after = builder.append_basic_block("made"), builder.append_basic_block("joined")
+    builder.cbranch(condition, made, after)
+    builder.position_at_end(made)
+    found = values()
+    end = builder.block
+    builder.branch(after)
+    builder.position_at_end(after)
+    joined = []
+    for value, other in zip(found, others, strict=True):
+        phi = builder.phi(value.type)
+        phi.add_incoming(value, end)
+        phi.add_incoming(other, before)
+        joined.append(phi)
+    return joined
 
 
 class Array:

@@ -204,7 +204,7 @@ class PackedIndex:
     def __init__(self, users: Rows, items: Rows, dims: tuple[int, ...], weights: np.ndarray):
         self.num_users, self.num_items = len(users), len(items)
         self._users, self._items, self._dims, self._weights = users, items, dims, weights
-        self._packed = kernels.PackedItems.from_packed(items.values, dims, items.scales)
+        self._packed = kernels.PackedItems.longest_first(items.values, dims, items.scales)
 
     @classmethod
     def from_representations(cls, representations: Representations) -> PackedIndex:
