@@ -1,5 +1,6 @@
 """Approximate rankings: exact among the items of the lists that are looked at, and which lists those are."""
 
+import itertools
 import json
 
 import numba
@@ -33,9 +34,13 @@ def by_lists(queries, factors, codes, dims, scales, ids, indptr, lists, k, exclu
     if queries.dtype == np.int8:
         queries = pack(queries, dims)
     items = PackedItems.from_packed(pack(codes, dims), dims, scales, ids)
-    return top_k_of_lists(
-        queries, factors, items, ids, indptr, lists, k, exclude, np.arange(len(queries), dtype=np.int64)
-    )
+    longest = None
+    if len(dims) == 1 and (scales is None or (scales >= 0).all()):
+        sizes = np.ones(len(ids), np.float32) if scales is None else scales[ids, 0]
+        starts = itertools.pairwise(indptr)
+        longest = np.float32([sizes[first:last].max(initial=0) for first, last in starts])
+    numbers = np.arange(len(queries), dtype=np.int64)
+    return top_k_of_lists(queries, factors, items, ids, indptr, longest, lists, k, exclude, numbers)
 
 
 def beyond(lists, ids, indptr, exclude):
@@ -54,7 +59,7 @@ def beyond(lists, ids, indptr, exclude):
 @given(
     seed=st.integers(0, 2**32 - 1),
     mode=st.sampled_from(MODES),
-    kind=st.sampled_from(["random", "ties", "zeros", "one large"]),
+    kind=st.sampled_from(["random", "positive", "long and short", "ties", "zeros", "one large"]),
     dims=st.lists(st.integers(1, 130), min_size=1, max_size=3),
     num_queries=st.sampled_from([0, 1, 2, 5, 41]),
     num_items=st.sampled_from([1, 15, 64, 65, 300, 1000]),
@@ -98,6 +103,13 @@ def test_best_rows_are_those_of_a_heap(seed, kind, num_queries, num_items, share
     found = best_rows(packed, factors, items, count)
     expected = top_k(packed, factors, items, count)[1]
     np.testing.assert_array_equal(np.sort(found, axis=1), np.sort(expected, axis=1))
+    longest = PackedItems.longest_first(pack(codes, dims), dims, np.abs(scales))
+    found = best_rows(packed, factors, longest, count)
+    scores = np.empty((num_queries, num_items), np.float32)
+    np.put_along_axis(scores, *top_k(packed, factors, longest, num_items)[::-1], axis=1)
+    np.testing.assert_array_equal(  # equal scores fall by the place
+        -np.sort(-np.take_along_axis(scores, found, axis=1), axis=1), -np.sort(-scores, axis=1)[:, :count]
+    )
 
 
 def test_best_rows_of_scores_of_any_size():
@@ -114,10 +126,11 @@ def test_best_rows_of_scores_of_any_size():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_all_lists_are_the_exact_search(mode):
+@pytest.mark.parametrize("dims", [(130, 70), (200,)])
+@pytest.mark.parametrize("kind", ["ties", "long and short"])
+def test_all_lists_are_the_exact_search(mode, dims, kind):
     """More queries than a chunk has."""
-    dims = (130, 70)
-    queries, factors, codes, scales, exclude = problem(3, mode, dims, 520, 3000, 4000, "ties")
+    queries, factors, codes, scales, exclude = problem(3, mode, dims, 520, 3000, 4000, kind)
     rng = np.random.default_rng(3)
     ids = rng.permutation(3000).astype(np.int32)
     indptr = np.concatenate(([0], np.sort(rng.integers(3001, size=99)), [3000]))

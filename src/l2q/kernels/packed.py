@@ -293,7 +293,7 @@ def _end_of(reach, first, last, spans, row, bar):
 
 
 @numba.njit
-def _most_differing(factor, dim, size, bar):
+def most_differing(factor, dim, size, bar):
     """With more differing bits than these, f a (dim - 2 c) does not pass for any scale a up to ``size``."""
     product = np.float64(factor) * np.float64(size)
     if not (0 <= bar < _LARGE and 1 / _LARGE < product < _LARGE):
@@ -351,7 +351,7 @@ def _search(
                 if most is not None:
                     size = np.float32(1) if reach is None else reach[tile_start, 0]
                     for who in range(row, row + count):
-                        most[who] = _most_differing(factors[who, 0], dims[0], size, bars[who])
+                        most[who] = most_differing(factors[who, 0], dims[0], size, bars[who])
                 for block in range(tile_start, end, step):
                     if values is None:
                         codes = tables, factors, planes, scales, first_bytes, dims, bars, most

@@ -16,7 +16,15 @@ import numpy as np
 from l2q.interactions import Interactions
 from l2q.kernels import best_keys, compiling
 from l2q.kernels import packed_values as floats
-from l2q.kernels.packed import CHUNK, PackedItems, aligned_zeros, exclusions_of, offer, prepared
+from l2q.kernels.packed import (
+    CHUNK,
+    PackedItems,
+    aligned_zeros,
+    exclusions_of,
+    most_differing,
+    offer,
+    prepared,
+)
 from l2q.kernels.packed_scores import CODES_PASS, LONE, bound_lone, score_lone, score_many
 from l2q.kernels.vectors import LANES
 
@@ -35,6 +43,7 @@ def top_k_of_lists(
     items: PackedItems,
     ids: np.ndarray,
     indptr: np.ndarray,
+    longest: np.ndarray | None,
     lists: np.ndarray,
     k: int,
     exclude: Interactions,
@@ -43,6 +52,8 @@ def top_k_of_lists(
     """The k best items of each query among the items of its lists: scores (n, k) float32 and items (n, k) int32.
 
     ``items`` lie in the order of ``ids`` (items,) int32; list l has the places ``indptr[l]`` to ``indptr[l + 1]``.
+    ``longest`` (lists,) float32 has the largest scale of each list's items, where they have one segment and no scale is
+    negative; else None.
     ``lists`` (n, most) int32 are those of each query, best first, then -1. Row ``rows[j]`` of ``exclude`` belongs to
     query j. Everything else is as in ``packed.top_k``.
     """
@@ -50,6 +61,8 @@ def top_k_of_lists(
     scores, found = np.empty((num_queries, k), np.float32), np.empty((num_queries, k), np.int32)
     threads = numba.get_num_threads()
     parts = -(-threads // max(num_queries, 1))
+    if queries.dtype == np.float32:
+        longest = None
     chunk = threads * max(min(_PAIRS // max(lists.shape[1], 1), TOGETHER), CHUNK)
     for start in range(0, num_queries, chunk):
         part = slice(start, start + chunk)
@@ -57,7 +70,7 @@ def top_k_of_lists(
         tables, values, firsts, dims = prepared(queries[part], some, items.dims)
         keys = np.full((len(some), parts, k), best_keys.NO_ITEM)
         exclusions = exclusions_of(exclude, rows[part])
-        of_lists = firsts, dims, ids, indptr, lists[part], exclusions
+        of_lists = firsts, dims, ids, indptr, longest, lists[part], exclusions
         tasks = min(threads, len(some))
         if values is None and len(some) // tasks * lists.shape[1] > _SHARED * (len(indptr) - 1):
             mine = aligned_zeros((tasks, CODES_PASS[0], *tables.shape[1:]), tables.dtype)
@@ -90,7 +103,7 @@ def best_rows(queries: np.ndarray, factors: np.ndarray, items: PackedItems, coun
             tables, some, items.planes, items.scales, firsts[0], dims, CODES_PASS, 2 * _TILE, tiles, scores
         )
         _select(scores, items.num_items, found[part])
-    return found
+    return found if items.ids is None else items.ids[found]
 
 
 @numba.njit(forceinline=True)
@@ -105,7 +118,9 @@ def _within(passed, first_place, first, last):
 
 
 @compiling.njit(parallel=True, nogil=True, cache=True)
-def _search(tables, values, factors, planes, scales, firsts, dims, ids, indptr, lists, exclusions, keys):
+def _search(
+    tables, values, factors, planes, scales, firsts, dims, ids, indptr, longest, lists, exclusions, keys
+):
     """Fill ``keys`` (queries, parts, k): a part of a query has every ``parts``-th of its lists."""
     num_queries, parts, k = keys.shape
     heaps = keys.reshape(num_queries * parts, k)
@@ -114,18 +129,20 @@ def _search(tables, values, factors, planes, scales, firsts, dims, ids, indptr, 
         heap = np.int64(index)
         row, part = heap // parts, heap % parts
         _look_through(
-            lists[row, part::parts], tables, values, factors, planes, scales, firsts, dims, ids, indptr,
+            lists[row, part::parts], tables, values, factors, planes, scales, firsts, dims, ids, indptr, longest,
             exclusions, limits[part], row, heaps, heap,
         )  # fmt: skip
 
 
 @numba.njit
 def _look_through(
-    lists, tables, values, factors, planes, scales, firsts, dims, ids, indptr, exclusions, bars, row, heaps, heap
+    lists, tables, values, factors, planes, scales, firsts, dims, ids, indptr, longest, exclusions, bars, row,
+    heaps, heap,
 ):  # fmt: skip
     """Offers the items of these lists to a heap of query ``row``."""
     start, end, excluded = exclusions[0][row], exclusions[1][row], exclusions[2]
     totals, passed = np.empty(LANES * _STEP, np.float32), np.empty(_STEP, np.int64)
+    most = None if longest is None else np.empty(len(bars), np.uint16)
     if values is not None:
         lines, exact = values
         waiting, bounds, sizes, lows = floats.room(1, heaps.shape[1])
@@ -133,10 +150,12 @@ def _look_through(
         if which < 0:
             break
         first, last = indptr[which], indptr[which + 1]
+        if longest is not None and most is not None:
+            most[row] = most_differing(factors[row, 0], dims[0], longest[which], bars[row])
         for block in range(first // (LANES * _STEP) * _STEP, -(-last // LANES), _STEP):
             if values is None:
                 hit = score_lone(
-                    tables, factors, planes, scales, firsts[0], dims, bars, None, row, block, totals, passed
+                    tables, factors, planes, scales, firsts[0], dims, bars, most, row, block, totals, passed
                 )
             else:
                 hit = bound_lone(tables, lines, planes, scales, firsts, bars, row, block, totals, passed)
@@ -173,7 +192,7 @@ def _look_through(
 
 @compiling.njit(parallel=True, nogil=True, cache=True)
 def _search_together(
-    tables, factors, planes, scales, firsts, dims, ids, indptr, lists, exclusions, shape, mine, keys
+    tables, factors, planes, scales, firsts, dims, ids, indptr, longest, lists, exclusions, shape, mine, keys
 ):
     """Fill ``keys`` (queries, k). ``mine`` (tasks, queries of a pass, ...) is room for tables of queries."""
     num_queries, tasks = keys.shape[0], mine.shape[0]
@@ -186,12 +205,13 @@ def _search_together(
         last_row = min(first_row + size, num_queries)
         for row in range(first_row, last_row):
             _look_through(
-                lists[row, :_ALONE], tables, None, factors, planes, scales, firsts, dims, ids, indptr, exclusions,
-                bars, row, keys, row,
+                lists[row, :_ALONE], tables, None, factors, planes, scales, firsts, dims, ids, indptr, longest,
+                exclusions, bars, row, keys, row,
             )  # fmt: skip
         at, rows = _by_list(lists[first_row:last_row, _ALONE:], len(indptr) - 1)
         table, some = mine[task], np.empty((shape[0], factors.shape[1]), np.float32)
         limits, who = np.empty(shape[0], np.float32), np.empty(shape[0], np.int64)
+        most = None if longest is None else np.empty(shape[0], np.uint16)
         totals, passed = np.empty(LANES * shape[0], np.float32), np.empty(shape[0], np.int64)
         for which in range(len(indptr) - 1):
             first, last = indptr[which], indptr[which + 1]
@@ -202,9 +222,11 @@ def _search_together(
                     row = first_row + rows[start + min(place, count - 1)]
                     who[place], limits[place] = row, bars[row] if place < count else np.float32(np.inf)
                     table[place], some[place] = tables[row], factors[row]
+                    if longest is not None and most is not None:
+                        most[place] = most_differing(some[place, 0], dims[0], longest[which], limits[place])
                 for block in range(first // LANES, -(-last // LANES)):
                     if not score_many(
-                        table, some, planes, scales, firsts[0], dims, limits, None, 0, block, totals, passed
+                        table, some, planes, scales, firsts[0], dims, limits, most, 0, block, totals, passed
                     ):
                         continue
                     first_place = block * LANES

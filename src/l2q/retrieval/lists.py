@@ -102,8 +102,10 @@ class ListedIndex:
         self.num_users, self.num_items = len(users), len(items)
         self._users, self._dims, self._weights, self._lists = users, dims, weights, lists
         self._sizes = np.diff(lists.indptr)
-        self._heads = kernels.PackedItems.from_packed(lists.codes, dims, lists.scales)
+        self._heads = kernels.PackedItems.longest_first(lists.codes, dims, lists.scales)
         self._packed = kernels.PackedItems.from_packed(items.values, dims, items.scales, lists.items)
+        positive = items.scales is None or not len(items) or bool(items.scales.min() >= 0)
+        self._longest = lists.scales[:, 0].copy() if len(dims) == 1 and positive else None
         self.probes = len(self._sizes)
 
     def looking_at(self, exact: float) -> ListedIndex:
@@ -123,7 +125,16 @@ class ListedIndex:
         lists = self._first_lists(queries.values, factors, k + excluded.user_degrees[rows])
         found = self._lists
         return packed_lists.top_k_of_lists(
-            queries.values, factors, self._packed, found.items, found.indptr, lists, k, excluded, rows
+            queries.values,
+            factors,
+            self._packed,
+            found.items,
+            found.indptr,
+            self._longest,
+            lists,
+            k,
+            excluded,
+            rows,
         )
 
     def ranks(self, users: np.ndarray) -> np.ndarray:
