@@ -16,7 +16,7 @@ from l2q.cli import main
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
 from l2q.kernels import packed_lists
-from l2q.kernels.packed import PackedItems, top_k
+from l2q.kernels.packed import PackedItems, exclusions_of, top_k
 from l2q.kernels.packed_lists import best_rows, majorities, top_k_of_lists
 from l2q.kernels.packing import pack
 from l2q.representations import Representations, Rows
@@ -39,8 +39,8 @@ def by_lists(queries, factors, codes, dims, scales, ids, indptr, lists, k, exclu
         sizes = np.ones(len(ids), np.float32) if scales is None else scales[ids, 0]
         starts = itertools.pairwise(indptr)
         longest = np.float32([sizes[first:last].max(initial=0) for first, last in starts])
-    numbers = np.arange(len(queries), dtype=np.int64)
-    return top_k_of_lists(queries, factors, items, ids, indptr, longest, lists, k, exclude, numbers)
+    exclusions = exclusions_of(exclude, np.arange(len(queries)))
+    return top_k_of_lists(queries, factors, items, ids, indptr, longest, lists, k, exclusions)
 
 
 def beyond(lists, ids, indptr, exclude):

@@ -5,16 +5,25 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from l2q.kernels import compiling
+
 NO_ITEM = np.iinfo(np.int64).min
 
 
 def decode(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and items of keys."""
-    bits = (keys >> 32).astype(np.int32)
-    empty = keys == NO_ITEM
-    scores = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.float32)
-    scores[empty] = -np.inf
-    return scores, np.where(empty, -1, 0xFFFFFFFF - (keys & 0xFFFFFFFF)).astype(np.int32)
+    """Scores and items of keys (rows, k)."""
+    scores, items = np.empty(keys.shape, np.float32), np.empty(keys.shape, np.int32)
+    _decode(keys, scores, items)
+    return scores, items
+
+
+@compiling.njit(nogil=True, cache=True)
+def _decode(keys, scores, items):
+    for row in range(keys.shape[0]):
+        for place in range(keys.shape[1]):
+            key = keys[row, place]
+            scores[row, place] = _score_of(key)
+            items[row, place] = -1 if key == NO_ITEM else item_of(key)
 
 
 # Heaps are rows of an array that is passed whole: a view for every item costs more than its place in the heap.
@@ -43,9 +52,14 @@ def offer(heaps, row, score, item):
 @njit(forceinline=True)
 def worst(heaps, row):
     """The K-th best score; -inf where there are fewer."""
-    if heaps[row, 0] == NO_ITEM:
+    return _score_of(heaps[row, 0])
+
+
+@njit(forceinline=True)
+def _score_of(key):
+    if key == NO_ITEM:
         return np.float32(-np.inf)
-    bits = np.int32(heaps[row, 0] >> 32)
+    bits = np.int32(key >> 32)
     return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.float32)
 
 

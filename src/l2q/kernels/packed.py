@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numba
 import numpy as np
@@ -128,6 +129,14 @@ class PackedItems:
         factors[:] = scales
         return replace(self, scales=factors, reach=None if self.reach is None else _reach(factors))
 
+    @cached_property
+    def segments(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The first byte and the first unit of each segment, (2, segments + 1); its bits, int64 and float32."""
+        bytes_ = np.array([packing.row_bytes((dim,)) for dim in self.dims])
+        firsts = np.zeros((2, len(bytes_) + 1), np.int64)
+        np.cumsum([bytes_, -(-bytes_ // UNIT)], axis=1, out=firsts[:, 1:])
+        return firsts, np.array(self.dims), np.array(self.dims, np.float32)
+
     @property
     def nbytes(self) -> int:
         return self.planes.nbytes + (0 if self.scales is None else self.scales.nbytes)
@@ -159,14 +168,19 @@ def top_k(
     width = sum(items.dims) if queries.dtype == np.float32 else packing.row_bytes(items.dims)
     packing.check_width(queries, width, "queries")
     num_queries = len(queries)
-    factors = np.array(np.broadcast_to(factors, (num_queries, len(items.dims))), np.float32, order="C")
+    if factors.shape != (num_queries, len(items.dims)):
+        factors = np.broadcast_to(factors, (num_queries, len(items.dims)))
+    factors = np.ascontiguousarray(factors, np.float32)
     rows = np.arange(num_queries) if rows is None else np.asarray(rows, np.int64)
-    scores, found = np.empty((num_queries, k), np.float32), np.empty((num_queries, k), np.int32)
+    exclusions = starts, ends, excluded = exclusions_of(exclude, rows)
     chunk = CHUNK * numba.get_num_threads()
+    if num_queries <= chunk:
+        return _top_k(queries, factors, items, k, exclusions)
+    scores, found = np.empty((num_queries, k), np.float32), np.empty((num_queries, k), np.int32)
     for start in range(0, num_queries, chunk):
         part = slice(start, start + chunk)
-        exclusions = exclusions_of(exclude, rows[part])
-        scores[part], found[part] = _top_k(queries[part], factors[part], items, k, exclusions)
+        some = starts[part], ends[part], excluded
+        scores[part], found[part] = _top_k(queries[part], factors[part], items, k, some)
     return scores, found
 
 
@@ -177,7 +191,7 @@ def _reach(scales: np.ndarray) -> np.ndarray:
 
 def _top_k(queries, factors, items, k, exclusions) -> tuple[np.ndarray, np.ndarray]:
     num_queries, threads = len(queries), numba.get_num_threads()
-    tables, values, firsts, dims = prepared(queries, factors, items.dims)
+    tables, values, firsts, dims = prepared(queries, factors, items)
     shape = CODES_PASS if values is None else VALUES_PASS
     most = None
     if values is None and len(dims) == 1 and (items.scales is None or items.reach is not None):
@@ -197,20 +211,16 @@ def _top_k(queries, factors, items, k, exclusions) -> tuple[np.ndarray, np.ndarr
     return best_keys.decode(found[:, : -k - 1 : -1])
 
 
-def prepared(queries: np.ndarray, factors: np.ndarray, dims: Sequence[int]) -> tuple:
-    """What the passes read of queries, and of segments: ``tables``, ``values`` (None for codes), ``firsts``, float32
-    ``dims``."""
-    bytes_ = np.array([packing.row_bytes((dim,)) for dim in dims])
-    firsts = np.zeros((2, len(bytes_) + 1), np.int64)
-    np.cumsum([bytes_, -(-bytes_ // UNIT)], axis=1, out=firsts[:, 1:])
-    widths = np.array(dims)
+def prepared(queries: np.ndarray, factors: np.ndarray, items: PackedItems) -> tuple:
+    """What the passes read of queries and segments: ``tables``, ``values`` (None for codes), ``firsts``, ``dims``."""
+    firsts, widths, dims = items.segments
     if queries.dtype != np.float32:
-        return _code_tables(queries), None, firsts, widths.astype(np.float32)
+        return _code_tables(queries), None, firsts, dims
     tables = aligned_zeros((len(queries), int(firsts[1, -1]), 4, 2**BITS), np.uint8)
     exact = aligned_zeros((len(queries), int(firsts[0, -1]), 2, 16), np.float32)
     lines = np.empty((len(queries), len(dims), 3), np.float32)
     floats.prepare(np.ascontiguousarray(queries), factors, widths, firsts, exact, tables, lines)
-    return tables, (lines, exact), firsts, widths.astype(np.float32)
+    return tables, (lines, exact), firsts, dims
 
 
 def _code_tables(packed: np.ndarray) -> np.ndarray:

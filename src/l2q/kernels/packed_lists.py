@@ -13,14 +13,12 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from l2q.interactions import Interactions
 from l2q.kernels import best_keys, compiling
 from l2q.kernels import packed_values as floats
 from l2q.kernels.packed import (
     CHUNK,
     PackedItems,
     aligned_zeros,
-    exclusions_of,
     most_differing,
     offer,
     prepared,
@@ -46,16 +44,15 @@ def top_k_of_lists(
     longest: np.ndarray | None,
     lists: np.ndarray,
     k: int,
-    exclude: Interactions,
-    rows: np.ndarray,
+    exclusions: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best items of each query among the items of its lists: scores (n, k) float32 and items (n, k) int32.
 
     ``items`` lie in the order of ``ids`` (items,) int32; list l has the places ``indptr[l]`` to ``indptr[l + 1]``.
     ``longest`` (lists,) float32 has the largest scale of each list's items, where they have one segment and no scale is
     negative; else None.
-    ``lists`` (n, most) int32 are those of each query, best first, then -1. Row ``rows[j]`` of ``exclude`` belongs to
-    query j. Everything else is as in ``packed.top_k``.
+    ``lists`` (n, most) int32 are those of each query, best first, then -1. ``exclusions`` are those of the queries
+    (``packed.exclusions_of``). Everything else is as in ``packed.top_k``.
     """
     num_queries = len(queries)
     scores, found = np.empty((num_queries, k), np.float32), np.empty((num_queries, k), np.int32)
@@ -67,10 +64,10 @@ def top_k_of_lists(
     for start in range(0, num_queries, chunk):
         part = slice(start, start + chunk)
         some = np.array(factors[part], np.float32, order="C")
-        tables, values, firsts, dims = prepared(queries[part], some, items.dims)
+        tables, values, firsts, dims = prepared(queries[part], some, items)
         keys = np.full((len(some), parts, k), best_keys.NO_ITEM)
-        exclusions = exclusions_of(exclude, rows[part])
-        of_lists = firsts, dims, ids, indptr, longest, lists[part], exclusions
+        excluded = exclusions[0][part], exclusions[1][part], exclusions[2]
+        of_lists = firsts, dims, ids, indptr, longest, lists[part], excluded
         tasks = min(threads, len(some))
         if values is None and len(some) // tasks * lists.shape[1] > _SHARED * (len(indptr) - 1):
             mine = aligned_zeros((tasks, CODES_PASS[0], *tables.shape[1:]), tables.dtype)
@@ -96,7 +93,7 @@ def best_rows(queries: np.ndarray, factors: np.ndarray, items: PackedItems, coun
     for start in range(0, len(queries), chunk):
         part = slice(start, start + chunk)
         some = np.array(factors[part], np.float32, order="C")
-        tables, _, firsts, dims = prepared(queries[part], some, items.dims)
+        tables, _, firsts, dims = prepared(queries[part], some, items)
         scores = np.empty((len(some), LANES * len(items.planes)), np.float32)
         tiles = -(-len(items.planes) // (2 * _TILE))
         _score_all(

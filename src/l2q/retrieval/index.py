@@ -112,7 +112,7 @@ class DenseIndex:
     def search(
         self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        side, rows, excluded = rows_of_queries(self, self.representations.users, users, k, exclude)
+        side, rows = rows_of_queries(self, self.representations.users, users, k, exclude)
         scores, items = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int32)
         start, chunk = 0, min(self._chunk, max(len(rows), 1))
         products = None
@@ -121,7 +121,7 @@ class DenseIndex:
                 if products is None:
                     products = np.empty(len(self._segments) * chunk * min(self.num_items, TILE), np.float32)
                 part = slice(start, start + chunk)
-                self._search(side, rows[part], excluded, products, scores[part], items[part])
+                self._search(side, rows[part], exclude, products, scores[part], items[part])
             except MemoryError:
                 if chunk == 1:
                     raise
@@ -130,13 +130,13 @@ class DenseIndex:
                 start += chunk
         return scores, items
 
-    def _search(self, side, rows, excluded, products, scores, items) -> None:
+    def _search(self, side, rows, exclude, products, scores, items) -> None:
         queries = take(side, rows)
         sides = [np.array(queries.values[:, segment], np.float32, order="C") for segment in self._segments]
         factors = factors_of(queries, self.representations.weights)
         scaled = len(self._segments) > 1 or not (np.all(factors == 1) and np.all(self._item_scales == 1))
         scores[:], items[:] = -np.inf, -1
-        next_excluded = excluded.indptr[rows]
+        next_excluded, ends, excluded = kernels.exclusions_of(exclude, rows)
         for first in range(0, self.num_items, TILE):
             tile = slice(first, min(first + TILE, self.num_items))
             shape = len(sides), len(rows), tile.stop - first
@@ -145,7 +145,7 @@ class DenseIndex:
                 _matmul(side_, values[tile].T, product)
             _rank(
                 some, scaled, factors, np.ascontiguousarray(self._item_scales[:, tile]), first, next_excluded,
-                excluded.indptr[rows + 1], excluded.items, scores, items,
+                ends, excluded, scores, items,
             )  # fmt: skip
         selection.sort_heaps(scores, items)
 
@@ -236,10 +236,10 @@ class PackedIndex:
     ) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(users, Rows):
             users = packed_rows(users, self._dims)
-        side, rows, excluded = rows_of_queries(self, self._users, users, k, exclude)
+        side, rows = rows_of_queries(self, self._users, users, k, exclude)
         queries = take(side, rows)
         factors = factors_of(queries, self._weights)
-        return kernels.top_k(queries.values, factors, self._packed, k, excluded, rows)
+        return kernels.top_k(queries.values, factors, self._packed, k, exclude, rows)
 
 
 def backend(
@@ -293,8 +293,8 @@ def _roots(scales: np.ndarray) -> np.ndarray:
 
 def rows_of_queries(
     index: Ranker, stored: Rows, users: np.ndarray | Rows, k: int, exclude: Interactions | None
-) -> tuple[Rows, np.ndarray, Interactions]:
-    """The rows to draw from, which of them, and exclusions by the same row number."""
+) -> tuple[Rows, np.ndarray]:
+    """The rows to draw from, and which of them. Row numbers of ``exclude`` are theirs."""
     if k < 1:
         raise L2QError(f"k is {k}; it must be at least 1")
     if isinstance(users, Rows):
@@ -303,14 +303,12 @@ def rows_of_queries(
         side, rows = stored, np.asarray(users, np.int64)
         if len(rows) and not (rows.min() >= 0 and rows.max() < len(stored)):
             raise L2QError(f"user ids {rows.min()} .. {rows.max()} are not all in 0 .. {len(stored) - 1}")
-    if exclude is None:
-        exclude = Interactions(np.zeros(len(side) + 1, np.int64), np.empty(0, np.int32), index.num_items)
-    if (exclude.num_users, exclude.num_items) != (len(side), index.num_items):
+    if exclude is not None and (exclude.num_users, exclude.num_items) != (len(side), index.num_items):
         raise L2QError(
             f"exclude holds {exclude.num_users} users x {exclude.num_items} items, "
             f"the index is searched with {len(side)} x {index.num_items}"
         )
-    return side, rows, exclude
+    return side, rows
 
 
 def take(side: Rows, rows: np.ndarray) -> Rows:
@@ -320,6 +318,8 @@ def take(side: Rows, rows: np.ndarray) -> Rows:
 
 def factors_of(queries: Rows, weights: np.ndarray) -> np.ndarray:
     """w_s a_us, (queries, segments) float32."""
+    if queries.scales is None:
+        return np.repeat(weights[None], len(queries), axis=0)
     return weights * _scales(queries, len(weights))
 
 

@@ -84,7 +84,7 @@ class Lists:
             raise L2QError(
                 f"exact={exact!r}: it is a share of the exact ranking, above 0 and at most 1, such as 0.99"
             )
-        return int((self.shares[:, 0] < np.float32(exact)).sum()) + 1
+        return int(np.searchsorted(self.shares[:, 0], np.float32(exact))) + 1
 
 
 class ListedIndex:
@@ -119,10 +119,11 @@ class ListedIndex:
     ) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(users, Rows):
             users = packed_rows(users, self._dims)
-        side, rows, excluded = rows_of_queries(self, self._users, users, k, exclude)
+        side, rows = rows_of_queries(self, self._users, users, k, exclude)
+        starts, ends, _ = exclusions = kernels.exclusions_of(exclude, rows)
         queries = take(side, rows)
         factors = factors_of(queries, self._weights)
-        lists = self._first_lists(queries.values, factors, k + excluded.user_degrees[rows])
+        lists = self._first_lists(queries.values, factors, k + ends - starts)
         found = self._lists
         return packed_lists.top_k_of_lists(
             queries.values,
@@ -133,8 +134,7 @@ class ListedIndex:
             self._longest,
             lists,
             k,
-            excluded,
-            rows,
+            exclusions,
         )
 
     def ranks(self, users: np.ndarray) -> np.ndarray:

@@ -234,11 +234,12 @@ class SharedItems:
         return index
 
     def search(self, users: np.ndarray | Rows, k: int, exclude: Interactions | None = None) -> Found:
+        from l2q.kernels.packed import exclusions_of
         from l2q.retrieval.index import rows_of_queries, take
 
-        side, rows, excluded = rows_of_queries(self, self._users, users, k, exclude)
-        firsts = excluded.indptr[rows]
-        lengths = excluded.indptr[rows + 1] - firsts
+        side, rows = rows_of_queries(self, self._users, users, k, exclude)
+        firsts, ends, excluded = exclusions_of(exclude, rows)
+        lengths = ends - firsts
         starts = np.concatenate(([0], np.cumsum(lengths)))
         places = np.arange(starts[-1]) + np.repeat(firsts - starts[:-1], lengths)
         question = Question(
@@ -248,7 +249,7 @@ class SharedItems:
             side is self._users,
             k,
             starts,
-            excluded.items[places],
+            excluded[places],
         )
         found = self._group.ask(question, partial(self._range.search, question))
         scores, items = (np.concatenate(side, axis=1) for side in zip(*found, strict=True))
