@@ -117,8 +117,10 @@ class PackedItems:
         Without scales, or with negative ones, they lie as they come."""
         if scales is None or not len(scales) or not np.min(scales) >= 0:
             return cls.from_packed(packed, dims, scales)
-        lengths = np.asarray(scales, np.float32) @ np.asarray(dims, np.float32)
-        order = np.argsort(-lengths, kind="stable").astype(np.int32)
+        lengths = np.abs(np.asarray(scales, np.float32)) @ np.asarray(dims, np.float32)  # without a -0
+        # seven bits of the mantissa are order enough, and 16 bits are sorted in a tenth of the time
+        falling = np.uint16(0xFFFF) - (lengths.view(np.uint32) >> 16).astype(np.uint16)
+        order = np.argsort(falling, kind="stable").astype(np.int32)
         items = cls.from_packed(packed, dims, scales, order)
         assert items.scales is not None
         return replace(items, ids=order, reach=_reach(items.scales))
