@@ -69,7 +69,7 @@ def everything(found) -> list[np.ndarray]:
         codes.users.values,
         codes.items.values,
         codes.items.scales,
-        side.V,
+        side.V.rows(slice(None)),
         side.values,
         ranking.data,
         ranking.indices,

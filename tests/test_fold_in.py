@@ -165,10 +165,10 @@ def test_bytes_of_signed_roots_are_the_nearest():
         steps = np.sqrt(np.abs(levels)) * np.sign(levels)
         signed = np.sqrt(np.abs(V[row])) * np.sign(V[row])
         best = np.abs(steps[:, None] - signed).min(axis=0)
-        found = of_bytes(codes[row : row + 1], roots[row : row + 1])[0]
+        found = of_bytes(codes[row : row + 1], roots[row : row + 1]).rows(slice(None))[0]
         away = np.abs(np.sqrt(np.abs(found)) * np.sign(found) - signed)
         np.testing.assert_allclose(away, best, atol=1e-6 * max(largest, 1e-9))
-    assert (of_bytes(codes, roots)[50] == 0).all()
+    assert (of_bytes(codes, roots).rows(np.array([50])) == 0).all()
 
 
 def test_half_round_finds_for_known_users_what_their_own_codes_find(tmp_path, capsys):
@@ -209,13 +209,15 @@ def test_half_round_finds_for_known_users_what_their_own_codes_find(tmp_path, ca
     assert folded > 0.97 * own
 
     # an index of before: float16, and no roots
-    before = replace(side, codes=side.V.astype(np.float16), roots=None)
+    before = replace(side, codes=side.V.rows(slice(None)).astype(np.float16), roots=None)
     older = load_index(Index.of(representations, train, filter_side=before).save(folder))
     assert not (folder / "filter.roots.npy").exists()
     assert (older.fold_in([train[user] for user in range(400)]).values == rows.values).mean() > 0.97
 
     # the same codes as by a half-round of all rows at once, from the same start
-    (X, Y), lists = side.scores(train, train).ranking(train, 40)[1:]
+    scores = side.scores(train, train)
+    (X, _), lists = scores.ranking(train, 40)[1:]
+    Y = scores.bytes.rows(slice(None))
     A = representations.items.values * scales
     gram = A.T @ A
     v = X @ (Y.T @ A) @ np.linalg.inv(gram + 1e-3 * np.trace(gram) / 64 * np.eye(64, dtype=np.float32))

@@ -216,7 +216,7 @@ def test_the_codes_are_those_of_a_descent_to_the_lists_of_the_teacher(train, mod
         found.teacher_index.search(users, 5, train)[1], TeacherIndex(scores).search(users, 5, train)[1]
     )
     assert found.filter_side.options["weight"] == 90 / (4 * 20)
-    assert (found.filter_side.options["length"], found.filter_side.V.shape) == (20, (90, 12))
+    assert (found.filter_side.options["length"], found.filter_side.V.codes.shape) == (20, (90, 12))
 
 
 def test_an_encoder_gives_fitted_codes_back_to_the_bit(train, model):

@@ -112,7 +112,7 @@ class Known:
     def directions(self, train: Interactions, filter: SpectralFilter) -> tuple[np.ndarray, np.ndarray]:
         """About the singular vectors of train, the own rows of users' and items', those of new items zero."""
         arrays = self.index.arrays
-        V = _taken(of_bytes(arrays["items.filter"], arrays.get("filter.roots")), self.items)
+        V = _taken(of_bytes(arrays["items.filter"], arrays.get("filter.roots")).rows(slice(None)), self.items)
         U = product(normalize(train, filter.gamma_user, filter.gamma_item), V)
         return U[own(len(U))], V[own(len(V))]
 

@@ -89,7 +89,7 @@ class FilterScores:
 
     ``base`` is the low-rank part of S that codes are fitted to everywhere; ``lists`` has the exact scores.
     A user without train items is scored as the mean of the others. Of several processes each has the own rows of U and
-    Y, and scores its own users by ``with_all_items``.
+    Y, and scores its own users by ``with_all_items``. ``asking``: the rows of users who are none of R_hat's.
     """
 
     U: np.ndarray
@@ -102,6 +102,7 @@ class FilterScores:
     factor: float
     first: int = 0  # user of U
     num_users: int | None = None  # None: as many as U has
+    asking: sparse.csr_array | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -118,26 +119,35 @@ class FilterScores:
         """With all rows of Y, which all processes ask for at once."""
         return self if processes.place()[1] == 1 else replace(self, Y=exchange.joined(self.Y))
 
+    def products(self, X: np.ndarray, of: int = 0) -> np.ndarray:
+        """X Y^T, of ``of`` rows in all."""
+        return dense.product(X, self.Y.T, of=(max(len(X), of), len(self.Y)))
+
+    def of_pairs(self, X: np.ndarray, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """<X[users_b], Y[items_b]>, (pairs,)."""
+        return pair_scores(*(torch.from_numpy(side) for side in (X, self.Y, users, items))).numpy()
+
     def scores(self, users: slice | np.ndarray, of: int = 0) -> np.ndarray:
         """S of some users before the division by the rows' norms, (users, N) float32. ``of``: how many are asked for in
         all, by several processes."""
         U = self.U[self.own(users)] * self.inner
-        S = dense.product(U, self.Y.T, of=(max(len(U), of), len(self.Y)))
+        S = self.products(U, of)
         if not self.factor:
             return S
+        asking = self.R_hat if self.asking is None else self.asking
         R, R_T, factors = self.R_hat, self.R_hat_T, self.degrees * np.float32(self.factor)
         if max(len(S), of) >= _COLUMNS // 4 and self._whole_products_pay:
-            numbers = np.arange(R.shape[0])[users]
+            numbers = np.arange(asking.shape[0])[users]
             for first in range(0, len(S), _COLUMNS):
                 part = slice(first, first + _COLUMNS)
-                own = np.ascontiguousarray(R[numbers[part]].toarray().T)
+                own = np.ascontiguousarray(asking[numbers[part]].toarray().T)
                 hops = sum(product(back, product(there, own)) for there, back in self._parts)
                 S[part] += (hops * factors[:, None]).T
         else:
-            starts, ends = R.indptr[:-1][users], R.indptr[1:][users]
+            starts, ends = asking.indptr[:-1][users], asking.indptr[1:][users]
             _add_three_hops(
-                S, starts, ends, R.indptr, R.indices, R.data, R_T.indptr, R_T.indices, R_T.data,
-                R.data * factors[R.indices],
+                S, starts, ends, asking.indices, asking.data, R.indptr, R.indices, R.data * factors[R.indices],
+                R_T.indptr, R_T.indices, R_T.data,
             )  # fmt: skip
         return S
 
@@ -189,12 +199,7 @@ class FilterScores:
         targets = heads(top, length)
         X, Y = self.base(norms)
         users = np.repeat(np.arange(len(X)), np.diff(targets.indptr))
-        base = pair_scores(
-            torch.from_numpy(X),
-            torch.from_numpy(whole.Y),
-            torch.from_numpy(users),
-            torch.from_numpy(targets.indices),
-        ).numpy()
+        base = whole.of_pairs(X, users, targets.indices)
         along = np.bincount(users, base * targets.data, len(X))
         square = np.bincount(users, targets.data**2, len(X))
         least = LEAST / norms if add is None else LEAST
@@ -204,13 +209,15 @@ class FilterScores:
 
 
 @compiling.njit(parallel=True, cache=True, fastmath={"contract"})
-def _add_three_hops(S, starts, ends, indptr, items, values, indptr_T, users, values_T, weights):
-    """S[t] += row t of R_hat R_hat^T (R_hat with ``weights`` for its values)."""
+def _add_three_hops(
+    S, starts, ends, own_items, own_values, indptr, items, weights, indptr_T, users, values_T
+):
+    """S[t] += row t of the own rows times R_hat^T (R_hat with ``weights`` for its values)."""
     for t in prange(len(S)):
         row, reached = S[t], np.zeros(len(indptr) - 1, S.dtype)
         for e in range(starts[t], ends[t]):
-            value = values[e]
-            for f in range(indptr_T[items[e]], indptr_T[items[e] + 1]):
+            value = own_values[e]
+            for f in range(indptr_T[own_items[e]], indptr_T[own_items[e] + 1]):
                 reached[users[f]] += value * values_T[f]
         for v in range(len(reached)):
             value = reached[v]

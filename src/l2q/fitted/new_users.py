@@ -15,7 +15,7 @@ Source of the fold-in: Deerwester et al., "Indexing by latent semantic analysis"
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from scipy import sparse
@@ -25,6 +25,7 @@ from l2q.fitted.filter import FilterScores, SpectralFilter
 from l2q.fitted.weights import EQUAL, PairWeights, of_steps, to_steps
 from l2q.interactions import Interactions, normalize
 from l2q.kernels import dense, rows
+from l2q.kernels.byte_rows import ByteRows
 from l2q.kernels.sparse import multiply
 
 MOST = 127  # of a byte's two signs
@@ -90,8 +91,8 @@ class FilterSide:
         )
 
     @property
-    def V(self) -> np.ndarray:
-        """The right singular vectors, (N, rank) float32."""
+    def V(self) -> ByteRows:
+        """The right singular vectors, (N, rank)."""
         return of_bytes(self.codes, self.roots)
 
     def weighed(self, train: Interactions) -> Interactions:
@@ -108,7 +109,7 @@ class FilterSide:
         new: Interactions,
         train: Interactions,
         graph: tuple[sparse.csr_array, sparse.csr_array] | None = None,
-    ) -> FilterScores:
+    ) -> NewScores:
         """The filter's scores for the rows of ``new``, which know the users of ``train``. O(edges)."""
         gamma_user, gamma_item, power = (
             self.options[key] for key in ("gamma_user", "gamma_item", "popularity")
@@ -121,19 +122,28 @@ class FilterSide:
         users = (new.user_degrees**-gamma_user).astype(np.float32)
         R_new.data = np.repeat(users, new.user_degrees) * (item_degrees**-gamma_item)[new.items]
         V, (s, h, inner) = self.V, self.values
-        U = (R_new @ V) / np.maximum(s, 1e-6 * s[0])
-        # the new rows come first: the last of three hops starts from the users that the second reached
-        indptr = np.concatenate([R_new.indptr[:-1], R_new.indptr[-1] + known.indptr])
-        values, items = np.concatenate([R_new.data, known.data]), np.concatenate([new.items, train.items])
-        num_rows = new.num_users + train.num_users
-        R_hat = sparse.csr_array((values, items, indptr), shape=(num_rows, train.num_items))
-        R_hat_T = sparse.csr_array(
-            (known_T.data, known_T.indices + np.int32(new.num_users), known_T.indptr),
-            shape=(train.num_items, num_rows),
+        owned, places = np.unique(new.items, return_inverse=True)
+        of_owned = sparse.csr_array((R_new.data, places, R_new.indptr), shape=(new.num_users, len(owned)))
+        U = (of_owned @ V.rows(owned)) / np.maximum(s, 1e-6 * s[0])
+        nothing = np.empty((0, len(h)), np.float32)
+        return NewScores(
+            *(U, h, inner, nothing, known, known_T, popularity, self.options["factor"]),
+            asking=R_new,
+            bytes=ByteRows(V.codes, V.factors * popularity),
         )
-        return FilterScores(
-            U, h, inner, V * popularity[:, None], R_hat, R_hat_T, popularity, self.options["factor"]
-        )
+
+
+@dataclass(frozen=True, eq=False)
+class NewScores(FilterScores):
+    """The scores of users whom the filter does not know: ``bytes`` in place of Y."""
+
+    bytes: ByteRows = field(kw_only=True)
+
+    def products(self, X: np.ndarray, of: int = 0) -> np.ndarray:
+        return self.bytes.products(X)
+
+    def of_pairs(self, X: np.ndarray, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        return self.bytes.of_pairs(X, users, items)
 
 
 def to_bytes(V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -144,10 +154,6 @@ def to_bytes(V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(signed / np.where(roots > 0, roots, 1)[:, None]).astype(np.int8), roots
 
 
-def of_bytes(codes: np.ndarray, roots: np.ndarray | None) -> np.ndarray:
-    """V (N, rank) float32 of its codes and roots; without roots the codes themselves."""
-    V = codes.astype(np.float32)
-    if roots is not None:
-        V *= roots[:, None]
-        V *= np.abs(V)
-    return V
+def of_bytes(codes: np.ndarray, roots: np.ndarray | None) -> ByteRows:
+    """V (N, rank) of its codes and roots; without roots the codes themselves."""
+    return ByteRows(codes, np.ones(len(codes), np.float32) if roots is None else roots * roots)

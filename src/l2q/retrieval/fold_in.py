@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # at run time imported where it is used: it imports torch, wh
 
 
 RIDGE = 0.1
+_ITEMS = 8192  # whose floats are at hand at once
 
 
 class HalfRound:
@@ -29,15 +30,23 @@ class HalfRound:
 
     def __init__(self, side: FilterSide, items: Rows, train: Interactions):
         from l2q.fitted.state import Packed, Side
+        from l2q.kernels import dense
 
         assert items.scales is not None
         train = side.weighed(train)
         self._side, self._train, self._graph = side, train, side.graph(train)
         self._items = Packed.of(Side(items.values, items.scales[:, 0]))
-        A = items.values * items.scales
-        self._G = A.T @ A
         degrees = np.where(train.item_degrees > 0, train.item_weights, 1).astype(np.float32)
-        self._C = (side.V * (degrees ** side.options["popularity"])[:, None]).T @ A
+        popularity, V = degrees ** side.options["popularity"], side.V
+        width = items.values.shape[1]
+        self._G, self._C = (
+            np.zeros((width, width), np.float32),
+            np.zeros((V.codes.shape[1], width), np.float32),
+        )
+        for some in dense.parts(len(V), _ITEMS):
+            A = items.values[some] * items.scales[some]
+            self._G += A.T @ A
+            self._C += (V.rows(some) * popularity[some, None]).T @ A
         _check_finite(self._G, self._C, side.values)
         self._start = np.linalg.solve(_ridge(self._G, 1e-3), self._C.T).T  # (rank, bits)
 
