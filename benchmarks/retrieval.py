@@ -310,48 +310,72 @@ def ten_million(num_items: int, threads: int, calls: int) -> list[dict]:
     ]
 
 
-def count(folder: Path, queries: int = 200, k: int = 20) -> None:
-    """Prints what a user alone looks at, by NumPy: the search ends and passes end as ``l2q.kernels.packed`` has it."""
+def count(folder: Path, k: int = 20) -> None:
+    """Prints how much of an index users look at, and what that is worth beside a look at all of it."""
     index = l2q.load_index(folder)
     (dim,), own = index.dims, index.exclude
     users, rows = stored(index.arrays, "users"), stored(index.arrays, "items")
     items = PackedItems.longest_first(rows.values, index.dims, rows.scales)
+    some = np.random.default_rng(0).permutation(len(users))[:4096]
+    found = [looked_at(index, items, int(user), k) for user in np.sort(some[:200])]
+    places, bits = np.mean(found, axis=0)
+    high = np.percentile([share for share, _ in found], 90)
+    print(
+        f"{folder}: {len(rows):,} items of {dim} bits. Of the items {places:.1%} are looked at (p90 {high:.1%}), "
+        f"of all bits {bits:.1%} are counted: means of {len(found)} users, each alone, Top-{k}"
+    )
+    layouts = [PackedItems.from_packed(rows.values, index.dims, rows.scales), items]
+    for batch, queries in ((1, 200), (len(some), len(some))):
+
+        def seconds(layout: PackedItems, batch=batch, queries=queries) -> float:
+            start = time.process_time()
+            for first in range(0, queries, batch):
+                who = some[first : first + batch]
+                factors = index.weights * (1 if users.scales is None else users.scales[who])
+                top_k(users.values[who], factors, layout, k, own, who)
+            return time.process_time() - start
+
+        rounds = np.array([[seconds(layout) for layout in layouts] for _ in range(6)][1:])
+        whole, early = queries / rounds.min(axis=0)
+        ratio = np.median(rounds[:, 0] / rounds[:, 1])
+        print(
+            f"  {batch:,} users at a time: {early:,.0f} queries a second of processor time, {whole:,.0f} where all is "
+            f"looked at; median ratio {ratio:.2f}"
+        )
+
+
+def looked_at(index: l2q.Index, items: PackedItems, user: int, k: int) -> tuple[float, float]:
+    """The shares of places and of bits that a user alone looks at, by NumPy: the search ends, and passes end, as
+    ``l2q.kernels.packed`` has it."""
+    users, rows = stored(index.arrays, "users"), stored(index.arrays, "items")
     assert items.ids is not None
     assert items.reach is not None
     assert rows.scales is not None
-    codes, scales = rows.values[items.ids], rows.scales[items.ids, 0]
-    step = min(-(-codes.shape[1] // 3), 31)
-    cuts = [*range(step, codes.shape[1], step), codes.shape[1]]
-    places = np.argsort(items.ids)
-    blocks, tile = -(-len(codes) // 64), max((1 << 18) // (64 * codes.shape[1]) // 2 * 2, 2)
-    reached, bits = [], []
-    rng = np.random.default_rng(0)
-    for user in np.sort(rng.choice(len(users), queries, replace=False)):
-        differing = np.bitwise_count(codes ^ users.values[user]).cumsum(axis=1, dtype=np.int32)
-        factor = index.weights[0] * (1 if users.scales is None else users.scales[user, 0])
-        scores = factor * (dim - 2 * differing[:, -1]) * scales
-        scores[places[own[user]]] = -np.inf
-        looked, counted, bar = 0, 0, -np.inf
-        for first in range(0, blocks, tile):
-            last = min(first + tile, blocks)
-            while first < last and factor * dim * items.reach[last - 1, 0] <= bar:
-                last -= 1
-            if first == last:
-                break
-            most = dim if bar < 0 else (dim - bar / (factor * float(items.reach[first, 0])) + 1) // 2
-            for block in range(first, last, 2):
-                some = slice(64 * block, 64 * (block + 2))
+    codes, scales, dim = rows.values[items.ids], rows.scales[items.ids, 0], items.dims[0]
+    width, blocks = codes.shape[1], len(items.planes)
+    tile = max((1 << 18) // (64 * width) // 2 * 2, 2)
+    cuts = [*range(min(-(-width // 3), 31), width, min(-(-width // 3), 31)), width]
+    factor = float(index.weights[0] * (1 if users.scales is None else users.scales[user, 0]))
+    differing = np.bitwise_count(codes ^ users.values[user]).cumsum(axis=1, dtype=np.int32)
+    scores = factor * (dim - 2 * differing[:, -1]) * scales
+    scores[np.argsort(items.ids)[index.exclude[user]]] = -np.inf
+    looked = counted = 0
+    bar = -np.inf
+    for first in range(0, blocks, tile):
+        last = min(first + tile, blocks)
+        while first < last and factor * dim * items.reach[last - 1, 0] <= bar:
+            last -= 1
+        if first == last:
+            break
+        most = dim if bar < 0 else (dim - bar / (factor * float(items.reach[first, 0])) + 1) // 2
+        for block in range(first, last, 2):
+            some = slice(64 * block, 64 * (block + 2))
+            if len(scores[some]):
                 looked += len(scores[some])
                 ends = (cut for cut in cuts if differing[some, cut - 1].min() > most)
-                counted += len(scores[some]) * 8 * next(ends, codes.shape[1])
-            bar = np.sort(scores[: 64 * last])[-k:][0] if 64 * last >= k else bar
-        reached.append(looked / len(codes))
-        bits.append(counted / (8 * codes.size))
-    print(
-        f"{folder}: {len(codes):,} items of {dim} bits; Top-{k} of {queries} users, on average: "
-        f"{np.mean(reached):.1%} of the items are looked at (p90 {np.percentile(reached, 90):.1%}), "
-        f"{np.mean(bits):.1%} of all bits are counted"
-    )
+                counted += len(scores[some]) * next(ends, width)
+        bar = np.sort(scores[: 64 * last])[-k:][0] if 64 * last >= k else bar
+    return looked / len(codes), counted / codes.size
 
 
 def popcount_peak(threads: int, whole: bool) -> float:
