@@ -23,7 +23,15 @@ from l2q.kernels.packed import (
     offer,
     prepared,
 )
-from l2q.kernels.packed_scores import CODES_PASS, LONE, bound_lone, score_lone, score_many
+from l2q.kernels.packed_scores import (
+    CODES_PASS,
+    LONE,
+    bound_lone,
+    bound_single,
+    score_lone,
+    score_many,
+    score_single,
+)
 from l2q.kernels.vectors import LANES
 
 _STEP = LONE[1]  # blocks of a pass
@@ -149,16 +157,19 @@ def _look_through(
         first, last = indptr[which], indptr[which + 1]
         if longest is not None and most is not None:
             most[row] = most_differing(factors[row, 0], dims[0], longest[which], bars[row])
-        for block in range(first // (LANES * _STEP) * _STEP, -(-last // LANES), _STEP):
+        next_block, end_block = first // LANES, -(-last // LANES)
+        while next_block < end_block:
+            block, step = next_block, min(end_block - next_block, _STEP)
+            next_block += step
             if values is None:
-                hit = score_lone(
-                    tables, factors, planes, scales, firsts[0], dims, bars, most, row, block, totals, passed
-                )
+                codes = tables, factors, planes, scales, firsts[0], dims, bars, most, row, block
+                hit = score_lone(*codes, totals, passed) if step > 1 else score_single(*codes, totals, passed)
             else:
-                hit = bound_lone(tables, lines, planes, scales, firsts, bars, row, block, totals, passed)
+                rows = tables, lines, planes, scales, firsts, bars, row, block
+                hit = bound_lone(*rows, totals, passed) if step > 1 else bound_single(*rows, totals, passed)
             if not hit:
                 continue
-            for cell in range(_STEP):
+            for cell in range(step):
                 first_place = (block + cell) * LANES
                 some = _within(passed[cell], first_place, first, last)
                 if not some:

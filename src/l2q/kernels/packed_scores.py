@@ -56,6 +56,7 @@ from l2q.kernels.vectors import (
 CODES_PASS = (8 if COUNTS else 2, 1)
 VALUES_PASS = (2, 2) if AVX512 else (2, 1)
 LONE = (1, 2)  # a query left over, or alone: several blocks keep the processor as busy
+SINGLE = (1, 1)  # a short list of a query alone
 TOGETHER = 8  # items that are scored exactly at once
 _WHOLE_BYTES = 31  # whose counts, 8 at most, fit into a byte
 
@@ -311,8 +312,8 @@ def _value_pass(shape: tuple[int, int]):
     return score
 
 
-score_many, score_lone = _code_pass(CODES_PASS), _code_pass(LONE)
-bound_many, bound_lone = _value_pass(VALUES_PASS), _value_pass(LONE)
+score_many, score_lone, score_single = map(_code_pass, (CODES_PASS, LONE, SINGLE))
+bound_many, bound_lone, bound_single = map(_value_pass, (VALUES_PASS, LONE, SINGLE))
 
 
 @intrinsic
