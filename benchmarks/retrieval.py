@@ -1,13 +1,15 @@
 """Exact Top-K from packed codes beside FAISS, usearch and torch: one run, same threads, interleaved medians.
 
     python benchmarks/retrieval.py [--json FILE] [--threads N] [--repeats N] [--quick]
-    python benchmarks/retrieval.py --index DIR [DIR ...]     # how little of an index a query looks at
+    python benchmarks/retrieval.py --threads 1 --looked-at DIR clustered:1000000 ...
 
 Amazon-Book's size: 91,599 items, queries in batches of 4,096 (its 52,643 users are 13 of them), 64 and 1.
 Items and users are drawn from one 64-dimensional normal distribution; wider floats are a random rotation of
 it into more dimensions, codes the signs of that, scales the mean magnitudes per segment. Our figures include
 everything from packed queries to sorted lists.
 Every contender runs once per round, a pause after each, and the medians over the rounds are compared.
+
+`--looked-at` counts how little a query looks at, of an index of one segment or of made items (`first_stage.py`).
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import faiss
+import first_stage
 import numba
 import numpy as np
 import torch
@@ -35,8 +39,10 @@ from rich.console import Console
 from rich.table import Table
 
 import l2q
+from l2q.interactions import Interactions
 from l2q.kernels.packed import PackedItems, top_k
 from l2q.kernels.packing import pack
+from l2q.representations import Rows
 from l2q.retrieval.index import stored
 
 try:
@@ -57,12 +63,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=numba.get_num_threads())
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="small sizes, to try the script")
-    parser.add_argument("--index", nargs="+", type=Path, default=[], help="count in these indexes instead")
+    parser.add_argument("--looked-at", nargs="+", default=[], help="count in these instead")
     options = parser.parse_args()
     numba.set_num_threads(options.threads)
-    if options.index:
-        for folder in options.index:
-            count(folder)
+    for name in options.looked_at:
+        count(catalogue(name))
+    if options.looked_at:
         return
     faiss.omp_set_num_threads(options.threads)
     torch.set_num_threads(options.threads)
@@ -310,65 +316,88 @@ def ten_million(num_items: int, threads: int, calls: int) -> list[dict]:
     ]
 
 
-def count(folder: Path, k: int = 20) -> None:
-    """Prints how much of an index users look at, and what that is worth beside a look at all of it."""
-    index = l2q.load_index(folder)
-    (dim,), own = index.dims, index.exclude
-    users, rows = stored(index.arrays, "users"), stored(index.arrays, "items")
-    items = PackedItems.longest_first(rows.values, index.dims, rows.scales)
+class Catalogue(NamedTuple):
+    """Users and items of one segment; ``own``: what each user has."""
+
+    name: str
+    users: Rows
+    items: Rows
+    dim: int
+    own: Interactions
+
+
+def catalogue(name: str) -> Catalogue:
+    """Of the index in a folder, or made as ``KIND:ITEMS``."""
+    if Path(name).is_dir():
+        index = l2q.load_index(name)
+        (dim,) = index.dims
+        assert index.weights[0] == 1
+        return Catalogue(
+            name, stored(index.arrays, "users"), stored(index.arrays, "items"), dim, index.exclude
+        )
+    kind, count = name.split(":")
+    arrays = first_stage.codes_of(*first_stage.rows(kind, int(count), 4096), 256)
+    nothing = Interactions(np.zeros(4097, np.int64), np.empty(0, np.int32), int(count))
+    return Catalogue(name, stored(arrays, "users"), stored(arrays, "items"), 256, nothing)
+
+
+def count(given: Catalogue, k: int = 20) -> None:
+    """Prints how many items users look at, and what that is worth beside a look at all of them."""
+    name, users, items, dim, own = given
+    first = PackedItems.longest_first(items.values, (dim,), items.scales)
     some = np.random.default_rng(0).permutation(len(users))[:4096]
-    found = [looked_at(index, items, int(user), k) for user in np.sort(some[:200])]
+    found = [looked_at(given, first, int(user), k) for user in some[: 200 if len(items) < 10**6 else 20]]
     places, bits = np.mean(found, axis=0)
     high = np.percentile([share for share, _ in found], 90)
     print(
-        f"{folder}: {len(rows):,} items of {dim} bits. Of the items {places:.1%} are looked at (p90 {high:.1%}), "
-        f"of all bits {bits:.1%} are counted: means of {len(found)} users, each alone, Top-{k}"
+        f"{name}: {len(items):,} items of {dim} bits. Of the items {places:.1%} are looked at (p90 {high:.1%}), of "
+        f"all bits {bits:.1%} are counted: means of {len(found)} users, each alone, Top-{k}"
     )
-    layouts = [PackedItems.from_packed(rows.values, index.dims, rows.scales), items]
-    for batch, queries in ((1, 200), (len(some), len(some))):
+    layouts = [PackedItems.from_packed(items.values, (dim,), items.scales), first]
+    many = len(some) if len(items) < 10**7 else 256
+    for batch, queries in ((1, 200 if len(items) < 10**6 else 20), (many, many)):
 
         def seconds(layout: PackedItems, batch=batch, queries=queries) -> float:
             start = time.process_time()
-            for first in range(0, queries, batch):
-                who = some[first : first + batch]
-                factors = index.weights * (1 if users.scales is None else users.scales[who])
+            for begin in range(0, queries, batch):
+                who = some[begin : begin + batch]
+                factors = np.ones(1, np.float32) if users.scales is None else users.scales[who]
                 top_k(users.values[who], factors, layout, k, own, who)
             return time.process_time() - start
 
-        rounds = np.array([[seconds(layout) for layout in layouts] for _ in range(6)][1:])
+        rounds = np.array([[seconds(layout) for layout in layouts] for _ in range(4)][1:])
         whole, early = queries / rounds.min(axis=0)
-        ratio = np.median(rounds[:, 0] / rounds[:, 1])
         print(
             f"  {batch:,} users at a time: {early:,.0f} queries a second of processor time, {whole:,.0f} where all is "
-            f"looked at; median ratio {ratio:.2f}"
+            f"looked at; median ratio {np.median(rounds[:, 0] / rounds[:, 1]):.2f}"
         )
 
 
-def looked_at(index: l2q.Index, items: PackedItems, user: int, k: int) -> tuple[float, float]:
+def looked_at(given: Catalogue, first: PackedItems, user: int, k: int) -> tuple[float, float]:
     """The shares of places and of bits that a user alone looks at, by NumPy: the search ends, and passes end, as
     ``l2q.kernels.packed`` has it."""
-    users, rows = stored(index.arrays, "users"), stored(index.arrays, "items")
-    assert items.ids is not None
-    assert items.reach is not None
-    assert rows.scales is not None
-    codes, scales, dim = rows.values[items.ids], rows.scales[items.ids, 0], items.dims[0]
-    width, blocks = codes.shape[1], len(items.planes)
+    _, users, items, dim, own = given
+    assert first.ids is not None
+    assert first.reach is not None
+    assert items.scales is not None
+    codes, scales = items.values[first.ids], items.scales[first.ids, 0]
+    width, blocks = codes.shape[1], len(first.planes)
     tile = max((1 << 18) // (64 * width) // 2 * 2, 2)
     cuts = [*range(min(-(-width // 3), 31), width, min(-(-width // 3), 31)), width]
-    factor = float(index.weights[0] * (1 if users.scales is None else users.scales[user, 0]))
-    differing = np.bitwise_count(codes ^ users.values[user]).cumsum(axis=1, dtype=np.int32)
+    factor = 1.0 if users.scales is None else float(users.scales[user, 0])
+    differing = np.bitwise_count(codes ^ users.values[user]).cumsum(axis=1, dtype=np.uint16).astype(np.int32)
     scores = factor * (dim - 2 * differing[:, -1]) * scales
-    scores[np.argsort(items.ids)[index.exclude[user]]] = -np.inf
+    scores[np.argsort(first.ids)[own[user]]] = -np.inf
     looked = counted = 0
     bar = -np.inf
-    for first in range(0, blocks, tile):
-        last = min(first + tile, blocks)
-        while first < last and factor * dim * items.reach[last - 1, 0] <= bar:
+    for begin in range(0, blocks, tile):
+        last = min(begin + tile, blocks)
+        while begin < last and factor * dim * first.reach[last - 1, 0] <= bar:
             last -= 1
-        if first == last:
+        if begin == last:
             break
-        most = dim if bar < 0 else (dim - bar / (factor * float(items.reach[first, 0])) + 1) // 2
-        for block in range(first, last, 2):
+        most = dim if bar < 0 else (dim - bar / (factor * float(first.reach[begin, 0])) + 1) // 2
+        for block in range(begin, last, 2):
             some = slice(64 * block, 64 * (block + 2))
             if len(scores[some]):
                 looked += len(scores[some])
