@@ -57,7 +57,8 @@ from l2q.kernels.vectors import BITS, COUNTS, LANES, UNIT, lowest_bit
 
 _TILE_BYTES = 1 << 18  # items that all queries of a task visit before the next ones: half of a small L2
 _TASK_ROWS = 64
-CHUNK = 256  # queries of a thread whose tables are made at a time
+CHUNK = 256  # queries of a thread whose tables are made at a time,
+_SORTED = 1024  # or so many, where those go together that end about as early
 _LARGE = 2.0**100
 _WIDEST = 65_528  # bits of a segment: its counts fit into 16 bits
 _TABLE_OF_COUNTS = table_of_counts().reshape(256, 32).view("V32")[:, 0]
@@ -175,7 +176,8 @@ def top_k(
     factors = np.ascontiguousarray(factors, np.float32)
     rows = np.arange(num_queries) if rows is None else np.asarray(rows, np.int64)
     exclusions = starts, ends, excluded = exclusions_of(exclude, rows)
-    chunk = CHUNK * numba.get_num_threads()
+    early = items.reach is not None and queries.dtype != np.float32
+    chunk = (_SORTED if early else CHUNK) * numba.get_num_threads()
     if num_queries <= chunk:
         return _top_k(queries, factors, items, k, exclusions)
     scores, found = np.empty((num_queries, k), np.float32), np.empty((num_queries, k), np.int32)
@@ -204,13 +206,35 @@ def _top_k(queries, factors, items, k, exclusions) -> tuple[np.ndarray, np.ndarr
     task_rows = min(_TASK_ROWS, max(-(-num_queries // threads) // step * step, step))
     parts = -(-threads // max(-(-num_queries // task_rows), 1))
     keys = np.full((num_queries, parts, k), best_keys.NO_ITEM)
-    _search(
-        tables, values, factors, items.planes, items.scales, firsts, dims, items.num_items, items.ids,
-        items.reach, most, exclusions, task_rows, shape, keys,
-    )  # fmt: skip
+    tile = max(_TILE_BYTES // (LANES * items.planes.shape[1]) // 2 * 2, 2)
+    if parts > 1:
+        tile = max(min(tile, len(items.planes) // (8 * parts) * 2), 2)
+    order = None
+
+    def search(first_block: int, last_block: int) -> None:
+        _search(
+            tables, values, factors, items.planes, items.scales, firsts, dims, items.num_items, items.ids,
+            items.reach, most, exclusions, first_block, last_block, tile, task_rows, threads, shape, keys,
+        )  # fmt: skip
+
+    if items.reach is None or values is not None or num_queries <= step:
+        search(0, len(items.planes))
+    else:
+        # a pass goes on for the query that needs it longest, so those go together that end about as early
+        first = min(tile, len(items.planes))
+        search(0, first)
+        order = np.argsort(keys[:, 0, 0])
+        starts, ends, excluded = exclusions
+        tables, factors, keys = tables[order], factors[order], keys[order]
+        exclusions = starts[order], ends[order], excluded
+        search(first, len(items.planes))
     found = keys.reshape(num_queries, parts * k)
     found.sort(axis=1)
-    return best_keys.decode(found[:, : -k - 1 : -1])
+    scores, ids = best_keys.decode(found[:, : -k - 1 : -1])
+    if order is None:
+        return scores, ids
+    back = np.argsort(order)
+    return scores[back], ids[back]
 
 
 def prepared(queries: np.ndarray, factors: np.ndarray, items: PackedItems) -> tuple:
@@ -315,20 +339,23 @@ def most_differing(factor, dim, size, bar):
 
 @compiling.njit(parallel=True, nogil=True, cache=True)
 def _search(
-    tables, values, factors, planes, scales, firsts, dims, num_items, ids, reach, most, exclusions, task_rows,
-    shape, keys,
+    tables, values, factors, planes, scales, firsts, dims, num_items, ids, reach, most, exclusions, first_block,
+    last_block, tile, task_rows, threads, shape, keys,
 ):  # fmt: skip
-    """Fill ``keys`` (queries, parts, k), each a heap over one part of the catalogue. ``values`` is None for codes."""
+    """Takes the items of these blocks into ``keys`` (queries, parts, k), each a heap over one part of the catalogue.
+    ``values`` is None for codes."""
     num_queries, parts, k = keys.shape
     heaps = keys.reshape(num_queries * parts, k)
-    blocks, row_bytes, _ = planes.shape
     starts, ends, excluded = exclusions
     limits = np.full((parts, num_queries), np.float32(-np.inf))
-    tile = max(_TILE_BYTES // (LANES * row_bytes) // 2 * 2, 2)
-    if parts > 1:
-        tile = max(min(tile, blocks // (8 * parts) * 2), 2)
-    for index in numba.prange(-(-num_queries // task_rows) * parts):
-        task = np.int64(index)
+    tasks = -(-num_queries // task_rows) * parts
+    each = -(-tasks // threads)
+    for index in numba.prange(each * threads):
+        task = (
+            np.int64(index) % each * threads + np.int64(index) // each
+        )  # a thread has every so many, not neighbors
+        if task >= tasks:
+            continue
         part, first_row = task % parts, task // parts * task_rows
         last_row = min(first_row + task_rows, num_queries)
         bars, first_bytes = limits[part], firsts[0]
@@ -345,9 +372,13 @@ def _search(
                         spans[row - first_row, segment] = abs(factors[row, segment]) * dims[segment]
                     else:
                         spans[row - first_row, segment] = abs(lines[row, segment, 1]) + lines[row, segment, 2]
+        for row in range(first_row, last_row):
+            bars[row] = best_keys.worst(heaps, row * parts + part)
+            if ids is not None and values is None:
+                bars[row] = np.nextafter(bars[row], np.float32(-np.inf))
         # parts have every so many tiles, so that each has long items
-        for tile_start in range(part * tile, blocks, parts * tile):
-            tile_end = min(tile_start + tile, blocks)
+        for tile_start in range(first_block + part * tile, last_block, parts * tile):
+            tile_end = min(tile_start + tile, last_block)
             row = first_row
             while row < last_row:
                 many = row + shape[0] <= last_row
