@@ -197,15 +197,14 @@ def _top_k(queries, factors, items, k, exclusions) -> tuple[np.ndarray, np.ndarr
     num_queries, threads = len(queries), numba.get_num_threads()
     tables, values, firsts, dims = prepared(queries, factors, items)
     shape = CODES_PASS if values is None else VALUES_PASS
-    most = None
-    if values is None and len(dims) == 1 and (items.scales is None or items.reach is not None):
-        most = np.empty(num_queries, np.uint16)
-
     # Tasks are rows x parts of the catalogue; parts only where the rows alone leave cores idle.
     step = shape[0]
     task_rows = min(_TASK_ROWS, max(-(-num_queries // threads) // step * step, step))
     parts = -(-threads // max(-(-num_queries // task_rows), 1))
     keys = np.full((num_queries, parts, k), best_keys.NO_ITEM)
+    most = None
+    if values is None and len(dims) == 1 and (items.scales is None or items.reach is not None):
+        most = np.empty((parts, num_queries), np.uint16)
     tile = max(_TILE_BYTES // (LANES * items.planes.shape[1]) // 2 * 2, 2)
     if parts > 1:
         tile = max(min(tile, len(items.planes) // (8 * parts) * 2), 2)
@@ -359,6 +358,7 @@ def _search(
         part, first_row = task % parts, task // parts * task_rows
         last_row = min(first_row + task_rows, num_queries)
         bars, first_bytes = limits[part], firsts[0]
+        mosts = None if most is None else most[part]
         cells = max(shape[0] * shape[1], LONE[0] * LONE[1])
         totals, passed = np.empty(LANES * cells, np.float32), np.empty(cells, np.int64)
         if values is not None:
@@ -391,13 +391,13 @@ def _search(
                             end, _end_of(reach, tile_start, tile_end, spans, who - first_row, bars[who])
                         )
                     end += (end - tile_start) % step
-                if most is not None:
+                if mosts is not None:
                     size = np.float32(1) if reach is None else reach[tile_start, 0]
                     for who in range(row, row + count):
-                        most[who] = most_differing(factors[who, 0], dims[0], size, bars[who])
+                        mosts[who] = most_differing(factors[who, 0], dims[0], size, bars[who])
                 for block in range(tile_start, end, step):
                     if values is None:
-                        codes = tables, factors, planes, scales, first_bytes, dims, bars, most
+                        codes = tables, factors, planes, scales, first_bytes, dims, bars, mosts
                         if many:
                             hit = score_many(*codes, row, block, totals, passed)
                         else:
