@@ -375,6 +375,29 @@ def test_names_in_a_file_are_those_of_a_list():
     assert list(FiledNames.of_bytes([])) == []
 
 
+def test_names_of_a_file_are_found_as_in_a_list(tmp_path, monkeypatch):
+    monkeypatch.setattr("l2q.names.CHUNK", 10)
+    words = ["a", "ü", "", "long " * 40, "用户", "aa", "a b", "long"] * 3
+    path = tmp_path / "names.txt"
+    path.write_text("".join(f"{word}\n" for word in words), "utf-8")
+    names = FiledNames.of_file(path)
+    assert list(names) == words
+    assert (names[2:5], names[-1:]) == (words[2:5], ["long"])
+    for word in (*words[:8], "lon", "ong", "a\nü", "b", "\ud800"):
+        assert (word in names, names.count(word)) == (word in words, words.count(word))
+        if word in words:
+            assert names.index(word) == words.index(word)
+        else:
+            with pytest.raises(ValueError, match="is no name"):
+                names.index(word)
+    for damaged in (b"a\nb", b"\xff\n"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"no end|decode"):
+            FiledNames.of_file(path)
+    path.write_bytes(b"")
+    assert (len(FiledNames.of_file(path)), "a" in FiledNames.of_file(path)) == (0, False)
+
+
 def test_names_in_a_file_are_read_in_chunks_of_whole_lines(monkeypatch):
     monkeypatch.setattr("l2q.names.CHUNK", 10)
     words = ["a" * length for length in (3, 25, 0, 1, 9, 12, 2)]

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 from l2q.errors import L2QError
 from l2q.files import aside, read_array
 from l2q.interactions import Interactions, name_array
+from l2q.names import FiledNames
 from l2q.representations import Representations, Rows
 from l2q.retrieval import manifest as manifests
 from l2q.retrieval import storage
@@ -590,3 +592,27 @@ def test_an_index_that_is_replaced_again_and_again_is_read_whole(folder, tmp_pat
     finally:
         writer.kill()
         writer.wait()
+
+
+def test_many_names_stay_in_their_file(folder, tmp_path, monkeypatch):
+    in_memory = load_index(folder)
+    monkeypatch.setattr("l2q.retrieval.storage._NAMES", 0)
+    index = load_index(folder)
+    assert isinstance(index.item_names, FiledNames)
+    some = [f"user {user}" for user in range(20)]
+    for users in (some, some[3]):
+        found, expected = (each.recommend(users, k=7) for each in (index, in_memory))
+        for one, other in zip(
+            *([each] if users == some[3] else each for each in (found, expected)), strict=True
+        ):
+            assert one.items == other.items
+    assert index.similar("ítem 3", k=5).items == in_memory.similar("ítem 3", k=5).items
+    assert index.recommend(items=["ítem 3"], k=5).items == in_memory.recommend(items=["ítem 3"], k=5).items
+    assert (index.row("items", "ítem 49"), list(index.exclude.item_names)) == (49, list(in_memory.item_names))
+    with pytest.raises(L2QError, match=r"no user is named 'user x' among 30; near it: user 9"):
+        index.recommend("user x")
+    copied = index.save(tmp_path / "copied")
+    for name in ("users.txt", "items.txt"):
+        assert (copied / name).read_bytes() == (folder / name).read_bytes()
+    shutil.rmtree(folder)  # the names of an index that is replaced stay those that were opened
+    assert index.item_names[49] == "ítem 49"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,7 +19,8 @@ BREAK = ord("\n")
 class FiledNames:
     """Names by row, of which the first of several processes has a file and the others know how many there are.
 
-    ``names[row]`` is a name; ``names[mask]``, or an array of ascending rows, the names of these. ``text``: (bytes,)
+    ``names[row]`` is a name, ``names[2:5]`` a list of some; ``names[mask]``, or an array of ascending rows, the names
+    of these. ``text``: (bytes,)
     uint8, UTF-8 with a line break behind each, mapped from the file; None where another process has it. ``ends``:
     behind which byte each ends, (names,).
 
@@ -34,6 +36,20 @@ class FiledNames:
         file = _File() if processes.leads() else None
         exchange.collected(chunks, lambda chunk: file.write(chunk) if file is not None else None)
         return cls(count) if file is None else cls(count, *file.mapped())
+
+    @classmethod
+    def of_file(cls, path: Path) -> FiledNames:
+        """Lines of a file that stays as it is, each with its break. Raises ValueError for what is no UTF-8."""
+        text = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+        ends = [np.empty(0, np.int64)]
+        for first in range(0, len(text), CHUNK):
+            ends.append(np.flatnonzero(text[first : first + CHUNK] == BREAK) + first + 1)
+        names = cls(sum(map(len, ends)), text, np.concatenate(ends))
+        if len(text) and text[-1] != BREAK:
+            raise ValueError("the last line has no end")
+        for chunk in names.lines():
+            chunk.decode()
+        return names
 
     @classmethod
     def of_bytes(cls, chunks: Iterable[bytes]) -> FiledNames:
@@ -52,6 +68,8 @@ class FiledNames:
             if isinstance(which, np.ndarray):
                 return FiledNames(int(which.sum()) if which.dtype == bool else len(which))
             raise LookupError("the first process has the names")
+        if isinstance(which, slice):
+            return [self[row] for row in range(self._count)[which]]
         if not isinstance(which, np.ndarray):
             row = range(self._count)[which]
             first = int(self._ends[row - 1]) if row else 0
@@ -63,6 +81,32 @@ class FiledNames:
     def __iter__(self) -> Iterator[str]:
         for chunk in self.lines():
             yield from chunk.decode().split("\n")[:-1]
+
+    def __contains__(self, name: object) -> bool:
+        return next(self._rows(name), None) is not None
+
+    def index(self, name: str) -> int:
+        """The first row that has it. Raises ValueError where none has."""
+        if (row := next(self._rows(name), None)) is None:
+            raise ValueError(f"{name!r} is no name")
+        return row
+
+    def count(self, name: str) -> int:
+        """How many rows have it."""
+        return sum(1 for _ in self._rows(name))
+
+    def _rows(self, name: object) -> Iterator[int]:
+        """Every row that has it."""
+        line, first = f"\n{name}\n".encode(errors="surrogatepass"), 0
+        if line.count(b"\n") > 2 or self._ends is None:
+            return
+        for chunk in self.lines():
+            lines = b"\n" + chunk
+            at = lines.find(line)
+            while at >= 0:
+                yield int(np.searchsorted(self._ends, first + at, "right"))
+                at = lines.find(line, at + 1)
+            first += len(chunk)
 
     def lines(self) -> Iterator[bytes]:
         """The file in chunks of whole lines."""

@@ -9,7 +9,7 @@ and everything is then fitted to the lists of today's teacher in a few rounds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from l2q.interactions import Interactions, normalize
 from l2q.kernels import dense
 from l2q.kernels.rows import own
 from l2q.kernels.svd import product
+from l2q.names import FiledNames
 from l2q.representations import Representations
 
 RIDGE = 1e-3  # l, in parts of the mean of the diagonal
@@ -144,7 +145,9 @@ class Known:
         return rows.values.astype(np.float32) * (1 if rows.scales is None else rows.scales)
 
 
-def _rows(known: list[str] | None, size: int, names: Iterable[str] | None, wanted: int) -> np.ndarray:
+def _rows(
+    known: Sequence[str] | FiledNames | None, size: int, names: Iterable[str] | None, wanted: int
+) -> np.ndarray:
     """The rows by which a side of an index knows names; without names the row numbers are the names."""
     if known is None and names is None:
         rows = np.arange(wanted)

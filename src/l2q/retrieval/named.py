@@ -238,7 +238,9 @@ class Index:
     @cached_property
     def exclude(self) -> Interactions:
         """The train items of every user, which no recommendation holds."""
-        users, items = (None if found is None else name_array(found) for found in self.names.values())
+        users, items = (
+            name_array(found) if isinstance(found, list) else found for found in self.names.values()
+        )
         return Interactions(
             self.arrays["train.indptr"], self.arrays["train.items"], self.num_items, users, items
         )
@@ -354,7 +356,8 @@ class Index:
         try:
             if len(wanted) > FEW_NAMES or side in self._numbers:
                 if side not in self._numbers:  # from the end, so that of equal names the first row stays
-                    self._numbers[side] = {names[row]: row for row in range(len(names) - 1, -1, -1)}
+                    last = len(names) - 1
+                    self._numbers[side] = {name: last - row for row, name in enumerate(reversed(list(names)))}
                 return [self._numbers[side][str(name)] for name in wanted]
             return [names.index(str(name)) for name in wanted]
         except (KeyError, ValueError):

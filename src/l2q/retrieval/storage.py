@@ -31,6 +31,7 @@ from l2q.errors import L2QError
 from l2q.files import aside, read_array, replaced_folder, writing
 from l2q.interactions import LINE_BREAK
 from l2q.kernels import packing
+from l2q.names import FiledNames
 from l2q.retrieval import manifest as manifests
 from l2q.retrieval.lists import Lists
 from l2q.retrieval.manifest import FORMAT as FORMAT
@@ -38,6 +39,7 @@ from l2q.retrieval.manifest import NAME as MANIFEST
 from l2q.retrieval.manifest import VERSION as VERSION
 from l2q.retrieval.named import Index
 
+_NAMES = 1 << 24  # bytes of names that are read into memory; more stay in their file
 PATIENCE_SECONDS = 60.0
 """So long an index is opened anew where it is replaced meanwhile."""
 RULES = {
@@ -125,7 +127,7 @@ def opened(folder: Path, verify: bool = True, named: bool = True) -> Index:
     in memory."""
     manifest = manifests.read(folder)
     arrays = {}
-    names: dict[str, list[str] | None] = {"users": None, "items": None}
+    names: dict[str, list[str] | FiledNames | None] = {"users": None, "items": None}
     for name, entry in manifest["files"].items():
         path = folder / name
         try:
@@ -140,8 +142,10 @@ def opened(folder: Path, verify: bool = True, named: bool = True) -> Index:
                 raise L2QError(f"index {folder}: the checksum of {name} does not match; it is damaged")
             if path.suffix == ".npy":
                 arrays[path.stem] = read_array(path, mapped=True)
-            elif path.stem in names and named:  # read now: the index may be replaced while this one is open
-                names[path.stem] = path.read_text("utf-8").split("\n")[:-1]
+            elif path.stem in names and named:  # opened now: the index may be replaced while this one is open
+                names[path.stem] = (
+                    path.read_text("utf-8").split("\n")[:-1] if size <= _NAMES else FiledNames.of_file(path)
+                )
         except ValueError as error:
             raise L2QError(f"index {folder}: {name} cannot be used ({error}); it is damaged") from error
         except OSError as error:
