@@ -1,9 +1,10 @@
-"""Two pictures of trainings on the embedded set: what annealing does, and quality against seconds.
+"""Pictures of trainings: what annealing does and quality against seconds, on the embedded set; what parts add.
 
     python benchmarks/curves.py --runs outputs/curves --annealing docs/annealing.png --seconds docs/seconds.png
+    python benchmarks/curves.py --parts docs/parts.png       # of the stored metrics of outputs/ablations
 
-Each training is one call of `train.py`, on one thread, that leaves test unread; those that `--runs` has already are not
-run again. Seconds are those of training, validation left out; beside other work they are upper bounds.
+Each training of the first line is one call of `train.py`, on one thread, that leaves test unread; those that `--runs`
+has already are not run again. Seconds are those of training, validation left out; beside other work they are upper bounds.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 EVERY = ["test=false", "protocol.patience=1000", "logger=none"]
@@ -40,6 +42,15 @@ SECONDS = {
     "l2q_anl, BPR": ["model=l2q_anl", *BPR],
     "l2q_anl, distilled": DISTILLED,
 }
+PARTS = {
+    "debian, distilled, 864 bits": "debian_l2q_anl_distilled",
+    "debian, BPR, 864 bits": "debian_l2q_anl",
+    "debian, softmax over whole users, 864 bits": "debian_l2q_anl_softmax",
+    "Gowalla, BPR, 384 bits": "gowalla_l2q_anl",
+}
+OUTPUTS = Path(__file__).parents[1] / "outputs" / "ablations"
+LEAST = -20  # per cent, that are drawn
+RECIPE = "the recipe, by seed"
 
 
 def main() -> None:
@@ -49,11 +60,14 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("outputs/curves"))
     parser.add_argument("--annealing", type=Path, help="the picture of what annealing does")
     parser.add_argument("--seconds", type=Path, help="the picture of quality against seconds")
+    parser.add_argument("--parts", type=Path, help="the picture of what parts add")
     options = parser.parse_args()
     if options.annealing:
         draw_annealing(options.runs, options.annealing)
     if options.seconds:
         draw_seconds(options.runs, options.seconds)
+    if options.parts:
+        draw_parts(options.parts)
 
 
 def trained(folder: Path, words: list[str]) -> tuple[list[dict[str, str]], float]:
@@ -111,6 +125,53 @@ def draw_seconds(runs: Path, path: Path) -> None:
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
     figure.savefig(path, dpi=150)
+
+
+def draw_parts(path: Path) -> None:
+    """Of every recipe: how far one other option moves validation Recall@20, seed by seed."""
+    figure, axes = plt.subplots(2, 2, figsize=(11, 8.5), sharex=True, layout="constrained")
+    for axis, (title, folder) in zip(axes.flat, PARTS.items(), strict=True):
+        changes = changes_of(folder)
+        ordered = sorted(changes, key=lambda name: np.mean(changes[name]))
+        for place, name in enumerate(ordered):
+            mean, ends = np.mean(changes[name]), np.maximum([min(changes[name]), max(changes[name])], LEAST)
+            color = "tab:blue" if name != RECIPE else "black"
+            axis.plot(ends, [place, place], color=color, linewidth=2, alpha=0.5)
+            axis.plot(max(mean, LEAST), place, "o", color=color, markersize=5)
+            if mean < LEAST:
+                axis.annotate(
+                    f"{mean:.0f} %", (LEAST, place), (6, 0), textcoords="offset points", va="center"
+                )
+        axis.axvline(0, color="tab:gray", linewidth=1)
+        axis.set_yticks(range(len(ordered)), ordered, fontsize=8)
+        axis.set_xlim(LEAST - 1, 6)
+        axis.set_title(title, fontsize=10, loc="left")
+        axis.grid(axis="x", alpha=0.3)
+    figure.supxlabel("change of validation Recall@20, %: means, and bars from seed to seed", fontsize=9)
+    figure.savefig(path, dpi=130)
+
+
+def changes_of(folder: str) -> dict[str, list[float]]:
+    """How far Recall@20 is from that of ``base.json`` with the same seed, %, by the options that differ. Widths, which
+    hold the bits equal, are left out."""
+    runs = [json.loads(path.read_text()) for path in sorted((OUTPUTS / folder).glob("*.json"))]
+    base = json.loads((OUTPUTS / folder / "base.json").read_text())
+    usual = set(base["command"].split())
+    found: dict[str, dict[int, float]] = {}
+    for run in runs:
+        changed = (
+            word for word in run["command"].split() if word not in usual and not word.startswith("seed=")
+        )
+        pairs = [word.split("=", 1) for word in changed]
+        names = [f"{key.rpartition('.')[2]}={value}" for key, value in pairs if key != "model.embedding_dim"]
+        found.setdefault(", ".join(names) or RECIPE, {})[run["seed"]] = run["val/recall_20"]
+    seeds = found[RECIPE]
+    return {
+        name: [100 * (value / seeds[seed] - 1) for seed, value in values.items() if seed in seeds]
+        if name != RECIPE
+        else [100 * (value / np.mean(list(seeds.values())) - 1) for value in values.values()]
+        for name, values in found.items()
+    }
 
 
 if __name__ == "__main__":
