@@ -142,7 +142,9 @@ class PackedItems:
 
     @property
     def nbytes(self) -> int:
-        return self.planes.nbytes + (0 if self.scales is None else self.scales.nbytes)
+        return sum(
+            part.nbytes for part in (self.planes, self.scales, self.ids, self.reach) if part is not None
+        )
 
 
 def top_k(
