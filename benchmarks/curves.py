@@ -4,7 +4,8 @@
     python benchmarks/curves.py --parts docs/parts.png       # of the stored metrics of outputs/ablations
 
 Each training of the first line is one call of `train.py`, on one thread, that leaves test unread; those that
-`--runs` has already are not run again. Seconds are those of training, validation left out; beside other work they are upper bounds.
+`--runs` has already are not run again. Seconds are those of training, validation left out; beside other work they are
+upper bounds.
 """
 
 from __future__ import annotations
