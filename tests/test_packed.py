@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -154,6 +155,24 @@ def test_a_search_of_the_longest_first_ends_before_the_short_ones(mode, dims, nu
     assert_same(top_k(queries, factors, items, 5), expected)
     items.scales[0] *= 2
     assert (top_k(queries, factors, items, 5)[0] > expected[0]).any()
+
+
+@pytest.mark.parametrize("num_queries", [1, 9])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_pass_ends_where_counts_rule_its_items_out(num_queries, threads):
+    """Told half of how far the items reach, it ends too early: what it loses shows that it ends early at all."""
+    rng = np.random.default_rng(5)
+    codes, queries = signs(rng, 40_000, 256), pack(signs(rng, num_queries, 256), (256,))
+    items = PackedItems.longest_first(pack(codes, (256,)), (256,), np.ones((40_000, 1), np.float32))
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    try:
+        expected = top_k(queries, np.float32([1]), items, 20)
+        items.reach[:] = 0.5  # a bound of 128, which is above every K-th best score
+        found = top_k(queries, np.float32([1]), items, 20)
+    finally:
+        numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    assert (expected[0] < 128).all()
+    assert (found[0] != expected[0]).any(axis=1).all()
 
 
 @pytest.mark.parametrize("order", [1, -1])

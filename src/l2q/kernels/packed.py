@@ -360,7 +360,6 @@ def _search(
         part, first_row = task % parts, task // parts * task_rows
         last_row = min(first_row + task_rows, num_queries)
         bars, first_bytes = limits[part], firsts[0]
-        mosts = None if most is None else most[part]
         cells = max(shape[0] * shape[1], LONE[0] * LONE[1])
         totals, passed = np.empty(LANES * cells, np.float32), np.empty(cells, np.int64)
         if values is not None:
@@ -393,17 +392,25 @@ def _search(
                             end, _end_of(reach, tile_start, tile_end, spans, who - first_row, bars[who])
                         )
                     end += (end - tile_start) % step
-                if mosts is not None:
+                if most is not None:
                     size = np.float32(1) if reach is None else reach[tile_start, 0]
                     for who in range(row, row + count):
-                        mosts[who] = most_differing(factors[who, 0], dims[0], size, bars[who])
+                        most[part, who] = most_differing(factors[who, 0], dims[0], size, bars[who])
                 for block in range(tile_start, end, step):
                     if values is None:
-                        codes = tables, factors, planes, scales, first_bytes, dims, bars, mosts
-                        if many:
-                            hit = score_many(*codes, row, block, totals, passed)
+                        codes = tables, factors, planes, scales, first_bytes, dims, bars
+                        # two calls: a variable for limits or None would be no array, and no pass would end early
+                        if most is None:
+                            if many:
+                                hit = score_many(*codes, None, row, block, totals, passed)
+                            else:
+                                hit = score_lone(*codes, None, row, block, totals, passed)
                         else:
-                            hit = score_lone(*codes, row, block, totals, passed)
+                            limit = most[part]
+                            if many:
+                                hit = score_many(*codes, limit, row, block, totals, passed)
+                            else:
+                                hit = score_lone(*codes, limit, row, block, totals, passed)
                     else:
                         rows = tables, lines, planes, scales, firsts, bars
                         if many:
