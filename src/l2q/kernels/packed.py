@@ -352,9 +352,8 @@ def _search(
     tasks = -(-num_queries // task_rows) * parts
     each = -(-tasks // threads)
     for index in numba.prange(each * threads):
-        task = (
-            np.int64(index) % each * threads + np.int64(index) // each
-        )  # a thread has every so many, not neighbors
+        # a thread has tasks from everywhere: neighbors may end about as early
+        task = np.int64(index) % each * threads + np.int64(index) // each
         if task >= tasks:
             continue
         part, first_row = task % parts, task // parts * task_rows

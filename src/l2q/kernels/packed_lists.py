@@ -91,7 +91,8 @@ def top_k_of_lists(
 
 
 def best_rows(queries: np.ndarray, factors: np.ndarray, items: PackedItems, count: int) -> np.ndarray:
-    """The items of ``packed.top_k`` for many of few items, in no order: (n, count) int32, for queries with codes.
+    """The items of ``packed.top_k`` for many of few items, in no order: (n, count) int32, for queries with codes. Of
+    equal scores those of the first places are taken.
 
     A heap of ``count`` items costs more than the scores. Here all scores are put into bins, from which the best are
     read.
