@@ -4,11 +4,9 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -417,17 +415,37 @@ def test_work_is_shared_in_runs_and_each_process_has_all_results(monkeypatch):
     assert processes.shared(work, range(3)) == [0, 1, 4]
 
 
-def started_by(process: int) -> dict[str, int]:
-    """The processes that torchrun runs, by rank."""
-    found = {}
-    for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
-        words = Path(f"/proc/{child}/environ").read_bytes().decode(errors="replace").split("\0")
-        found |= {word[5:]: int(child) for word in words if word.startswith("RANK=")}
-    return found
+KILLED = """
+import os, runpy, signal, sys, time
+from pathlib import Path
+from l2q.learning.recommender import Recommender
+killed, program = sys.argv.pop(1), sys.argv.pop(1)
+step = Recommender.training_step
+
+def training_step(self, *inputs):
+    first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    if os.environ["RANK"] == killed and self.current_epoch == 2 and first:
+        while not list(Path().glob("outputs/*/*/*/checkpoints/last.ckpt")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *inputs)
+
+Recommender.training_step = training_step
+runpy.run_path(program, run_name="__main__")
+"""
+
+
+def killed_in_the_third_epoch(
+    rank: int, words: list[str], cwd: Path, **how: int
+) -> subprocess.CompletedProcess[str]:
+    """``train.py *words`` in several processes, of which that one kills itself, on the first start."""
+    (cwd / "killed.py").write_text(KILLED)
+    *start, program = torchrun(**how)
+    return done([*start, "killed.py", str(rank), program, *words], cwd, check=False)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 @pytest.mark.parametrize("parallel", ["columns", "edges"])
 def test_a_killed_process_ends_the_others_with_one_line_and_torchrun_goes_on_from_the_last_epoch(
     tmp_path, parallel
@@ -435,54 +453,25 @@ def test_a_killed_process_ends_the_others_with_one_line_and_torchrun_goes_on_fro
     more = [*SHARED["columns"]["l2q_anl"], "learning_rate=0.05", "epochs=4", "protocol.patience=9"]
     words = [*table(tmp_path / "events.csv"), *SMALL, *more, f"parallel={parallel}"]
     training(composed(*words), tmp_path / "one")()
-    with (tmp_path / "said.txt").open("w") as said:
-        started = subprocess.Popen(
-            torchrun(*words, restarts=1),
-            cwd=tmp_path,
-            env=environment(tmp_path) | ONE_THREAD,
-            stdout=said,
-            stderr=said,
-        )
-        try:
-            while len(histories := list(tmp_path.glob("outputs/*/*/*/history.csv"))) == 0 or (
-                len(histories[0].read_text().splitlines()) < 3
-            ):
-                assert started.poll() is None, (tmp_path / "said.txt").read_text()
-                time.sleep(0.1)
-            os.kill(started_by(started.pid)["1"], signal.SIGKILL)
-            code = started.wait()
-        finally:
-            started.kill()
-    text = (tmp_path / "said.txt").read_text()
-    assert code == 0, text
+    ended = killed_in_the_third_epoch(1, words, tmp_path, restarts=1)
+    text = ended.stdout + ended.stderr
+    assert ended.returncode == 0, text
     # whichever is first: the broken connection, or torchrun's signal
-    assert text.count("another of the 2 processes of this run has ended") + text.count("broken off by") == 1
-    assert text.count("goes on from the last whole epoch in") == 1
-    assert_same_training(histories[0].parent, tmp_path / "one")
+    ends = "another of the 2 processes of this run has ended", "broken off by"
+    assert sum(map(text.count, ends)) == 1, text
+    assert text.count("goes on from the last whole epoch in") == 1, text
+    (folder,) = tmp_path.glob("outputs/*/*/*")
+    assert_same_training(folder, tmp_path / "one")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize("killed", ["0", "2"])
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+@pytest.mark.parametrize("killed", [0, 2])
 def test_of_three_processes_one_says_that_another_was_killed(tmp_path, killed):
-    words = [*table(tmp_path / "events.csv"), *SMALL, "model=lightgcn", "epochs=100000", "protocol=final"]
-    with (tmp_path / "said.txt").open("w") as said:
-        started = subprocess.Popen(
-            torchrun(*words, processes=3),
-            cwd=tmp_path,
-            env=environment(tmp_path) | ONE_THREAD,
-            stdout=said,
-            stderr=said,
-        )
-        try:
-            while not list(tmp_path.glob("outputs/*/*/*/history.csv")):
-                assert started.poll() is None, (tmp_path / "said.txt").read_text()
-                time.sleep(0.1)
-            os.kill(started_by(started.pid)[killed], signal.SIGKILL)
-            assert started.wait() != 0
-        finally:
-            started.kill()
-    text = (tmp_path / "said.txt").read_text()
+    words = [*table(tmp_path / "events.csv"), *SMALL, "model=lightgcn", "epochs=4", "protocol=final"]
+    ended = killed_in_the_third_epoch(killed, words, tmp_path, processes=3)
+    text = ended.stdout + ended.stderr
+    assert ended.returncode != 0, text
     # whichever is first: the broken connection, or torchrun's signal
     ends = "another of the 3 processes of this run has ended", "broken off by"
     assert sum(map(text.count, ends)) == 1, text
