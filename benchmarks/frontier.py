@@ -1,14 +1,14 @@
 """Recall against queries per second against bytes: packed codes beside what people search with instead.
 
     python benchmarks/frontier.py [--sets debian gowalla ...] [--items 1000000 ...] [--rows clustered even]
-        [--bits 224 768] [--columns 256] [--threads 1 2] [--batch 4096] [--seconds S] [--only NAME ...]
-        [--build-threads 1] [--kept DIR] [--data ../shared/data] [--json FILE] [--plot FILE]
+        [--bits 224 768] [--columns 256] [--floats NAME=INDEX ...] [--threads 1 2] [--batch 4096] [--seconds S]
+        [--only NAME ...] [--build-threads 1] [--kept DIR] [--data ../shared/data] [--json FILE] [--plot FILE]
     python benchmarks/frontier.py --plot docs/frontier.png --json outputs/benchmarks/frontier.json   # of stored records
 
 Of a set: test Recall@20 of `l2q_plus`, and of float rows under each peer. These are the strongest `--columns` of the
-filter that the codes are fitted to. Peers cannot leave out what a user has, so they are asked for 100 items, of which
-those are dropped; ours leaves it out itself. A float user over codes is what the user's code is fitted to be, without
-its signs.
+filter that the codes are fitted to, and the rows of `--floats`, as `lightgcn=RUN/index`. Peers cannot leave out what a
+user has, so they are asked for 100 items, of which those are dropped; ours leaves it out itself. A float user over
+codes is what the user's code is fitted to be, without its signs.
 
 Of `--items` made items: the rows of `benchmarks/first_stage.py`, where `clustered` and `even` are said. Recall is the
 share of the exact Top-20 by the same rows. For peers that is the inner product of the floats. For codes, signs of a
@@ -62,8 +62,7 @@ WIDTHS = (32, 128, 512)
 LINKS, BUILDING = 16, 100  # of a graph: links of an item, and what its building looks at
 MOST_QUERIES = 4096  # of made rows
 MANY_ITEMS, QUICK_BUILDING = 300_000, 40  # of so many a graph's building looks at fewer
-MOST_OF_GRAPHS = 1_000_000  # items; of more Voyager's alone is built,
-LONGEST = 1 << 22  # of these items: no other is in anybody's Top-20
+MOST_OF_GRAPHS = 1_000_000  # items; of more Voyager's alone is built
 MOST_LISTS = 4096
 FILTERS = {  # of conf/experiment; for other sets the fit chooses
     "gowalla": {"gamma_item": 0.4, "popularity": 0.3, "tail": 0.6},
@@ -92,6 +91,13 @@ def main() -> None:
     parser.add_argument("--bits", nargs="+", type=int, default=[224, 768])
     parser.add_argument(
         "--columns", nargs="+", type=int, default=[256], help="of a set's float rows, for the peers"
+    )
+    parser.add_argument(
+        "--floats",
+        nargs="*",
+        default=[],
+        metavar="NAME=INDEX",
+        help="a model's float rows of the set, for the peers",
     )
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--batch", type=int, default=4096, help="queries of a large batch, and of a recall")
@@ -173,6 +179,11 @@ def of_set(name: str, options: argparse.Namespace) -> Iterator[dict]:
             left, right = (np.ascontiguousarray(side[:, some]) for side in (X, Y))
             for one in peers(left, right, f"{name}-{columns}", options):
                 yield replace(one, name=f"{one.name} of {columns}")
+        for model, _, folder in (text.partition("=") for text in options.floats):
+            rows = l2q.load_index(folder).representations
+            left, right = rows.users.values[users], rows.items.values
+            for one in peers(left, right, f"{name}-{model}-{right.shape[1]}", options):
+                yield replace(one, name=f"{one.name} of {model}")
 
     about = {"data": name, "items": train.num_items, "measure": "test Recall@20"}
     for one in contenders():
@@ -481,7 +492,7 @@ def _of_voyager(users, items, path: Path, threads: int) -> Iterator[Contender]:
         longest = np.argsort(
             -np.concatenate([np.linalg.norm(items[part], axis=1) for part in parts_of(len(items))])
         )
-        for part in parts_of(min(len(items), LONGEST)):
+        for part in parts_of(len(items)):
             index.add_items(items[longest[part]], longest[part], num_threads=threads)
         index.save(str(path))
         del index
