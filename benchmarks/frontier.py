@@ -34,7 +34,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import l2q  # before numpy, whose threads would spin where they wait
@@ -50,6 +50,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from rich.console import Console
 from rich.table import Table
 
+from l2q.fitted.filter import FilterScores
 from l2q.interactions import Interactions
 from l2q.representations import Rows
 from l2q.retrieval import lists
@@ -242,9 +243,16 @@ class Ranked:
         return np.where(items < 0, -np.inf, -np.arange(k, dtype=np.float32)), items
 
 
+def scores_of(index: l2q.Index, own: Interactions) -> FilterScores:
+    """The scores of the filter that the codes of an index are fitted to, of users with these items."""
+    found = index.filter_side.scores(own, index.exclude)
+    parts = {field.name: getattr(found, field.name) for field in fields(FilterScores)}
+    return FilterScores(**(parts | {"Y": found.bytes.rows(slice(None))}))
+
+
 def base_of(index: l2q.Index, own: Interactions) -> tuple[np.ndarray, np.ndarray]:
-    """X (queries, rank) and Y (N, rank) of the filter that the codes of an index are fitted to."""
-    scores = index.filter_side.scores(own, index.exclude)
+    """X (queries, rank) and Y (N, rank) of that filter."""
+    scores = scores_of(index, own)
     return scores.U * scores.h, scores.Y
 
 
@@ -255,7 +263,7 @@ def float_users(index: l2q.Index, own: Interactions) -> Rows:
     """
     items, side = index.representations.items, index.filter_side
     A, weight = items.values * items.scales, np.float32(side.options["weight"])
-    _, (X, Y), lists = side.scores(own, index.exclude).ranking(own, int(side.options["length"]))
+    _, (X, Y), lists = scores_of(index, own).ranking(own, int(side.options["length"]))
     gram, values = A.T @ A, X @ (Y.T @ A)
     gram += 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=np.float32)
     for user, (first, last) in enumerate(itertools.pairwise(lists.indptr)):
