@@ -52,16 +52,19 @@ MOST_ITEMS = 20_000
 
 
 class Scores:
-    """Scores of a model without factors, behind the search protocol."""
+    """Scores R B of a model without rows for users, behind the search protocol; B is a product of ``weights``."""
 
-    def __init__(self, train: Interactions, weights: np.ndarray) -> None:
+    def __init__(self, train: Interactions, *weights: Any) -> None:
         self.rows, self.weights = train.to_csr(), weights
         self.num_users, self.num_items = train.num_users, train.num_items
 
     def search(
         self, users: Any, k: int, exclude: Interactions | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        scores = self.rows[users] @ self.weights
+        scores = self.rows[users]
+        for weights in self.weights:
+            scores = scores @ weights
+        scores = scores.toarray() if sparse.issparse(scores) else scores
         for row, user in enumerate(users):
             if exclude is not None:
                 scores[row, exclude[user]] = -np.inf
@@ -98,25 +101,24 @@ def factors(model: Any) -> Callable[[Interactions], Any]:
     return fit
 
 
-def ease(train: Interactions) -> Scores:
-    """B = I - P / diag(P), P = (X^T X + l I)^-1."""
+def ease(train: Interactions, l2: float = 500) -> Scores:
+    """B = I - P / diag(P), P = (R^T R + l I)^-1."""
     R = train.to_csr()
     gram = (R.T @ R).toarray().astype(np.float64)
-    gram[np.diag_indices_from(gram)] += 500
+    gram[np.diag_indices_from(gram)] += l2
     P = np.linalg.inv(gram)
     B = -P / np.diag(P)
     np.fill_diagonal(B, 0)
     return Scores(train, B.astype(np.float32))
 
 
-def sansa(train: Interactions) -> Scores:
+def sansa(train: Interactions, l2: float = 500, density: float = 0.01) -> Scores:
     from sansa import SANSA, CHOLMODGramianFactorizerConfig, SANSAConfig, UMRUnitLowerTriangleInverterConfig
 
     factors, inverse = CHOLMODGramianFactorizerConfig(), UMRUnitLowerTriangleInverterConfig(1, 5)
-    model = SANSA(SANSAConfig(500.0, 0.01, factors, inverse))
+    model = SANSA(SANSAConfig(float(l2), density, factors, inverse))
     model.fit(sparse.csr_matrix(train.to_csr()))
-    left, right = model.weights
-    return Scores(train, (left @ right).toarray())
+    return Scores(train, *model.weights)
 
 
 def rectools(train: Interactions) -> DenseIndex:

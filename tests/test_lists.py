@@ -418,6 +418,7 @@ def test_on_the_command_line(tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "500 items in" in said
     assert "0.99 " in said
+    assert "1 (exact)" in said
     assert main(["recommend", "--index", folder, "--user", "3", "-k", "5", "--exact", "0.9", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     opened = l2q.load_index(folder)
