@@ -625,6 +625,7 @@ STYLES = {  # color and marker; what is not here, and float users, are not drawn
     "faiss IVF PQ FastScan": ("rebeccapurple", "D"),
     "faiss flat": ("gray", "X"),
 }
+LINES = {"768": ":", "lightgcn": "--"}  # of these rows
 
 
 def draw(records: list[dict], path: Path) -> None:
@@ -658,7 +659,7 @@ def draw(records: list[dict], path: Path) -> None:
                 exact = drawn == name and name.startswith("l2q")
                 (handle,) = panel.plot(
                     speed, reached, color=color, marker="*" if exact else marker,
-                    linestyle=":" if name.endswith(" of 768") else "-", linewidth=2.2 if "l2q" in name else 1,
+                    linestyle=LINES.get(name.rpartition(" of ")[2], "-"), linewidth=2.2 if "l2q" in name else 1,
                     markersize=14 if exact else 6, markeredgecolor="white", markeredgewidth=0.5,
                 )  # fmt: skip
                 handles[drawn + ", exact" * exact] = handle
