@@ -260,6 +260,7 @@ def test_many_users_at_once_find_what_each_finds_alone(index, threads, monkeypat
     try:
         for together, most in ((16, 1 << 24), (1024, 1 << 24), (1024, 2000)):
             monkeypatch.setattr(packed_lists, "TOGETHER", together)
+            monkeypatch.setattr(packed_lists, "_ONE_THREAD", 0 if together == 16 else 1024)
             monkeypatch.setattr(packed_lists, "CHUNK", 8)
             monkeypatch.setattr(packed_lists, "_SCORES", most)
             for exact in (0.3, 0.9, 0.999):

@@ -12,6 +12,7 @@ from oracles import top_k_reference
 
 from l2q.errors import L2QError
 from l2q.interactions import Interactions
+from l2q.kernels import packed
 from l2q.kernels.packed import PackedItems, top_k
 from l2q.kernels.packing import pack
 
@@ -138,6 +139,22 @@ def test_many_tiles_and_parts(mode, num_queries, dims, kind):
     expected = top_k_reference(queries[:3], factors[:3], codes, dims, scales, 30, exclude)
     found = kernel(queries, factors, codes, dims, scales, 30, exclude)
     assert_same([part[:3] for part in found], expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("num_queries", [1, 2, 5])
+@pytest.mark.parametrize("dims", [(130, 1000), (1130,)])
+@pytest.mark.parametrize("kind", ["positive", "ties", "long and short"])
+@pytest.mark.parametrize("one_thread", [0, 300_000])
+def test_threads_share_what_is_left_of_a_few_queries(mode, num_queries, dims, kind, one_thread, monkeypatch):
+    """Behind the first tile one thread goes on, or all do, whatever is left."""
+    monkeypatch.setattr(packed, "ONE_THREAD", one_thread)
+    queries, factors, codes, scales, exclude = problem(2, mode, dims, num_queries, 4000, 900, kind)
+    if scales is not None:
+        scales = np.abs(scales)
+    expected = top_k_reference(queries, factors, codes, dims, scales, 30, exclude)
+    assert_same(kernel(queries, factors, codes, dims, scales, 30, exclude), expected)
+    assert numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
 
 
 @pytest.mark.parametrize("mode", ["scaled", "asymmetric"])

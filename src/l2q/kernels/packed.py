@@ -32,7 +32,8 @@ for codes; for float rows add ceil(dim / 4) + 3 to S + 1 and take the terms with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -59,6 +60,9 @@ _TILE_BYTES = 1 << 18  # items that all queries of a task visit before the next 
 _TASK_ROWS = 64
 CHUNK = 256  # queries of a thread whose tables are made at a time,
 _SORTED = 1024  # or so many, where those go together that end about as early
+ONE_THREAD = (
+    1 << 23
+)  # bytes of items times queries, which one thread has seen before another one has woken up
 _LARGE = 2.0**100
 _WIDEST = 65_528  # bits of a segment: its counts fit into 16 bits
 _TABLE_OF_COUNTS = table_of_counts().reshape(256, 32).view("V32")[:, 0]
@@ -199,43 +203,76 @@ def _top_k(queries, factors, items, k, exclusions) -> tuple[np.ndarray, np.ndarr
     num_queries, threads = len(queries), numba.get_num_threads()
     tables, values, firsts, dims = prepared(queries, factors, items)
     shape = CODES_PASS if values is None else VALUES_PASS
+    blocks, block_bytes = len(items.planes), LANES * items.planes.shape[1]
     # Tasks are rows x parts of the catalogue; parts only where the rows alone leave cores idle.
     step = shape[0]
     task_rows = min(_TASK_ROWS, max(-(-num_queries // threads) // step * step, step))
     parts = -(-threads // max(-(-num_queries // task_rows), 1))
-    keys = np.full((num_queries, parts, k), best_keys.NO_ITEM)
+    few = parts > 1 and num_queries <= step
+    if few and num_queries * blocks * block_bytes <= ONE_THREAD:
+        parts = 1
     most = None
     if values is None and len(dims) == 1 and (items.scales is None or items.reach is not None):
         most = np.empty((parts, num_queries), np.uint16)
-    tile = max(_TILE_BYTES // (LANES * items.planes.shape[1]) // 2 * 2, 2)
-    if parts > 1:
-        tile = max(min(tile, len(items.planes) // (8 * parts) * 2), 2)
+    tile = max(_TILE_BYTES // block_bytes // 2 * 2, 2)
+    early = items.reach is not None and values is None
     order = None
 
-    def search(first_block: int, last_block: int) -> None:
-        _search(
-            tables, values, factors, items.planes, items.scales, firsts, dims, items.num_items, items.ids,
-            items.reach, most, exclusions, first_block, last_block, tile, task_rows, threads, shape, keys,
-        )  # fmt: skip
+    def search(
+        keys: np.ndarray, first_block: int, last_block: int, floors: np.ndarray | None = None
+    ) -> np.ndarray:
+        parts = keys.shape[1]
+        size = tile if parts == 1 else max(min(tile, (last_block - first_block) // (8 * parts) * 2), 2)
+        with one_thread(of=threads if few and parts == 1 else 1):
+            _search(
+                tables, values, factors, items.planes, items.scales, firsts, dims, items.num_items, items.ids,
+                items.reach, most, exclusions, first_block, last_block, size, task_rows, threads, shape, floors, keys,
+            )  # fmt: skip
+        return keys
 
-    if items.reach is None or values is not None or num_queries <= step:
-        search(0, len(items.planes))
+    if few and early and parts > 1:
+        # what is left behind the first tile is often too little for a second thread
+        first = min(tile, blocks)
+        keys = search(_no_items(num_queries, 1, k), 0, first)
+        floors, end = _left(items.reach, first, blocks, factors, dims, keys)
+        end += (end - first) % LONE[1]
+        if num_queries * (end - first) * block_bytes > ONE_THREAD:
+            keys = np.concatenate([keys, _no_items(num_queries, parts - 1, k)], axis=1)
+        keys = search(keys, first, end, floors)
+    elif not early or num_queries <= step:
+        keys = search(_no_items(num_queries, parts, k), 0, blocks)
     else:
         # a pass goes on for the query that needs it longest, so those go together that end about as early
-        first = min(tile, len(items.planes))
-        search(0, first)
+        first = min(tile, blocks)
+        keys = search(_no_items(num_queries, parts, k), 0, first)
         order = np.argsort(keys[:, 0, 0])
         starts, ends, excluded = exclusions
         tables, factors, keys = tables[order], factors[order], keys[order]
         exclusions = starts[order], ends[order], excluded
-        search(first, len(items.planes))
-    found = keys.reshape(num_queries, parts * k)
+        keys = search(keys, first, blocks)
+    found = keys.reshape(num_queries, keys.shape[1] * k)
     found.sort(axis=1)
     scores, ids = best_keys.decode(found[:, : -k - 1 : -1])
     if order is None:
         return scores, ids
     back = np.argsort(order)
     return scores[back], ids[back]
+
+
+def _no_items(num_queries: int, parts: int, k: int) -> np.ndarray:
+    return np.full((num_queries, parts, k), best_keys.NO_ITEM)
+
+
+@contextmanager
+def one_thread(of: int) -> Iterator[None]:
+    """Kernels in one of ``of`` threads, the caller, so that nobody is woken up."""
+    if of > 1:
+        numba.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if of > 1:
+            numba.set_num_threads(of)
 
 
 def prepared(queries: np.ndarray, factors: np.ndarray, items: PackedItems) -> tuple:
@@ -329,6 +366,20 @@ def _end_of(reach, first, last, spans, row, bar):
     return first
 
 
+@compiling.njit(cache=True)
+def _left(reach, first, last, factors, dims, keys):
+    """The K-th best score of each query in ``keys`` (queries, 1, k), and the first block behind which none has more."""
+    floors, end = np.empty(len(keys), np.float32), first
+    spans = np.empty(factors.shape, np.float32)
+    for row in range(len(keys)):
+        for segment in range(len(dims)):
+            spans[row, segment] = abs(factors[row, segment]) * dims[segment]
+        floors[row] = best_keys.worst(keys[:, 0], row)
+        bar = np.nextafter(floors[row], np.float32(-np.inf))
+        end = max(end, _end_of(reach, first, last, spans, row, bar))
+    return floors, end
+
+
 @numba.njit
 def most_differing(factor, dim, size, bar):
     """With more differing bits than these, f a (dim - 2 c) does not pass for any scale a up to ``size``."""
@@ -341,10 +392,11 @@ def most_differing(factor, dim, size, bar):
 @compiling.njit(parallel=True, nogil=True, cache=True)
 def _search(
     tables, values, factors, planes, scales, firsts, dims, num_items, ids, reach, most, exclusions, first_block,
-    last_block, tile, task_rows, threads, shape, keys,
+    last_block, tile, task_rows, threads, shape, floors, keys,
 ):  # fmt: skip
     """Takes the items of these blocks into ``keys`` (queries, parts, k), each a heap over one part of the catalogue.
-    ``values`` is None for codes."""
+    ``values`` is None for codes. ``floors`` (queries,): scores that K items
+    of other blocks have; or None."""
     num_queries, parts, k = keys.shape
     heaps = keys.reshape(num_queries * parts, k)
     starts, ends, excluded = exclusions
@@ -374,6 +426,8 @@ def _search(
                         spans[row - first_row, segment] = abs(lines[row, segment, 1]) + lines[row, segment, 2]
         for row in range(first_row, last_row):
             bars[row] = best_keys.worst(heaps, row * parts + part)
+            if floors is not None:
+                bars[row] = max(bars[row], floors[row])
             if ids is not None and values is None:
                 bars[row] = np.nextafter(bars[row], np.float32(-np.inf))
         # parts have every so many tiles, so that each has long items

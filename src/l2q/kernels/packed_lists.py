@@ -21,6 +21,7 @@ from l2q.kernels.packed import (
     aligned_zeros,
     most_differing,
     offer,
+    one_thread,
     prepared,
 )
 from l2q.kernels.packed_scores import (
@@ -37,6 +38,7 @@ from l2q.kernels.vectors import LANES
 _STEP = LONE[1]  # blocks of a pass
 TOGETHER = 1024  # queries of a thread that look through lists together,
 _SHARED = 2  # where so many of them look at a list
+_ONE_THREAD = 1024  # queries' lists, through which one thread has looked before another one has woken up
 _ALONE = 8  # lists that each looks through before, for a K-th best score
 _PAIRS, _SCORES = 1 << 24, 1 << 24  # queries' lists of a thread, and queries' scores, that are in memory
 _TILE = 128  # blocks
@@ -65,7 +67,8 @@ def top_k_of_lists(
     num_queries = len(queries)
     scores, found = np.empty((num_queries, k), np.float32), np.empty((num_queries, k), np.int32)
     threads = numba.get_num_threads()
-    parts = -(-threads // max(num_queries, 1))
+    small = num_queries * lists.shape[1] <= _ONE_THREAD
+    parts = 1 if small else -(-threads // max(num_queries, 1))
     if queries.dtype == np.float32:
         longest = None
     chunk = threads * max(min(_PAIRS // max(lists.shape[1], 1), TOGETHER), CHUNK)
@@ -83,7 +86,8 @@ def top_k_of_lists(
                 tables, some, items.planes, items.scales, *of_lists, CODES_PASS, mine, keys[:, 0]
             )
         else:
-            _search(tables, values, some, items.planes, items.scales, *of_lists, keys)
+            with one_thread(of=threads if small else 1):
+                _search(tables, values, some, items.planes, items.scales, *of_lists, keys)
         best = keys.reshape(len(some), parts * k)
         best.sort(axis=1)
         scores[part], found[part] = best_keys.decode(best[:, : -k - 1 : -1])
