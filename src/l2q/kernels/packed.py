@@ -60,9 +60,8 @@ _TILE_BYTES = 1 << 18  # items that all queries of a task visit before the next 
 _TASK_ROWS = 64
 CHUNK = 256  # queries of a thread whose tables are made at a time,
 _SORTED = 1024  # or so many, where those go together that end about as early
-ONE_THREAD = (
-    1 << 23
-)  # bytes of items times queries, which one thread has seen before another one has woken up
+ONE_THREAD = 1 << 23  # bytes of items times queries that one thread has seen before another has woken up,
+_FEW = 8  # or float queries that it has prepared
 _LARGE = 2.0**100
 _WIDEST = 65_528  # bits of a segment: its counts fit into 16 bits
 _TABLE_OF_COUNTS = table_of_counts().reshape(256, 32).view("V32")[:, 0]
@@ -230,11 +229,12 @@ def _top_k(queries, factors, items, k, exclusions) -> tuple[np.ndarray, np.ndarr
             )  # fmt: skip
         return keys
 
-    if few and early and parts > 1:
+    if few and items.reach is not None and parts > 1:
         # what is left behind the first tile is often too little for a second thread
         first = min(tile, blocks)
         keys = search(_no_items(num_queries, 1, k), 0, first)
-        floors, end = _left(items.reach, first, blocks, factors, dims, keys)
+        spans = np.abs(factors) * dims if values is None else np.abs(values[0][:, :, 1]) + values[0][:, :, 2]
+        floors, end = _left(items.reach, first, blocks, spans, keys)
         end += (end - first) % LONE[1]
         if num_queries * (end - first) * block_bytes > ONE_THREAD:
             keys = np.concatenate([keys, _no_items(num_queries, parts - 1, k)], axis=1)
@@ -283,7 +283,8 @@ def prepared(queries: np.ndarray, factors: np.ndarray, items: PackedItems) -> tu
     tables = aligned_zeros((len(queries), int(firsts[1, -1]), 4, 2**BITS), np.uint8)
     exact = aligned_zeros((len(queries), int(firsts[0, -1]), 2, 16), np.float32)
     lines = np.empty((len(queries), len(dims), 3), np.float32)
-    floats.prepare(np.ascontiguousarray(queries), factors, widths, firsts, exact, tables, lines)
+    with one_thread(of=numba.get_num_threads() if len(queries) <= _FEW else 1):
+        floats.prepare(np.ascontiguousarray(queries), factors, widths, firsts, exact, tables, lines)
     return tables, (lines, exact), firsts, dims
 
 
@@ -367,13 +368,10 @@ def _end_of(reach, first, last, spans, row, bar):
 
 
 @compiling.njit(cache=True)
-def _left(reach, first, last, factors, dims, keys):
+def _left(reach, first, last, spans, keys):
     """The K-th best score of each query in ``keys`` (queries, 1, k), and the first block behind which none has more."""
     floors, end = np.empty(len(keys), np.float32), first
-    spans = np.empty(factors.shape, np.float32)
     for row in range(len(keys)):
-        for segment in range(len(dims)):
-            spans[row, segment] = abs(factors[row, segment]) * dims[segment]
         floors[row] = best_keys.worst(keys[:, 0], row)
         bar = np.nextafter(floors[row], np.float32(-np.inf))
         end = max(end, _end_of(reach, first, last, spans, row, bar))
@@ -428,7 +426,7 @@ def _search(
             bars[row] = best_keys.worst(heaps, row * parts + part)
             if floors is not None:
                 bars[row] = max(bars[row], floors[row])
-            if ids is not None and values is None:
+            if ids is not None:
                 bars[row] = np.nextafter(bars[row], np.float32(-np.inf))
         # parts have every so many tiles, so that each has long items
         for tile_start in range(first_block + part * tile, last_block, parts * tile):

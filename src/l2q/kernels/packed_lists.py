@@ -17,6 +17,7 @@ from l2q.kernels import best_keys, compiling
 from l2q.kernels import packed_values as floats
 from l2q.kernels.packed import (
     CHUNK,
+    ONE_THREAD,
     PackedItems,
     aligned_zeros,
     most_differing,
@@ -101,18 +102,28 @@ def best_rows(queries: np.ndarray, factors: np.ndarray, items: PackedItems, coun
     A heap of ``count`` items costs more than the scores. Here all scores are put into bins, from which the best are
     read.
     """
-    found = np.empty((len(queries), count), np.int32)
-    chunk = max(_SCORES // items.num_items, CODES_PASS[0] * numba.get_num_threads())
+    found, threads = np.empty((len(queries), count), np.int32), numba.get_num_threads()
+    chunk = max(_SCORES // items.num_items, CODES_PASS[0] * threads)
     for start in range(0, len(queries), chunk):
         part = slice(start, start + chunk)
         some = np.array(factors[part], np.float32, order="C")
         tables, _, firsts, dims = prepared(queries[part], some, items)
         scores = np.empty((len(some), LANES * len(items.planes)), np.float32)
         tiles = -(-len(items.planes) // (2 * _TILE))
-        _score_all(
-            tables, some, items.planes, items.scales, firsts[0], dims, CODES_PASS, 2 * _TILE, tiles, scores
-        )
-        _select(scores, items.num_items, found[part])
+        with one_thread(of=threads if len(some) * items.planes.nbytes <= ONE_THREAD else 1):
+            _score_all(
+                tables,
+                some,
+                items.planes,
+                items.scales,
+                firsts[0],
+                dims,
+                CODES_PASS,
+                2 * _TILE,
+                tiles,
+                scores,
+            )
+            _select(scores, items.num_items, found[part])
     return found if items.ids is None else items.ids[found]
 
 
