@@ -17,9 +17,14 @@ from l2q.report import read, spread
 ROOT = Path(__file__).parents[1]
 RUNS = read(ROOT / "outputs" / "results")
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
-CHOICES = tuple(
-    f"{word}="
-    for word in "model dataset protocol annealing dataset.verify model.effort model.embedding_dim".split()
+CHOICES = (
+    "model=",
+    "dataset=",
+    "protocol=",
+    "annealing=",
+    "dataset.verify=",
+    "model.effort=",
+    "model.embedding_dim=",
 )
 
 
