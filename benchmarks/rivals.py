@@ -35,11 +35,11 @@ from rich.table import Table
 from l2q.interactions import Interactions
 
 CLUSTERS = "gowalla", "yelp2018", "amazon_book"  # whose models are fitted to all of train
-L2 = [{"l2": l2} for l2 in (20, 100, 500, 2500)]
+L2 = [{"l2": l2} for l2 in (5, 20, 100, 500)]
 OPTIONS: dict[str, list[dict[str, float]]] = {
     "ials": [
         {"alpha": alpha, "regularization": regularization}
-        for alpha, regularization in itertools.product((1, 4, 16), (1, 10, 40, 160))
+        for alpha, regularization in itertools.product((4, 16, 64), (10, 40, 160))
     ],
     "ease": L2,
     "sansa": L2,
