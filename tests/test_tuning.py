@@ -1,7 +1,9 @@
 """The validation grid of the teacher, and codes fitted to what it chooses."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import presets
@@ -14,6 +16,7 @@ from l2q.evaluation import evaluate
 from l2q.fitted import tuning
 from l2q.fitted.descent import fit
 from l2q.fitted.filter import SpectralFilter
+from l2q.fitted.parts import NOWHERE, Nowhere
 from l2q.fitted.teacher import Teacher, TeacherIndex
 from l2q.fitted.tuning import choose_teacher, held_out
 from l2q.interactions import Interactions
@@ -74,21 +77,76 @@ def test_the_chosen_filter_is_the_best_on_validation(train, monkeypatch, how):
     assert (chosen.rank, chosen.popularity) == (rank, popularity)
 
 
-def test_what_users_who_are_not_asked_would_give_is_fitted(train, monkeypatch):
-    parts = []
+@pytest.mark.parametrize(
+    ("how", "whole"), [("random", False), ("random", True), ("cluster", False), ("cluster", True)]
+)
+def test_what_users_who_are_not_asked_would_give_is_fitted_but_for_whole_clusters(train, how, whole):
+    fit, val, _ = held_out(train, how, 0, 20, whole)
+    rest, all_held = split(train, how, fraction=0.15 if how == "cluster" else 0.1, seed=0)
+    asked = np.flatnonzero(all_held.user_degrees)[::4]
+    assert val.keys.tolist() == all_held.select(np.isin(all_held.users, asked)).keys.tolist()
+    assert len(all_held) > len(val)
+    if how == "random" or not whole:
+        assert sorted([*fit.keys, *val.keys]) == train.keys.tolist()
+    else:
+        np.testing.assert_array_equal(fit.keys, rest.keys)
 
-    def spy(index, val, ks, fit, **options):
-        parts.append((fit, val))
-        return evaluate(index, val, ks, fit, **options)
 
-    monkeypatch.setattr(tuning, "evaluate", spy)
+@pytest.mark.parametrize("how", ["random", "cluster"])
+def test_what_is_near_to_the_best_is_tried_for_all_users(train, monkeypatch, how):
     monkeypatch.setattr(tuning, "FILTERS", (({"rank": 6}, {"rank": 9}),))
-    choose_teacher(train, embeddings=ALONE, sample=20)
-    whole = split(train, "random", fraction=0.1, seed=0)[1]
-    asked = np.flatnonzero(whole.user_degrees)[::4]
-    fit_part, val = parts[0]
-    assert val.keys.tolist() == whole.select(np.isin(whole.users, asked)).keys.tolist()
-    assert sorted([*fit_part.keys, *val.keys]) == train.keys.tolist()
+    monkeypatch.setattr(tuning, "TURNS", 2)
+
+    def choose(parts=NOWHERE):
+        return choose_teacher(train, embeddings=ALONE, how=how, sample=20, parts=parts).filter
+
+    monkeypatch.setattr(tuning, "MANY", 1000)
+    filter = start = choose()
+    fit_part, held = split(train, how, fraction=0.15 if how == "cluster" else 0.1, seed=0)
+    found = {}
+
+    def quality(filter: SpectralFilter) -> float:
+        if filter not in found:
+            metrics = evaluate(
+                TeacherIndex(Teacher(filter, ALONE)(fit_part, 0)), held, [20], fit_part
+            ).metrics
+            found[filter] = metrics["recall_20"] + metrics["ndcg_20"]
+        return found[filter]
+
+    for _ in range(2):
+        filter = max(
+            (replace(filter, rank=rank) for rank in sorted((6, 9), key=filter.rank.__ne__)), key=quality
+        )
+        shifts = [round(filter.popularity + by, 2) for by in (0, -0.1, -0.05, 0.05, 0.1)]
+        filter = max((replace(filter, popularity=value) for value in shifts), key=quality)
+        pairs = [
+            (round(filter.gamma_item + by, 2), round(filter.popularity + by, 2)) for by in (0, -0.1, 0.1)
+        ]
+        filter = max(
+            (replace(filter, gamma_item=gamma, popularity=value) for gamma, value in pairs), key=quality
+        )
+        tails = [round(filter.tail + by, 2) for by in (0, -0.2, 0.2)]
+        filter = max((replace(filter, tail=tail) for tail in tails if tail >= 0), key=quality)
+    assert filter != start  # else nothing was moved
+    monkeypatch.setattr(tuning, "MANY", 2)
+    parts = Kept()
+    assert choose(parts) == filter
+    # broken off in the middle, it goes on from the tries that were kept
+    for tries in (1, 3, len(parts.kept["tries"]) - 1):
+        again = Kept(tries=parts.kept["tries"][:tries])
+        assert choose(again) == filter
+        assert again.kept["tries"] == parts.kept["tries"]
+
+
+class Kept(Nowhere):
+    def __init__(self, **kept: Any) -> None:
+        self.kept = kept
+
+    def get(self, name: str) -> Any:
+        return self.kept.get(name)
+
+    def put(self, name: str, make: Callable[[], Any], needed: bool = True) -> None:
+        self.kept[name] = make()
 
 
 @pytest.mark.parametrize("gain", [0.5, 2])

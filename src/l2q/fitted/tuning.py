@@ -39,6 +39,10 @@ WEIGHTS = (0.0, 0.5, 1.0, 2.0)  # of the embeddings
 GAIN = 1.01  # that embeddings must bring to be trained: less is within the noise of a small validation part
 HELD, FEWEST = 0.1, 50  # of train is held out; by fewer users than so many nothing can be chosen
 ROUNDS = 2  # in the second, every line is tried beside the best of the others
+ASKED = 4000  # users decide at first.
+MANY = 3  # times as many decide in the end, where they are there,
+MOST = 12_000  # or about so many
+TURNS = 4  # through these lines, or until one changes nothing
 
 
 def choose_teacher(
@@ -47,27 +51,29 @@ def choose_teacher(
     embeddings: CosineEmbeddings,
     filter: SpectralFilter | None = None,
     how: str | None = None,
-    sample: int = 4000,
+    sample: int = ASKED,
     seed: int = 0,
     parts: Parts = NOWHERE,
 ) -> Teacher:
     """The teacher with the best Recall + NDCG at 20 (``deciding_cutoff``) on a part of train (``held_out``), one line
-    of ``FILTERS`` and ``WEIGHTS`` after the other, twice over, for about ``sample`` users spread over all. A ``filter``
-    that is given stays, and so does a weight of the ``embeddings``, which is 0 unless they bring 1 %. Test plays no
-    part. Every try is logged. Where no user has enough items for a validation part, the default filter alone. Tries and
-    embeddings are kept as ``parts``."""
+    of ``FILTERS`` and ``WEIGHTS`` after the other, twice over, for about ``sample`` users spread over all. What is near
+    to the best (``near``) is then tried for all users, up to ``MOST``, where these are ``MANY`` times as many: among
+    filters that are a hundredth apart, 4,000 users draw lots. A ``filter`` that is given stays, and so does a weight of
+    the ``embeddings``, which is 0 unless they bring 1 %. Test plays no part. Every try is logged. Where no user has
+    enough items for a validation part, the default filter alone. Tries and embeddings are kept as ``parts``."""
     weight = embeddings.weight
     best = Teacher(filter or SpectralFilter(), replace(embeddings, weight=weight or 0.0))
     if filter is not None and weight is not None:
         return best
-    fit, val, how = held_out(train, how, seed, sample)
-    if not len(val):
+    fit, held, how = held_out(train, how, seed, sample * MOST // ASKED, whole=True)
+    if not len(held):
         log.warning(nothing_held(how))
         return best
+    val = few = asked(held, sample)
     weight = tried_weight(weight, how)
     most = min(train.num_users, train.num_items)
     svds: dict[tuple[float, float], SVD] = {}
-    tried: dict[Teacher, float] = {}
+    tried: dict[tuple[Teacher, int], float] = {}  # by a teacher and how many pairs were to be found
     known: list[float] = parts.get("tries") or []  # in this order, which follows from what they found
 
     with progress_bars() as progress:
@@ -85,12 +91,13 @@ def choose_teacher(
             return sum(value for key, value in found.items() if key.startswith(("recall", "ndcg")))
 
         def quality(candidate: Teacher) -> float:
-            return tried[candidate] if candidate.embeddings.weight else GAIN * tried[candidate]
+            found = tried[candidate, len(val)]
+            return found if candidate.embeddings.weight else GAIN * found
 
         def best_of(candidates: list[Teacher]) -> Teacher:
-            fresh = [one for one in dict.fromkeys(candidates) if one not in tried]
+            fresh = [one for one in dict.fromkeys(candidates) if (one, len(val)) not in tried]
             at_hand = known[len(tried) :][: len(fresh)]
-            tried.update(zip(fresh, at_hand, strict=False))
+            tried.update(((one, len(val)), value) for one, value in zip(fresh, at_hand, strict=False))
             fresh = fresh[len(at_hand) :]
             # all at once by several processes, which share them
             at_once = max(len(fresh), 1) if processes.are_together() else 1
@@ -98,7 +105,7 @@ def choose_teacher(
                 some = fresh[first : first + at_once]
                 found = processes.shared(lambda each: [measured(one) for one in each], some)
                 for candidate, value in zip(some, found, strict=True):
-                    tried[candidate] = value
+                    tried[candidate, len(val)] = value
                     log_tries.info(
                         f"teacher try {len(tried)}: Recall + NDCG {value:.4f} with {candidate.filter}, "
                         f"weight {candidate.embeddings.weight:g} of embeddings"
@@ -113,22 +120,55 @@ def choose_teacher(
         for number, line in enumerate(grid * ROUNDS):
             best = best_of(line(best))
             progress(number + 1, len(grid) * ROUNDS, "choosing the teacher")
+        users = np.count_nonzero(held.user_degrees)
+        if filter is None and users >= MANY * np.count_nonzero(few.user_degrees):
+            val = held
+            for turn in range(TURNS):
+                before = best
+                for place in range(len(near(best.filter))):
+                    best = best_of(_filters(near(best.filter)[place], most, best))
+                progress(turn + 1, TURNS, f"choosing the teacher by {users:,} users")
+                if best == before:
+                    break
     log.info(
         f"chosen on a {how} validation part of train, {len(tried)} tries: {best.filter}, "
-        f"weight {best.embeddings.weight:g} of embeddings; Recall + NDCG {tried.get(best, 0):.4f}"
+        f"weight {best.embeddings.weight:g} of embeddings; Recall + NDCG {tried.get((best, len(val)), 0):.4f}"
     )
     return best
 
 
+def near(filter: SpectralFilter) -> tuple[tuple[dict[str, float], ...], ...]:
+    """What a filter is compared with in the end: lines, each with the filter itself first.
+
+    >>> [len(line) for line in near(SpectralFilter(rank=768, popularity=0.5, tail=0.0))]
+    [2, 5, 3, 2]
+    """
+    ranks = [int(values["rank"]) for values in FILTERS[0]]
+    place = min(range(len(ranks)), key=lambda at: abs(ranks[at] - filter.rank))
+    tails = (round(filter.tail + by, 2) for by in (-0.2, 0.2))
+
+    def moved(by: float, *names: str) -> dict[str, float]:
+        return {name: round(getattr(filter, name) + by, 2) for name in names}
+
+    lines: tuple[list[dict[str, float]], ...] = (
+        [{"rank": rank} for rank in ranks[max(place - 1, 0) : place + 2] if rank != filter.rank],
+        [moved(by, "popularity") for by in (-0.1, -0.05, 0.05, 0.1)],
+        [moved(by, "gamma_item", "popularity") for by in (-0.1, 0.1)],
+        [{"tail": tail} for tail in tails if tail >= 0],
+    )
+    return tuple(({}, *line) for line in lines)
+
+
 def held_out(
-    train: Interactions, how: str | None, seed: int, most: int
+    train: Interactions, how: str | None, seed: int, most: int, whole: bool = False
 ) -> tuple[Interactions, Interactions, str]:
     """What teachers are fitted to, what they are asked for, of about ``most`` users, and how it was drawn.
 
     "time" takes what came last, of users and items that were there before, and leaves nothing as late to be fitted to;
-    "random" a tenth of every user's items, "cluster" some that are unlike the others. None is what ``train.holdout``
-    says; where it says nothing, "time" where what is asked for comes after train and ``FEWEST`` users tell, else
-    "random". Nothing is held out where no user has enough items."""
+    "random" a tenth of every user's items, "cluster" some that are unlike the others. A ``whole`` cluster part is
+    taken from all users, whoever is asked. None is what ``train.holdout`` says; where it says nothing, "time" where
+    what is asked for comes after train and ``FEWEST`` users tell, else "random". Nothing is held out where no user has
+    enough items."""
     option, how = "model.split" if how else "dataset.holdout", how or train.holdout
     if how == "time" and train.times is None:
         raise L2QError(f"{option}=time needs the time of every pair, and none is known; leave it out")
@@ -137,9 +177,15 @@ def held_out(
         if how is not None or np.count_nonzero(held.user_degrees) >= FEWEST:
             return fit, asked(held, most), "time"
     how = how or "random"
-    _, held = split(train, how, fraction=0.15 if how == "cluster" else HELD, seed=seed)
-    # what users who are not asked would give stays in the graph, which should be like the one that codes are fitted to
+    fit, held = split(train, how, fraction=0.15 if how == "cluster" else HELD, seed=seed)
     held = asked(held, most)
+    if whole and how == "cluster":
+        return (
+            fit,
+            held,
+            how,
+        )  # what a user turns to next, others turned to: left in the graph it tells the answer
+    # what users who are not asked would give stays in the graph, which should be like the one that codes are fitted to
     return train.select(~np.isin(train.keys, held.keys)), held, how
 
 
