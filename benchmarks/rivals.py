@@ -40,7 +40,7 @@ L2 = [{"l2": l2} for l2 in (5, 20, 100, 500)]
 OPTIONS: dict[str, list[dict[str, float]]] = {
     "ials": [
         {"alpha": alpha, "regularization": regularization}
-        for alpha, regularization in itertools.product((4, 16, 64), (10, 40, 160))
+        for alpha, regularization in itertools.product((4, 16, 64, 256), (10, 40, 160, 640))
     ],
     "ease": L2,
     "sansa": L2,
