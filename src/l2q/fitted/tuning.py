@@ -40,7 +40,7 @@ GAIN = 1.01  # that embeddings must bring to be trained: less is within the nois
 HELD, FEWEST = 0.1, 50  # of train is held out; by fewer users than so many nothing can be chosen
 ROUNDS = 2  # in the second, every line is tried beside the best of the others
 ASKED = 4000  # users decide at first.
-MANY = 3  # times as many decide in the end, where they are there,
+MANY = 2  # times as many decide in the end, where they are there,
 MOST = 12_000  # or about so many
 TURNS = 4  # through these lines, or until one changes nothing
 
