@@ -1,6 +1,7 @@
 """The service: every route against the index itself, what is refused, and an index that takes another's place."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from l2q.serving import questions, scoring, shelf
 from l2q.serving.app import application
 from l2q.serving.names import Names
 from l2q.serving.served import Lists, Served
-from l2q.serving.server import loopback
+from l2q.serving.server import loopback, serve
 from l2q.serving.shelf import Shelf, titles
 
 USERS, ITEMS = ([f"{word} {row}" for row in range(size)] for word, size in (("user", 20), ("ítem", 30)))
@@ -542,7 +544,33 @@ def test_what_new_users_need_is_there_again_after_a_reload(tmp_path):
     assert "fold_in" in vars(served.served[0].index)
 
 
+def test_an_index_that_nobody_has_any_more_goes_without_a_collection(tmp_path):
+    """Collections look at nothing that was there when the service began, so that requests need not wait for them."""
+    served = Served.open("index", version(0).save(tmp_path / "index"))
+    served.recommend(np.arange(3), 5, Lists())
+    served.similar(np.arange(3), 5, Lists())
+    _ = served.index.fold_in
+    there = [
+        weakref.ref(each) for each in (served, served.index, served.users, *served.index.arrays.values())
+    ]
+    gc.disable()
+    try:
+        del served
+        assert not [each for each in there if each() is not None]
+    finally:
+        gc.enable()
+
+
 # the process
+
+
+def test_collections_pass_over_what_is_there_at_the_start(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: seen.append(gc.get_freeze_count()))
+    before = gc.get_freeze_count()
+    serve([str(version(0).save(tmp_path / "index"))], "127.0.0.1", 0)
+    assert seen[0] > before
+    assert gc.get_freeze_count() == 0
 
 
 def test_titles_tell_folders_apart(tmp_path):
