@@ -25,6 +25,7 @@ CHOICES = (
     "dataset.verify=",
     "model.effort=",
     "model.embedding_dim=",
+    "objective.teacher.effort=",
 )
 
 
