@@ -92,25 +92,32 @@ def test_what_users_who_are_not_asked_would_give_is_fitted_but_for_whole_cluster
         np.testing.assert_array_equal(fit.keys, rest.keys)
 
 
-@pytest.mark.parametrize("how", ["random", "cluster"])
-def test_what_is_near_to_the_best_is_tried_for_all_users(train, monkeypatch, how):
+@pytest.mark.parametrize(("how", "seed"), [("random", 0), ("cluster", 2)])
+def test_what_is_near_to_the_best_is_tried_on_several_parts(train, monkeypatch, how, seed):
     monkeypatch.setattr(tuning, "FILTERS", (({"rank": 6}, {"rank": 9}),))
     monkeypatch.setattr(tuning, "TURNS", 2)
+    monkeypatch.setattr(tuning, "KEPT", 2)  # decompositions go and are made again
 
     def choose(parts=NOWHERE):
-        return choose_teacher(train, embeddings=ALONE, how=how, sample=20, parts=parts).filter
+        return choose_teacher(train, embeddings=ALONE, how=how, sample=30, seed=seed, parts=parts).filter
 
-    monkeypatch.setattr(tuning, "MANY", 1000)
+    monkeypatch.setattr(tuning, "DRAWS", 4)  # so many users are not there
     filter = start = choose()
-    fit_part, held = split(train, how, fraction=0.15 if how == "cluster" else 0.1, seed=0)
+    draws = []
+    for number in range(3):
+        rest, held = split(train, how, fraction=0.15 if how == "cluster" else 0.1, seed=seed + 1000 * number)
+        held = held.select(np.isin(held.users, np.flatnonzero(held.user_degrees)[number::3]))
+        draws.append((rest if how == "cluster" else train.select(~np.isin(train.keys, held.keys)), held))
+    assert not np.intersect1d(draws[0][1].users, draws[1][1].users).size
     found = {}
 
     def quality(filter: SpectralFilter) -> float:
         if filter not in found:
-            metrics = evaluate(
-                TeacherIndex(Teacher(filter, ALONE)(fit_part, 0)), held, [20], fit_part
-            ).metrics
-            found[filter] = metrics["recall_20"] + metrics["ndcg_20"]
+            of_parts = [
+                evaluate(TeacherIndex(Teacher(filter, ALONE)(rest, seed)), held, [20], rest).metrics
+                for rest, held in draws
+            ]
+            found[filter] = sum(some["recall_20"] + some["ndcg_20"] for some in of_parts)
         return found[filter]
 
     for _ in range(2):
@@ -128,7 +135,7 @@ def test_what_is_near_to_the_best_is_tried_for_all_users(train, monkeypatch, how
         tails = [round(filter.tail + by, 2) for by in (0, -0.2, 0.2)]
         filter = max((replace(filter, tail=tail) for tail in tails if tail >= 0), key=quality)
     assert filter != start  # else nothing was moved
-    monkeypatch.setattr(tuning, "MANY", 2)
+    monkeypatch.setattr(tuning, "DRAWS", 3)
     parts = Kept()
     assert choose(parts) == filter
     # broken off in the middle, it goes on from the tries that were kept

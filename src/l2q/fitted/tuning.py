@@ -39,10 +39,12 @@ WEIGHTS = (0.0, 0.5, 1.0, 2.0)  # of the embeddings
 GAIN = 1.01  # that embeddings must bring to be trained: less is within the noise of a small validation part
 HELD, FEWEST = 0.1, 50  # of train is held out; by fewer users than so many nothing can be chosen
 ROUNDS = 2  # in the second, every line is tried beside the best of the others
-ASKED = 4000  # users decide at first.
-MANY = 2  # times as many decide in the end, where they are there,
-MOST = 12_000  # or about so many
+ASKED = 4000  # users decide at first;
+DRAWS = (
+    3  # of as many, drawn anew, decide in the end about what is near to the best, where so many are there,
+)
 TURNS = 4  # through these lines, or until one changes nothing
+KEPT = 6  # decompositions at a time
 
 
 def choose_teacher(
@@ -56,24 +58,25 @@ def choose_teacher(
     parts: Parts = NOWHERE,
 ) -> Teacher:
     """The teacher with the best Recall + NDCG at 20 (``deciding_cutoff``) on a part of train (``held_out``), one line
-    of ``FILTERS`` and ``WEIGHTS`` after the other, twice over, for about ``sample`` users spread over all. What is near
-    to the best (``near``) is then tried for all users, up to ``MOST``, where these are ``MANY`` times as many: among
-    filters that are a hundredth apart, 4,000 users draw lots. A ``filter`` that is given stays, and so does a weight of
-    the ``embeddings``, which is 0 unless they bring 1 %. Test plays no part. Every try is logged. Where no user has
-    enough items for a validation part, the default filter alone. Tries and embeddings are kept as ``parts``."""
+    of ``FILTERS`` and ``WEIGHTS`` after the other, twice over, for about ``sample`` users spread over all. Where there
+    are ``DRAWS`` times as many, what is near to a best filter without embeddings (``near``) is then tried on so many
+    parts, each drawn anew and with users of its own: one part draws lots among filters that are a hundredth apart. A
+    ``filter`` that is given stays, and so does a weight of the ``embeddings``, which is 0 unless they bring 1 %. Test
+    plays no part. Every try is logged. Where no user has enough items for a validation part, the default filter alone.
+    Tries and embeddings are kept as ``parts``."""
     weight = embeddings.weight
     best = Teacher(filter or SpectralFilter(), replace(embeddings, weight=weight or 0.0))
     if filter is not None and weight is not None:
         return best
-    fit, held, how = held_out(train, how, seed, sample * MOST // ASKED, whole=True)
+    fit, held, how = held_out(train, how, seed, sample, whole=True)
     if not len(held):
         log.warning(nothing_held(how))
         return best
-    val = few = asked(held, sample)
+    draws = [(fit, held)]
     weight = tried_weight(weight, how)
     most = min(train.num_users, train.num_items)
-    svds: dict[tuple[float, float], SVD] = {}
-    tried: dict[tuple[Teacher, int], float] = {}  # by a teacher and how many pairs were to be found
+    svds: dict[tuple[int, float, float], SVD] = {}
+    tried: dict[tuple[Teacher, int], float] = {}  # by a teacher and on how many parts
     known: list[float] = parts.get("tries") or []  # in this order, which follows from what they found
 
     with progress_bars() as progress:
@@ -81,23 +84,29 @@ def choose_teacher(
         if weight != 0:
             learned = once(parts, "embeddings", lambda: embeddings(fit, seed, progress))
 
-        def measured(candidate: Teacher) -> float:
+        def on_a_part(candidate: Teacher, number: int) -> float:
+            fit, held = draws[number]
             gammas = candidate.filter.gamma_user, candidate.filter.gamma_item
-            if gammas not in svds:
+            if (svd := svds.get((number, *gammas))) is None:
                 rank = min(max(SpectralFilter.rank, candidate.filter.rank), most)
-                svds[gammas] = truncated_svd(normalize(fit, *gammas), rank, seed)
-            index = TeacherIndex(candidate.scores(candidate.filter(fit, seed, svds[gammas]), learned))
-            found = evaluate(index, val, [deciding_cutoff(train.num_items)], fit, memory_mb=256).metrics
+                svd = svds[number, *gammas] = truncated_svd(normalize(fit, *gammas), rank, seed)
+                if len(svds) > KEPT:
+                    svds.pop(next(iter(svds)))
+            index = TeacherIndex(candidate.scores(candidate.filter(fit, seed, svd), learned))
+            found = evaluate(index, held, [deciding_cutoff(train.num_items)], fit, memory_mb=256).metrics
             return sum(value for key, value in found.items() if key.startswith(("recall", "ndcg")))
 
+        def measured(candidate: Teacher) -> float:
+            return sum(on_a_part(candidate, number) for number in range(len(draws))) / len(draws)
+
         def quality(candidate: Teacher) -> float:
-            found = tried[candidate, len(val)]
+            found = tried[candidate, len(draws)]
             return found if candidate.embeddings.weight else GAIN * found
 
         def best_of(candidates: list[Teacher]) -> Teacher:
-            fresh = [one for one in dict.fromkeys(candidates) if (one, len(val)) not in tried]
+            fresh = [one for one in dict.fromkeys(candidates) if (one, len(draws)) not in tried]
             at_hand = known[len(tried) :][: len(fresh)]
-            tried.update(((one, len(val)), value) for one, value in zip(fresh, at_hand, strict=False))
+            tried.update(((one, len(draws)), value) for one, value in zip(fresh, at_hand, strict=False))
             fresh = fresh[len(at_hand) :]
             # all at once by several processes, which share them
             at_once = max(len(fresh), 1) if processes.are_together() else 1
@@ -105,7 +114,7 @@ def choose_teacher(
                 some = fresh[first : first + at_once]
                 found = processes.shared(lambda each: [measured(one) for one in each], some)
                 for candidate, value in zip(some, found, strict=True):
-                    tried[candidate, len(val)] = value
+                    tried[candidate, len(draws)] = value
                     log_tries.info(
                         f"teacher try {len(tried)}: Recall + NDCG {value:.4f} with {candidate.filter}, "
                         f"weight {candidate.embeddings.weight:g} of embeddings"
@@ -120,19 +129,19 @@ def choose_teacher(
         for number, line in enumerate(grid * ROUNDS):
             best = best_of(line(best))
             progress(number + 1, len(grid) * ROUNDS, "choosing the teacher")
-        users = np.count_nonzero(held.user_degrees)
-        if filter is None and users >= MANY * np.count_nonzero(few.user_degrees):
-            val = held
+        many = np.count_nonzero(train.user_degrees) >= DRAWS * sample
+        if filter is None and learned is None and many and how != "time":  # of times there is but one part
+            draws += [held_out(train, how, seed + 1000 * n, sample, True, n)[:2] for n in range(1, DRAWS)]
             for turn in range(TURNS):
                 before = best
                 for place in range(len(near(best.filter))):
                     best = best_of(_filters(near(best.filter)[place], most, best))
-                progress(turn + 1, TURNS, f"choosing the teacher by {users:,} users")
+                progress(turn + 1, TURNS, f"choosing the teacher on {DRAWS} parts")
                 if best == before:
                     break
     log.info(
         f"chosen on a {how} validation part of train, {len(tried)} tries: {best.filter}, "
-        f"weight {best.embeddings.weight:g} of embeddings; Recall + NDCG {tried.get((best, len(val)), 0):.4f}"
+        f"weight {best.embeddings.weight:g} of embeddings; Recall + NDCG {tried.get((best, len(draws)), 0):.4f}"
     )
     return best
 
@@ -160,9 +169,10 @@ def near(filter: SpectralFilter) -> tuple[tuple[dict[str, float], ...], ...]:
 
 
 def held_out(
-    train: Interactions, how: str | None, seed: int, most: int, whole: bool = False
+    train: Interactions, how: str | None, seed: int, most: int, whole: bool = False, first: int = 0
 ) -> tuple[Interactions, Interactions, str]:
-    """What teachers are fitted to, what they are asked for, of about ``most`` users, and how it was drawn.
+    """What teachers are fitted to, what they are asked for, of about ``most`` users, and how it was drawn. Other users
+    are asked with another ``first``.
 
     "time" takes what came last, of users and items that were there before, and leaves nothing as late to be fitted to;
     "random" a tenth of every user's items, "cluster" some that are unlike the others. A ``whole`` cluster part is
@@ -178,13 +188,10 @@ def held_out(
             return fit, asked(held, most), "time"
     how = how or "random"
     fit, held = split(train, how, fraction=0.15 if how == "cluster" else HELD, seed=seed)
-    held = asked(held, most)
+    held = asked(held, most, first)
     if whole and how == "cluster":
-        return (
-            fit,
-            held,
-            how,
-        )  # what a user turns to next, others turned to: left in the graph it tells the answer
+        # what a user turns to next, others have turned to: left in the graph it tells the answer
+        return fit, held, how
     # what users who are not asked would give stays in the graph, which should be like the one that codes are fitted to
     return train.select(~np.isin(train.keys, held.keys)), held, how
 
@@ -217,10 +224,10 @@ def latest(train: Interactions, number: int = 0) -> tuple[Interactions, Interact
     return fit, held.select((fit.user_degrees[held.users] > 0) & (fit.item_degrees[held.items] > 0))
 
 
-def asked(held: Interactions, most: int) -> Interactions:
-    """Of about ``most`` users, spread over all."""
+def asked(held: Interactions, most: int, first: int = 0) -> Interactions:
+    """Of about ``most`` users, spread over all, the one at place ``first`` ahead."""
     users = np.flatnonzero(held.user_degrees)
-    return held.select(np.isin(held.users, users[:: max(len(users) // max(most, 1), 1)]))
+    return held.select(np.isin(held.users, users[first :: max(len(users) // max(most, 1), 1)]))
 
 
 def _filters(line: Sequence[dict[str, float]], most: int, best: Teacher) -> list[Teacher]:
