@@ -39,11 +39,9 @@ WEIGHTS = (0.0, 0.5, 1.0, 2.0)  # of the embeddings
 GAIN = 1.01  # that embeddings must bring to be trained: less is within the noise of a small validation part
 HELD, FEWEST = 0.1, 50  # of train is held out; by fewer users than so many nothing can be chosen
 ROUNDS = 2  # in the second, every line is tried beside the best of the others
-ASKED = 4000  # users decide at first;
-DRAWS = (
-    3  # of as many, drawn anew, decide in the end about what is near to the best, where so many are there,
-)
-TURNS = 4  # through these lines, or until one changes nothing
+ASKED = 4000  # users decide at first
+DRAWS = 3  # parts with as many users each decide in the end about what is near to the best
+TURNS = 4  # through the lines of what is near, or until one turn changes nothing
 KEPT = 6  # decompositions at a time
 
 
