@@ -8,6 +8,7 @@ from presets import descent, embeddings, l2q_plus
 
 from l2q.errors import L2QError
 from l2q.interactions import Interactions, name_array
+from l2q.names import RowNumbers
 from l2q.representations import Representations, Rows
 from l2q.retrieval.fold_in import FoldIn, HalfRound
 from l2q.retrieval.named import FEW_NAMES, Index, Ranking
@@ -300,3 +301,32 @@ def test_an_index_in_memory_is_not_its_representations():
 def test_rows_and_train_must_agree():
     with pytest.raises(L2QError, match="train is 3 users x 30 items, the representations 20 x 30"):
         Index.of(codes(), Interactions.from_pairs([0], [0], 3, NUM_ITEMS))
+
+
+def test_rows_without_names_are_called_by_their_numbers():
+    names, words = RowNumbers(120), [str(row) for row in range(120)]
+    assert list(names) == words
+    assert list(reversed(names)) == words[::-1]
+    assert [names[7], names[np.int64(-1)]] == ["7", "119"]
+    assert names[118:300] == ["118", "119"]
+    assert [names.index(word) for word in words] == list(range(120))
+    assert all(word in names for word in words)
+    for word in ("120", "-1", "007", " 7", "7.0", "", "\u0667", "1_0", "9" * 5000):
+        assert names.count(word) == 0
+        assert word not in names
+        with pytest.raises(ValueError, match="is no name"):
+            names.index(word)
+    assert 7 not in names
+    with pytest.raises(IndexError):
+        names[120]
+
+
+def test_an_index_without_names_holds_none():
+    index = Index.of(codes(), interactions())
+    assert isinstance(index.user_names, RowNumbers)
+    assert isinstance(index.item_names, RowNumbers)
+    many = [*map(str, range(FEW_NAMES)), NUM_USERS - 1]
+    for found, row in zip(index.recommend(many, k=3), map(int, many), strict=True):
+        scores, items = index.search(np.array([row]), 3, index.exclude)
+        assert found.items == list(map(str, items[0]))
+        assert found.scores.tolist() == scores[0].tolist()

@@ -324,6 +324,22 @@ def test_codes_of_any_memory_order_and_read_only():
     assert_same(found, top_k_reference(codes, np.float32([1]), codes, (24,), scales, 5))
 
 
+@pytest.mark.parametrize("segments", [1, 3])
+def test_the_longest_lie_first(segments):
+    rng = np.random.default_rng(0)
+    dims, scales = (8,) * segments, rng.lognormal(size=(1000, segments)).astype(np.float32)
+    scales[::7], scales[3::7] = 0, scales[5]
+    codes = rng.integers(256, size=(1000, segments), dtype=np.uint8)
+    items = PackedItems.longest_first(codes, dims, scales)
+    lengths = np.abs(scales).sum(axis=1)
+    order = sorted(
+        range(1000), key=lambda row: (-(int(np.float32(8 * lengths[row]).view(np.uint32)) >> 16), row)
+    )
+    np.testing.assert_array_equal(items.ids, order)
+    np.testing.assert_array_equal(items.planes.transpose(0, 2, 1).reshape(-1, segments)[:1000], codes[order])
+    np.testing.assert_array_equal(items.scales.transpose(0, 2, 1).reshape(-1, segments)[:1000], scales[order])
+
+
 def test_bytes_of_the_layout():
     items = PackedItems.from_packed(np.zeros((128, 33), np.uint8), (256, 8), np.zeros((128, 2), np.float32))
     assert items.nbytes == 128 * (33 + 8)

@@ -1,9 +1,9 @@
-"""Names that lie in a file instead of memory."""
+"""Names that lie in a file instead of memory, and those of rows that were given none."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -120,6 +120,42 @@ class FiledNames:
             )
             yield self.text[first:end].tobytes()
             first = end
+
+
+class RowNumbers(Sequence[str]):
+    """The names of ``count`` rows that were given none: their numbers, as words. It holds none of them.
+
+    >>> names = RowNumbers(12)
+    >>> names[3], names[9:], names.index("11"), "12" in names
+    ('3', ['9', '10', '11'], 11, False)
+    """
+
+    def __init__(self, count: int) -> None:
+        self._rows = range(count)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, which: Any) -> Any:
+        found = self._rows[which]
+        return str(found) if isinstance(found, int) else [str(row) for row in found]
+
+    def __iter__(self) -> Iterator[str]:
+        return map(str, self._rows)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.count(name) == 1
+
+    def index(self, name: str, *within: int) -> int:
+        """The row that has it. Raises ValueError where none has."""
+        if self.count(name) == 0:
+            raise ValueError(f"{name!r} is no name")
+        return self._rows.index(int(name), *within)
+
+    def count(self, name: str) -> int:
+        """1 for a row number without signs and leading zeros, else 0."""
+        plain = name.isascii() and name.isdigit() and len(name) < 20 and str(int(name)) == name
+        return int(plain and int(name) in self._rows)
 
 
 class _File:

@@ -15,6 +15,7 @@ import numpy as np
 from l2q.errors import L2QError
 from l2q.interactions import Interactions, name_array
 from l2q.kernels import packing
+from l2q.names import RowNumbers
 from l2q.progress import Progress
 from l2q.representations import Representations, Rows
 from l2q.retrieval import lists, shared
@@ -248,12 +249,12 @@ class Index:
     @cached_property
     def user_names(self) -> Sequence[str]:
         """The name of every user, by row; the row numbers as words where no names were given."""
-        return self.names["users"] or [str(row) for row in range(self.num_users)]
+        return self.names["users"] or RowNumbers(self.num_users)
 
     @cached_property
     def item_names(self) -> Sequence[str]:
         """The name of every item, likewise."""
-        return self.names["items"] or [str(row) for row in range(self.num_items)]
+        return self.names["items"] or RowNumbers(self.num_items)
 
     @cached_property
     def representations(self) -> Representations:
@@ -354,7 +355,8 @@ class Index:
         names = self.user_names if side == "users" else self.item_names
         wanted = _listed(wanted)
         try:
-            if len(wanted) > FEW_NAMES or side in self._numbers:
+            many = len(wanted) > FEW_NAMES and not isinstance(names, RowNumbers)
+            if many or side in self._numbers:
                 if side not in self._numbers:  # from the end, so that of equal names the first row stays
                     last = len(names) - 1
                     self._numbers[side] = {name: last - row for row, name in enumerate(reversed(list(names)))}
