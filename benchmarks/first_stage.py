@@ -55,8 +55,8 @@ def main() -> None:
     parser.add_argument("--bits", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--queries", type=int, default=1000)
-    parser.add_argument("--without", nargs="*", default=[], help="ivf, hnsw: peers to leave out")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--without", nargs="*", default=[], help="ivf, hnsw, lists: to leave out")
+    parser.add_argument("--json", type=Path, help="adds to its records, in place of the same ones")
     parser.add_argument(
         "--plot", type=Path, help="draw the picture; with a --json that is there: of its records"
     )
@@ -68,9 +68,12 @@ def main() -> None:
     faiss.omp_set_num_threads(options.threads)
     print(f"load {os.getloadavg()[0]:.1f} at the start, {os.cpu_count()} processors")
     records: list[dict] = []
+    if options.json and options.json.exists():
+        records = json.loads(options.json.read_text())
     for count in options.items:
         for name in options.sets:
-            records += measured(name, count, options)
+            fresh = measured(name, count, options)
+            records = [one for one in records if _which(one) not in map(_which, fresh)] + fresh
             gc.collect()
             if options.json:
                 options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +81,10 @@ def main() -> None:
     show(records)
     if options.plot:
         draw(records, options.plot)
+
+
+def _which(record: dict) -> tuple:
+    return tuple(record[key] for key in ("data", "items", "contender", "setting"))
 
 
 def rows(name: str, count: int, users: int) -> tuple[np.ndarray, np.ndarray]:
@@ -142,6 +149,8 @@ def measured(name: str, count: int, options: argparse.Namespace) -> list[dict]:
     few = min(options.queries, 200)
     found.append(about | timed(f"l2q {options.bits}", "exact", size, one_by(exact), truth, few, 0.0))
     del exact
+    if "lists" in options.without:
+        return found
     start = time.perf_counter()
     sample = {**arrays, "users.codes": arrays["users.codes"][:SAMPLE]}
     nothing = Interactions(np.zeros(SAMPLE + 1, np.int64), np.empty(0, np.int32), count)

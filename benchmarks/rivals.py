@@ -13,8 +13,8 @@ Libraries:
 
 - `ials`: implicit's ALS, 256 factors, 15 sweeps (Hu, Koren, Volinsky, ICDM 2008).
 - `ease`: the closed form (Steck, WWW 2019), where the catalog is small enough for its inverse.
-- `sansa`: its sparse approximation (Spisak et al., RecSys 2023), exact Cholesky factors, a density of 1 %. Installed by
-  hand (`benchmarks/fitting.py` says how), and left out where it is not.
+- `sansa`: its sparse approximation (Spisak et al., RecSys 2023), exact Cholesky factors, a density of 1 %, likewise.
+  Installed by hand (`benchmarks/fitting.py` says how), and left out where it is not.
 
 By configuration, with the seed 0: `mf` is matrix factorization, LightGCN without layers, by BPR. All others learn from
 the same teacher by `experiment=distilled`, the codes with 864 bits: `lightgcn` has 256 floats in place of codes;
@@ -115,9 +115,8 @@ def chosen(set_name: str, models: list[str], data: Path) -> Iterator[dict[str, A
     how = "cluster" if set_name in CLUSTERS else "random"
     train, held = l2q.split(whole.train, how, fraction=0.1, seed=0)
     for name in models:
-        if (name == "ease" and train.num_items > MOST_ITEMS) or (
-            name == "sansa" and importlib.util.find_spec(name) is None
-        ):
+        missing = name == "sansa" and importlib.util.find_spec(name) is None
+        if missing or (name != "ials" and train.num_items > MOST_ITEMS):
             continue
         fit, tries = FITS[name], []
         for options in OPTIONS[name]:
