@@ -1,7 +1,9 @@
 """The validation grid of the teacher, and codes fitted to what it chooses."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -55,17 +57,28 @@ def test_lists_at_hand_give_the_same_ranking(train, length):
     assert (np.diff(values) <= 0).all()
 
 
+def sums(
+    filter: SpectralFilter, draws: list[tuple[Interactions, Interactions]], seed: int = 0
+) -> list[float]:
+    """Recall + NDCG of a filter that is fitted to the first half of every draw and asked for the second."""
+    of_parts = [
+        evaluate(TeacherIndex(Teacher(filter, ALONE)(rest, seed)), held, [20], rest).metrics
+        for rest, held in draws
+    ]
+    return [found["recall_20"] + found["ndcg_20"] for found in of_parts]
+
+
 @pytest.mark.parametrize("how", ["random", "cluster"])
 def test_the_chosen_filter_is_the_best_on_validation(train, monkeypatch, how):
     # two lines of two values each: the whole path can be followed by hand
     grid = tuple({"rank": rank} for rank in (3, 40)), tuple({"popularity": p} for p in (0.0, 0.5))
     monkeypatch.setattr(tuning, "FILTERS", grid)
-    fit_part, val = split(train, how, fraction=0.15 if how == "cluster" else 0.1, seed=0)
+    draws = [split(train, "random", fraction=0.1, seed=0)]
+    if how == "cluster":
+        draws.append(split(train, how, fraction=0.15, seed=0))
 
     def quality(rank: int, popularity: float) -> float:
-        index = TeacherIndex(Teacher(SpectralFilter(rank=rank, popularity=popularity), ALONE)(fit_part, 0))
-        metrics = evaluate(index, val, [20], fit_part).metrics
-        return metrics["recall_20"] + metrics["ndcg_20"]
+        return math.prod(sums(SpectralFilter(rank=rank, popularity=popularity), draws))
 
     found = {pair: quality(*pair) for pair in product((3, 40), (0.0, 0.5))}
     popularity = SpectralFilter().popularity
@@ -101,24 +114,17 @@ def test_what_is_near_to_the_best_is_tried_on_several_parts(train, monkeypatch, 
     def choose(parts=NOWHERE):
         return choose_teacher(train, embeddings=ALONE, how=how, sample=30, seed=seed, parts=parts).filter
 
-    monkeypatch.setattr(tuning, "DRAWS", 4)  # so many users are not there
+    monkeypatch.setattr(tuning, "DRAWS", {1: 4})  # so many users are not there
     filter = start = choose()
     draws = []
-    for number in range(3):
-        rest, held = split(train, how, fraction=0.15 if how == "cluster" else 0.1, seed=seed + 1000 * number)
+    for number, kind in product(range(3 if how == "random" else 2), dict.fromkeys([how, "random"])):
+        rest, held = split(
+            train, kind, fraction=0.15 if kind == "cluster" else 0.1, seed=seed + 1000 * number
+        )
         held = held.select(np.isin(held.users, np.flatnonzero(held.user_degrees)[number::3]))
-        draws.append((rest if how == "cluster" else train.select(~np.isin(train.keys, held.keys)), held))
-    assert not np.intersect1d(draws[0][1].users, draws[1][1].users).size
-    found = {}
-
-    def quality(filter: SpectralFilter) -> float:
-        if filter not in found:
-            of_parts = [
-                evaluate(TeacherIndex(Teacher(filter, ALONE)(rest, seed)), held, [20], rest).metrics
-                for rest, held in draws
-            ]
-            found[filter] = sum(some["recall_20"] + some["ndcg_20"] for some in of_parts)
-        return found[filter]
+        draws.append((rest if kind == "cluster" else train.select(~np.isin(train.keys, held.keys)), held))
+    assert not np.intersect1d(draws[0][1].users, draws[-1][1].users).size
+    quality = cache(lambda filter: math.prod(sums(filter, draws, seed)))
 
     for _ in range(2):
         filter = max(
@@ -135,7 +141,7 @@ def test_what_is_near_to_the_best_is_tried_on_several_parts(train, monkeypatch, 
         tails = [round(filter.tail + by, 2) for by in (0, -0.2, 0.2)]
         filter = max((replace(filter, tail=tail) for tail in tails if tail >= 0), key=quality)
     assert filter != start  # else nothing was moved
-    monkeypatch.setattr(tuning, "DRAWS", 3)
+    monkeypatch.setattr(tuning, "DRAWS", {1: 3, 2: 2})
     parts = Kept()
     assert choose(parts) == filter
     # broken off in the middle, it goes on from the tries that were kept
@@ -338,5 +344,6 @@ def test_a_cluster_part_does_not_try_embeddings(communities, effort, caplog):
     with caplog.at_level("INFO"):
         teacher = model.teach(communities, 0).teacher
     assert teacher.embeddings.weight == 0
-    assert "chosen on a cluster validation part" in caplog.text
+    parts = {"fast": "a cluster validation part", "best": "2 cluster and random validation parts"}
+    assert f"chosen on {parts[effort]} of train" in caplog.text
     assert all("weight 0 of embeddings" in text for text in caplog.messages if "teacher try" in text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -40,7 +41,10 @@ GAIN = 1.01  # that embeddings must bring to be trained: less is within the nois
 HELD, FEWEST = 0.1, 50  # of train is held out; by fewer users than so many nothing can be chosen
 ROUNDS = 2  # in the second, every line is tried beside the best of the others
 ASKED = 4000  # users decide at first
-DRAWS = 3  # parts with as many users each decide in the end about what is near to the best
+DRAWS = {
+    1: 3,
+    2: 2,
+}  # parts of one kind, or of each of two: all decide in the end about what is near to the best
 TURNS = 4  # through the lines of what is near, or until one turn changes nothing
 KEPT = 6  # decompositions at a time
 
@@ -56,12 +60,13 @@ def choose_teacher(
     parts: Parts = NOWHERE,
 ) -> Teacher:
     """The teacher with the best Recall + NDCG at 20 (``deciding_cutoff``) on a part of train (``held_out``), one line
-    of ``FILTERS`` and ``WEIGHTS`` after the other, twice over, for about ``sample`` users spread over all. Where there
-    are ``DRAWS`` times as many, what is near to a best filter without embeddings (``near``) is then tried on so many
-    parts, each drawn anew and with users of its own: one part draws lots among filters that are a hundredth apart. A
-    ``filter`` that is given stays, and so does a weight of the ``embeddings``, which is 0 unless they bring 1 %. Test
-    plays no part. Every try is logged. Where no user has enough items for a validation part, the default filter alone.
-    Tries and embeddings are kept as ``parts``."""
+    of ``FILTERS`` and ``WEIGHTS`` after the other, twice over, for about ``sample`` users spread over all. Beside a
+    cluster part a random one counts as much, by the geometric mean of both: test is known to be no random draw there,
+    and not how far from one. Where there are three times as many users, what is near to a best filter without
+    embeddings (``near``) is then tried on more parts (``DRAWS``), each drawn anew and with users of its own: one part
+    draws lots among filters that are a hundredth apart. A ``filter`` that is given stays, and so does a weight of the
+    ``embeddings``, which is 0 unless they bring 1 %. Test plays no part. Every try is logged. Where no user has enough
+    items for a validation part, the default filter alone. Tries and embeddings are kept as ``parts``."""
     weight = embeddings.weight
     best = Teacher(filter or SpectralFilter(), replace(embeddings, weight=weight or 0.0))
     if filter is not None and weight is not None:
@@ -70,8 +75,9 @@ def choose_teacher(
     if not len(held):
         log.warning(nothing_held(how))
         return best
-    draws = [(fit, held)]
-    weight = tried_weight(weight, how)
+    draws, weight = [(fit, held)], tried_weight(weight, how)
+    kinds = (how, "random") if how == "cluster" else (how,)
+    draws += [held_out(train, kind, seed, sample)[:2] for kind in kinds[1:]]
     most = min(train.num_users, train.num_items)
     svds: dict[tuple[int, float, float], SVD] = {}
     tried: dict[tuple[Teacher, int], float] = {}  # by a teacher and on how many parts
@@ -95,7 +101,8 @@ def choose_teacher(
             return sum(value for key, value in found.items() if key.startswith(("recall", "ndcg")))
 
         def measured(candidate: Teacher) -> float:
-            return sum(on_a_part(candidate, number) for number in range(len(draws))) / len(draws)
+            values = [on_a_part(candidate, number) for number in range(len(draws))]
+            return math.prod(values) ** (1 / len(values))
 
         def quality(candidate: Teacher) -> float:
             found = tried[candidate, len(draws)]
@@ -127,19 +134,22 @@ def choose_teacher(
         for number, line in enumerate(grid * ROUNDS):
             best = best_of(line(best))
             progress(number + 1, len(grid) * ROUNDS, "choosing the teacher")
-        many = np.count_nonzero(train.user_degrees) >= DRAWS * sample
+        many = np.count_nonzero(train.user_degrees) >= DRAWS[1] * sample
         if filter is None and learned is None and many and how != "time":  # of times there is but one part
-            draws += [held_out(train, how, seed + 1000 * n, sample, True, n)[:2] for n in range(1, DRAWS)]
+            for n in range(1, DRAWS[len(kinds)]):
+                draws += [held_out(train, kind, seed + 1000 * n, sample, True, n)[:2] for kind in kinds]
             for turn in range(TURNS):
                 before = best
                 for place in range(len(near(best.filter))):
                     best = best_of(_filters(near(best.filter)[place], most, best))
-                progress(turn + 1, TURNS, f"choosing the teacher on {DRAWS} parts")
+                progress(turn + 1, TURNS, f"choosing the teacher on {len(draws)} parts")
                 if best == before:
                     break
+    said = " and ".join(kinds)
+    said = f"{len(draws)} {said} validation parts" if len(draws) > 1 else f"a {said} validation part"
     log.info(
-        f"chosen on a {how} validation part of train, {len(tried)} tries: {best.filter}, "
-        f"weight {best.embeddings.weight:g} of embeddings; Recall + NDCG {tried.get((best, len(draws)), 0):.4f}"
+        f"chosen on {said} of train, {len(tried)} tries: {best.filter}, weight {best.embeddings.weight:g} of "
+        f"embeddings; Recall + NDCG {tried.get((best, len(draws)), 0):.4f}"
     )
     return best
 
