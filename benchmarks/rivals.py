@@ -16,7 +16,8 @@ Libraries:
 - `sansa`: its sparse approximation (Spisak et al., RecSys 2023), exact Cholesky factors, a density of 1 %, likewise.
   Installed by hand (`benchmarks/fitting.py` says how), and left out where it is not.
 
-By configuration, with the seed 0: `mf` is matrix factorization, LightGCN without layers, by BPR. All others learn from
+By configuration, with the seed 0: `mf` is matrix factorization, LightGCN without layers, by BPR, its rate and L2
+chosen on the hold-out. All others learn from
 the same teacher by `experiment=distilled`, the codes with 864 bits: `lightgcn` has 256 floats in place of codes;
 `l2q_anl` is the recipe as it is; `clipped`, `gaussian` (BiGeaR, KDD 2022) and `fourier` (BGCH, WWW 2023, four terms)
 have hard signs from the first step and so the gradient of that surrogate; `guidance` makes rows hard at random, more of
@@ -83,17 +84,32 @@ RUNS: dict[str, list[str]] = {
 """Words of train.py."""
 
 
+RATES_AND_L2 = [
+    f"learning_rate={rate:g} objective.l2={l2:g}"
+    for rate, l2 in itertools.product((1e-3, 5e-3, 2e-2), (1e-3, 1e-2, 1e-1))
+]
+TRIES = {"mf": RATES_AND_L2}
+"""More words, of which validation chooses."""
+
+
 def trained(set_name: str, name: str, data: Path) -> dict[str, Any]:
     words = [*RUNS[name], f"dataset={set_name}", "seed=0"]
     if set_name in CLUSTERS:
         words.append("protocol=final")
     where = [] if set_name == "debian" else [f"dataset.dir={(data / set_name).resolve()}"]
-    with tempfile.TemporaryDirectory() as folder:
-        more = [*where, "logger=none", f"hydra.run.dir={folder}"]
-        command = [sys.executable, str(ROOT / "train.py"), *words, *more]
-        if subprocess.run(command, stdout=subprocess.DEVNULL, cwd=ROOT).returncode:
-            sys.exit(f"failed: {' '.join(command)}")
-        found = json.loads((Path(folder) / "metrics.json").read_text())
+
+    def run(*more: str) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            more = (*more, *where, "logger=none", f"hydra.run.dir={folder}")
+            command = [sys.executable, str(ROOT / "train.py"), *words, *more]
+            if subprocess.run(command, stdout=subprocess.DEVNULL, cwd=ROOT).returncode:
+                sys.exit(f"failed: {' '.join(command)}")
+            return json.loads((Path(folder) / "metrics.json").read_text())
+
+    if tries := {more: run("test=false", *more.split())["val/recall_20"] for more in TRIES.get(name, [])}:
+        print(f"{set_name}: {name} {tries}", flush=True)
+        words += max(tries, key=lambda more: tries[more]).split()
+    found = run()
     test = {f"{key}_20": found[f"test/packed/{key}_20"] for key in ("recall", "ndcg")}
     return {
         "set": set_name,
