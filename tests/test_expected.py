@@ -34,10 +34,11 @@ def line(
     goes_on: bool = False,
     threads: int = 2,
     weights: int = 0,
+    holdout: str | None = None,
     **changes,
 ) -> str | None:
     model = settings.compose(model="l2q_plus")["model"]
-    return of_a_fit(model | changes, rows, pairs, goes_on, threads, weights)
+    return of_a_fit(model | changes, rows, pairs, goes_on, threads, weights, holdout)
 
 
 def test_seconds_and_memory_by_hand():
@@ -46,6 +47,9 @@ def test_seconds_and_memory_by_hand():
     assert "about 50 seconds on a free core and" in line(threads=1)
     assert "takes at most about 25 seconds" in line(bits=64)
     assert line(effort="best") == "expected: the fit takes about 3.3 minutes on two free cores"
+    both = span(expected.BOTH * 200)
+    assert line(effort="best", holdout="cluster") == f"expected: the fit takes about {both} on two free cores"
+    assert line(holdout="cluster") == line(holdout="random") == line()
     fraction = expected.GOES_ON * 25
     assert f"about {fraction:.0f} seconds on two free cores" in line(goes_on=True)
     assert line(goes_on=True, effort="best") == line(goes_on=True)

@@ -75,7 +75,8 @@ def expected(train: Interactions, config: Mapping[str, Any]) -> str | None:
         model, rows, goes_on = config["model"], train.num_users + train.num_items, bool(config.get("start"))
         weights = int(model.get("halvings", 0) is None and train.ahead and train.times is not None)
         weights += int(model.get("value_power", 0) is None and train.values is not None)
-        return of_a_fit(model, rows, len(train), goes_on, torch.get_num_threads(), weights)
+        threads = torch.get_num_threads()
+        return of_a_fit(model, rows, len(train), goes_on, threads, weights, train.holdout)
     steps = -(-len(train) // config["batch_size"])
     line = (
         f"expected: at most {config['epochs']:,} epochs of {steps:,} steps of {config['batch_size']:,} pairs"
