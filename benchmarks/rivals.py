@@ -50,7 +50,7 @@ from l2q.interactions import Interactions
 
 ROOT = Path(__file__).parents[1]
 CLUSTERS = "gowalla", "yelp2018"  # whose hold-out is one, and whose models are fitted to all of train
-L2 = [{"l2": l2} for l2 in (5, 20, 100, 500)]
+L2 = [{"l2": l2} for l2 in (5, 20, 100, 500, 2000)]
 OPTIONS: dict[str, list[dict[str, float]]] = {
     "ials": [
         {"alpha": alpha, "regularization": regularization}
