@@ -64,3 +64,13 @@ def test_the_plan_is_made_of_stored_measurements(tmp_path):
     assert "10^10" in script(
         "scale", ["--plan", "--json", str(ROOT / "outputs/benchmarks/scale.jsonl")], tmp_path
     )
+
+
+@pytest.mark.slow
+def test_the_page_of_other_models_has_the_stored_records(tmp_path):
+    words = ["--markdown", "--json", str(ROOT / "outputs" / "benchmarks" / "rivals.json")]
+    page = (ROOT / "docs" / "results" / "rivals.md").read_text("utf-8")
+    assert (
+        script("rivals", words, tmp_path)
+        == page.split("<!-- rivals -->\n")[1].split("<!-- end of rivals -->")[0]
+    )
