@@ -12,7 +12,7 @@ from runs import ROOT, environment
 ON_DEBIAN = {
     "frontier": "--sets debian --bits 224 --threads 1 --batch 32 --seconds 0.01 --only l2q float hnsw",
     "fitting": "--sets debian --fits bpr",
-    "rivals": "--sets debian --models ease lightgcn",
+    "rivals": "--sets debian --models ease l2q_plus",
     "quantization": "--sets debian --models spectral --bits 256",
     "exports": "--generated 2000 --users 20 --engines faiss duckdb",
     "first_stage": "--items 20000 --threads 1 --queries 50 --without hnsw",
