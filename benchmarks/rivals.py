@@ -17,11 +17,10 @@ Libraries:
   Installed by hand (`benchmarks/fitting.py` says how), and left out where it is not.
 
 By configuration, with the seed 0: `mf` is matrix factorization, LightGCN without layers, by BPR, its rate and L2
-chosen on the hold-out. All others learn from
-the same teacher by `experiment=distilled`, the codes with 864 bits: `lightgcn` has 256 floats in place of codes;
-`l2q_anl` is the recipe as it is; `clipped`, `gaussian` (BiGeaR, KDD 2022) and `fourier` (BGCH, WWW 2023, four terms)
-have hard signs from the first step and so the gradient of that surrogate; `guidance` makes rows hard at random, more of
-them from step to step (HashGNN, WWW 2020). `l2q_plus` is fitted.
+chosen on the hold-out. `l2q_plus` is fitted. All others learn from the same teacher by `experiment=distilled`, the
+codes with 864 bits: `lightgcn` has 256 floats in place of codes; `l2q_anl` is the recipe as it is; `clipped`,
+`gaussian` (BiGeaR, KDD 2022) and `fourier` (BGCH, WWW 2023, four terms) have hard signs from the first step and so the
+gradient of that surrogate; `guidance` makes rows hard at random, more of them from step to step (HashGNN, WWW 2020).
 """
 
 from __future__ import annotations
