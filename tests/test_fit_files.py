@@ -12,7 +12,6 @@ from runs import composed, disk_of, figures, run, table
 
 import l2q
 from l2q.errors import L2QError
-from l2q.fitted import shortcuts, tuning
 from l2q.fitted.parts import of_lists, of_state, state_of
 from l2q.fitted.state import Side, State
 from l2q.interactions import Interactions
@@ -81,8 +80,7 @@ def everything(found) -> list[np.ndarray]:
 @pytest.mark.parametrize("kind", ["fast", "best", "start"])
 def test_a_fit_that_is_broken_off_after_any_part_ends_as_a_whole_one(train, tmp_path, kind, monkeypatch):
     made = model(effort="best" if kind == "best" else "fast")
-    monkeypatch.setattr(tuning, "GAIN", 0.5)  # the embeddings are worth it
-    monkeypatch.setattr(shortcuts, "GAIN", 0.5)
+    monkeypatch.setattr("l2q.fitted.trials.GAIN", 0.5)  # the embeddings are worth it
     start = None
     if kind == "start":
         start = l2q.Index.of(

@@ -10,9 +10,10 @@ from l2q.data.splits import split
 from l2q.evaluation import evaluate
 from l2q.fitted import shortcuts
 from l2q.fitted.filter import SpectralFilter
-from l2q.fitted.shortcuts import Choice, Trials, choose_quickly, strongest, tail_ends
+from l2q.fitted.shortcuts import Choice, choose_quickly, strongest
 from l2q.fitted.teacher import Teacher, TeacherIndex
-from l2q.fitted.tuning import GAIN, choose_teacher
+from l2q.fitted.trials import GAIN, Trials, tail_ends
+from l2q.fitted.tuning import choose_teacher
 from l2q.interactions import Interactions
 from l2q.kernels.svd import truncated_svd
 
@@ -24,11 +25,13 @@ def train(communities: Interactions) -> Interactions:
     return communities
 
 
-@pytest.mark.parametrize("ended", [False, True])
-def test_a_pass_over_many_teachers_finds_what_each_of_them_has_alone(train, monkeypatch, ended):
-    """Ranks, popularities, tails and weights that share products or do not; Recall + NDCG as ``evaluate`` measures."""
-    monkeypatch.setattr(shortcuts, "PASSES", 0 if ended else np.inf)
-    monkeypatch.setattr(shortcuts, "BROAD", 40)
+@pytest.mark.parametrize(("ended", "at_once"), [(False, 90), (True, 90), (False, 7), (True, 7)])
+def test_a_pass_over_many_teachers_finds_what_each_of_them_has_alone(train, monkeypatch, ended, at_once):
+    """Ranks, popularities, tails and weights that share products or do not; Recall + NDCG as ``evaluate`` measures.
+    Users who are asked do not all fit into one matrix."""
+    monkeypatch.setattr("l2q.fitted.trials.SCORES", at_once * train.num_items)
+    monkeypatch.setattr("l2q.fitted.trials.PASSES", 0 if ended else np.inf)
+    monkeypatch.setattr("l2q.fitted.trials.BROAD", 40)
     assert tail_ends(train) == ended
     part, held = split(train, fraction=0.2, seed=0)
     asked = np.flatnonzero(held.user_degrees)[::2]
@@ -95,7 +98,7 @@ def test_decompositions_that_are_forgotten_change_nothing_much(train, monkeypatc
     asked = np.flatnonzero(held.user_degrees)
     found = []
     for kept in (np.inf, 0):
-        monkeypatch.setattr(shortcuts, "KEPT", kept)
+        monkeypatch.setattr("l2q.fitted.trials.KEPT", kept)
         trials = Trials(part, held, asked, None, 0.15, 0)
         for gamma in (0.5, 0.4, 0.3, 0.2, 0.5):
             trials([Teacher(SpectralFilter(rank=12, gamma_item=gamma), ALONE)])

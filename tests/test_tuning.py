@@ -106,49 +106,47 @@ def test_what_users_who_are_not_asked_would_give_is_fitted_but_for_whole_cluster
 
 
 @pytest.mark.parametrize(("how", "seed"), [("random", 0), ("cluster", 2)])
-def test_what_is_near_to_the_best_is_tried_on_several_parts(train, monkeypatch, how, seed):
+def test_all_users_decide_about_what_is_near_to_the_best(train, monkeypatch, how, seed):
     monkeypatch.setattr(tuning, "FILTERS", (({"rank": 6}, {"rank": 9}),))
-    monkeypatch.setattr(tuning, "TURNS", 2)
-    monkeypatch.setattr(tuning, "KEPT", 2)  # decompositions go and are made again
+    kinds = dict.fromkeys([how, "random"])
 
-    def choose(parts=NOWHERE):
+    def choose(parts=NOWHERE, many=2):
+        monkeypatch.setattr(tuning, "MANY", many)
         return choose_teacher(train, embeddings=ALONE, how=how, sample=30, seed=seed, parts=parts).filter
 
-    monkeypatch.setattr(tuning, "DRAWS", {1: 4})  # so many users are not there
-    filter = start = choose()
     draws = []
-    for number, kind in product(range(3 if how == "random" else 2), dict.fromkeys([how, "random"])):
-        rest, held = split(
-            train, kind, fraction=0.15 if kind == "cluster" else 0.1, seed=seed + 1000 * number
-        )
-        held = held.select(np.isin(held.users, np.flatnonzero(held.user_degrees)[number::3]))
-        draws.append((rest if kind == "cluster" else train.select(~np.isin(train.keys, held.keys)), held))
-    assert not np.intersect1d(draws[0][1].users, draws[-1][1].users).size
+    for kind in kinds:
+        rest, held = split(train, kind, fraction=0.15 if kind == "cluster" else 0.1, seed=seed)
+        draws.append((rest, held))
+    some = [(rest, held.select(held.users % 3 == 0)) for rest, held in draws]
+    assert {len(np.unique(held.users)) for _, held in draws} == {90}
     quality = cache(lambda filter: math.prod(sums(filter, draws, seed)))
+    start = max(
+        (SpectralFilter(rank=rank) for rank in (6, 9)), key=lambda one: math.prod(sums(one, some, seed))
+    )
 
-    for _ in range(2):
-        filter = max(
-            (replace(filter, rank=rank) for rank in sorted((6, 9), key=filter.rank.__ne__)), key=quality
+    candidates = [
+        replace(
+            start,
+            gamma_item=round(start.gamma_item + gamma, 2),
+            popularity=round(start.popularity + gamma + popularity, 2),
+            tail=round(start.tail + tail, 2),
         )
-        shifts = [round(filter.popularity + by, 2) for by in (0, -0.1, -0.05, 0.05, 0.1)]
-        filter = max((replace(filter, popularity=value) for value in shifts), key=quality)
-        pairs = [
-            (round(filter.gamma_item + by, 2), round(filter.popularity + by, 2)) for by in (0, -0.1, 0.1)
-        ]
-        filter = max(
-            (replace(filter, gamma_item=gamma, popularity=value) for gamma, value in pairs), key=quality
-        )
-        tails = [round(filter.tail + by, 2) for by in (0, -0.2, 0.2)]
-        filter = max((replace(filter, tail=tail) for tail in tails if tail >= 0), key=quality)
-    assert filter != start  # else nothing was moved
-    monkeypatch.setattr(tuning, "DRAWS", {1: 3, 2: 2})
+        for gamma in (0, -0.1, 0.1)
+        for popularity in (0, -0.1, -0.05, 0.05, 0.1)
+        for tail in (0, -0.2, 0.2)
+    ]
+    best = max(candidates, key=quality)
+    best = max((replace(best, rank=rank) for rank in sorted((6, 9), key=best.rank.__ne__)), key=quality)
+    assert best != start  # else nothing was moved
     parts = Kept()
-    assert choose(parts) == filter
+    assert choose(parts) == best
+    assert choose(many=4) != best  # so many users are not there: 30 alone decide
     # broken off in the middle, it goes on from the tries that were kept
     for tries in (1, 3, len(parts.kept["tries"]) - 1):
         again = Kept(tries=parts.kept["tries"][:tries])
-        assert choose(again) == filter
-        assert again.kept["tries"] == parts.kept["tries"]
+        assert choose(again) == best
+        np.testing.assert_allclose(again.kept["tries"], parts.kept["tries"], rtol=1e-6)
 
 
 class Kept(Nowhere):
@@ -167,7 +165,7 @@ def test_the_weight_of_the_embeddings_is_chosen_too(train, monkeypatch, caplog, 
     """The line of weights alone, beside a filter that is given, and a given weight beside a chosen filter; where
     the embeddings would have to bring more than they do, they are left out."""
     monkeypatch.setattr(tuning, "WEIGHTS", (0.0, 0.3, 3.0))
-    monkeypatch.setattr(tuning, "GAIN", gain)
+    monkeypatch.setattr("l2q.fitted.trials.GAIN", gain)
     filter_, learned = SpectralFilter(rank=6), embeddings(dim=8, steps=30)
     fit_part, val = split(train, "random", fraction=0.1, seed=0)
 
@@ -344,6 +342,6 @@ def test_a_cluster_part_does_not_try_embeddings(communities, effort, caplog):
     with caplog.at_level("INFO"):
         teacher = model.teach(communities, 0).teacher
     assert teacher.embeddings.weight == 0
-    parts = {"fast": "a cluster validation part", "best": "2 cluster and random validation parts"}
+    parts = {"fast": "a cluster validation part", "best": "cluster and random validation parts"}
     assert f"chosen on {parts[effort]} of train" in caplog.text
     assert all("weight 0 of embeddings" in text for text in caplog.messages if "teacher try" in text)

@@ -31,9 +31,10 @@ from l2q.fitted.parts import (
     state_of,
     teacher_of,
 )
-from l2q.fitted.shortcuts import Choice, choose_quickly, strongest, tail_ends
+from l2q.fitted.shortcuts import Choice, choose_quickly, strongest
 from l2q.fitted.state import State, to_representations
 from l2q.fitted.teacher import CosineEmbeddings, Made, Teacher, TeacherIndex, TeacherScores
+from l2q.fitted.trials import tail_ends
 from l2q.fitted.tuning import choose_teacher
 from l2q.fitted.weights import MOST_HALVINGS, MOST_POWER, PairWeights, choose_weights
 from l2q.interactions import Interactions

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 
-from l2q import processes
 from l2q.data.splits import split
 from l2q.errors import L2QError
-from l2q.evaluation import deciding_cutoff, evaluate
 from l2q.fitted.filter import SpectralFilter
 from l2q.fitted.parts import NOWHERE, Parts, once
-from l2q.fitted.teacher import CosineEmbeddings, Teacher, TeacherIndex
-from l2q.interactions import Interactions, normalize
-from l2q.kernels.svd import SVD, truncated_svd
+from l2q.fitted.teacher import CosineEmbeddings, Teacher
+from l2q.fitted.trials import Trials, alike, log_try, weighed
+from l2q.interactions import Interactions
 from l2q.progress import progress_bars
 
 log = logging.getLogger("l2q")
-log_tries = logging.getLogger("l2q.file")  # some 40 lines, which nobody waits for
 
 FILTERS: tuple[tuple[dict[str, float], ...], ...] = (
     # a few are all that a popularity without communities has, or a small catalogue
@@ -37,16 +34,13 @@ FILTERS: tuple[tuple[dict[str, float], ...], ...] = (
     tuple({"gamma_user": gamma} for gamma in (0.3, 0.5)),
 )
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)  # of the embeddings
-GAIN = 1.01  # that embeddings must bring to be trained: less is within the noise of a small validation part
 HELD, FEWEST = 0.1, 50  # of train is held out; by fewer users than so many nothing can be chosen
 ROUNDS = 2  # in the second, every line is tried beside the best of the others
 ASKED = 4000  # users decide at first
-DRAWS = {
-    1: 3,
-    2: 2,
-}  # parts of one kind, or of each of two: all decide in the end about what is near to the best
-TURNS = 4  # through the lines of what is near, or until one turn changes nothing
-KEPT = 6  # decompositions at a time
+MANY, MOST = (
+    3,
+    32_000,
+)  # from so many times as many on about all of them, or so many, decide about what is near
 
 
 def choose_teacher(
@@ -62,69 +56,55 @@ def choose_teacher(
     """The teacher with the best Recall + NDCG at 20 (``deciding_cutoff``) on a part of train (``held_out``), one line
     of ``FILTERS`` and ``WEIGHTS`` after the other, twice over, for about ``sample`` users spread over all. Beside a
     cluster part a random one counts as much, by the geometric mean of both: test is known to be no random draw there,
-    and not how far from one. Where there are three times as many users, what is near to a best filter without
-    embeddings (``near``) is then tried on more parts (``DRAWS``), each drawn anew and with users of its own: one part
-    draws lots among filters that are a hundredth apart. A ``filter`` that is given stays, and so does a weight of the
-    ``embeddings``, which is 0 unless they bring 1 %. Test plays no part. Every try is logged. Where no user has enough
-    items for a validation part, the default filter alone. Tries and embeddings are kept as ``parts``."""
+    and not how far from one. Where there are ``MANY`` times as many users, about ``MOST`` of them then decide between
+    the best filter without embeddings and what is ``near`` to it: for ``sample`` users alone, filters that are a
+    hundredth apart draw lots. A ``filter`` that is given stays, and so does a weight of the ``embeddings``, which is 0
+    unless they bring 1 %. Test plays no part. Every try is logged. Where no user has enough items for a validation
+    part, the default filter alone. Tries and embeddings are kept as ``parts``."""
     weight = embeddings.weight
     best = Teacher(filter or SpectralFilter(), replace(embeddings, weight=weight or 0.0))
     if filter is not None and weight is not None:
         return best
-    fit, held, how = held_out(train, how, seed, sample, whole=True)
+    drawn = MOST if np.count_nonzero(train.user_degrees) >= MANY * sample else sample
+    fit, held, how = held_out(train, how, seed, drawn, whole=True)
     if not len(held):
         log.warning(nothing_held(how))
         return best
-    draws, weight = [(fit, held)], tried_weight(weight, how)
-    kinds = (how, "random") if how == "cluster" else (how,)
-    draws += [held_out(train, kind, seed, sample)[:2] for kind in kinds[1:]]
+    weight = tried_weight(weight, how)
+    kinds = [how, "random"] if how == "cluster" else [how]
+    draws = [(fit, held), *(held_out(train, kind, seed, drawn)[:2] for kind in kinds[1:])]
     most = min(train.num_users, train.num_items)
-    svds: dict[tuple[int, float, float], SVD] = {}
-    tried: dict[tuple[Teacher, int], float] = {}  # by a teacher and on how many parts
+    tried: dict[tuple[Teacher, int], float] = {}  # by a teacher and by how many users
     known: list[float] = parts.get("tries") or []  # in this order, which follows from what they found
 
     with progress_bars() as progress:
         learned = None
         if weight != 0:
             learned = once(parts, "embeddings", lambda: embeddings(fit, seed, progress))
-
-        def on_a_part(candidate: Teacher, number: int) -> float:
-            fit, held = draws[number]
-            gammas = candidate.filter.gamma_user, candidate.filter.gamma_item
-            if (svd := svds.get((number, *gammas))) is None:
-                rank = min(max(SpectralFilter.rank, candidate.filter.rank), most)
-                svd = svds[number, *gammas] = truncated_svd(normalize(fit, *gammas), rank, seed)
-                if len(svds) > KEPT:
-                    svds.pop(next(iter(svds)))
-            index = TeacherIndex(candidate.scores(candidate.filter(fit, seed, svd), learned))
-            found = evaluate(index, held, [deciding_cutoff(train.num_items)], fit, memory_mb=256).metrics
-            return sum(value for key, value in found.items() if key.startswith(("recall", "ndcg")))
-
-        def measured(candidate: Teacher) -> float:
-            values = [on_a_part(candidate, number) for number in range(len(draws))]
-            return math.prod(values) ** (1 / len(values))
+        trials = [
+            Trials(fit, held, _some(held, sample), learned, embeddings.temperature, seed, whole=True)
+            for fit, held in draws
+        ]
 
         def quality(candidate: Teacher) -> float:
-            found = tried[candidate, len(draws)]
-            return found if candidate.embeddings.weight else GAIN * found
+            return weighed(candidate, tried[candidate, len(trials[0].asked)])
 
-        def best_of(candidates: list[Teacher]) -> Teacher:
-            fresh = [one for one in dict.fromkeys(candidates) if (one, len(draws)) not in tried]
-            at_hand = known[len(tried) :][: len(fresh)]
-            tried.update(((one, len(draws)), value) for one, value in zip(fresh, at_hand, strict=False))
-            fresh = fresh[len(at_hand) :]
-            # all at once by several processes, which share them
-            at_once = max(len(fresh), 1) if processes.are_together() else 1
-            for first in range(0, len(fresh), at_once):
-                some = fresh[first : first + at_once]
-                found = processes.shared(lambda each: [measured(one) for one in each], some)
-                for candidate, value in zip(some, found, strict=True):
-                    tried[candidate, len(draws)] = value
-                    log_tries.info(
-                        f"teacher try {len(tried)}: Recall + NDCG {value:.4f} with {candidate.filter}, "
-                        f"weight {candidate.embeddings.weight:g} of embeddings"
-                    )
-                parts.put("tries", lambda: list(tried.values()), needed=False)
+        def best_of(candidates: list[Teacher], said: str = "") -> Teacher:
+            users = len(trials[0].asked)
+            groups = alike([one for one in candidates if (one, users) not in tried])
+            for number, group in enumerate(groups):
+                found = known[len(tried) : len(tried) + len(group)]
+                whole = len(found) == len(group)
+                if not whole:
+                    means = [each.by_user(group).mean(axis=0) for each in trials]
+                    found = np.exp(np.mean(np.log(np.maximum(means, 1e-12)), axis=0)).tolist()
+                for candidate, value in zip(group, found, strict=True):
+                    tried[candidate, users] = value
+                    log_try(len(tried), candidate, value)
+                if not whole:
+                    parts.put("tries", lambda: list(tried.values()), needed=False)
+                if said:
+                    progress(number + 1, len(groups), said)
             return max(candidates, key=quality)
 
         lines = FILTERS if filter is None else ()
@@ -134,53 +114,54 @@ def choose_teacher(
         for number, line in enumerate(grid * ROUNDS):
             best = best_of(line(best))
             progress(number + 1, len(grid) * ROUNDS, "choosing the teacher")
-        many = np.count_nonzero(train.user_degrees) >= DRAWS[1] * sample
-        if filter is None and learned is None and many and how != "time":  # of times there is but one part
-            for n in range(1, DRAWS[len(kinds)]):
-                draws += [held_out(train, kind, seed + 1000 * n, sample, True, n)[:2] for kind in kinds]
-            for turn in range(TURNS):
-                before = best
-                for place in range(len(near(best.filter))):
-                    best = best_of(_filters(near(best.filter)[place], most, best))
-                progress(turn + 1, TURNS, f"choosing the teacher on {len(draws)} parts")
-                if best == before:
-                    break
-    said = " and ".join(kinds)
-    said = f"{len(draws)} {said} validation parts" if len(draws) > 1 else f"a {said} validation part"
+        more = [each.asking(_some(held, MOST)) for each, (_, held) in zip(trials, draws, strict=True)]
+        if filter is None and learned is None and len(more[0].asked) > len(trials[0].asked):
+            trials = more
+            best = best_of(_filters(near(best.filter), most, best), "choosing by more users")
+            best = best_of(_filters(ranks_near(best.filter), most, best), "choosing the rank")
+    said = f"{' and '.join(kinds)} validation parts" if len(kinds) > 1 else f"a {how} validation part"
     log.info(
-        f"chosen on {said} of train, {len(tried)} tries: {best.filter}, weight {best.embeddings.weight:g} of "
-        f"embeddings; Recall + NDCG {tried.get((best, len(draws)), 0):.4f}"
+        f"chosen on {said} of train by {len(trials[0].asked):,} users, {len(tried)} tries: {best.filter}, weight "
+        f"{best.embeddings.weight:g} of embeddings; Recall + NDCG {tried.get((best, len(trials[0].asked)), 0):.4f}"
     )
     return best
 
 
-def near(filter: SpectralFilter) -> tuple[tuple[dict[str, float], ...], ...]:
-    """What a filter is compared with in the end: lines, each with the filter itself first.
+def near(filter: SpectralFilter) -> list[dict[str, float]]:
+    """What a filter of its rank is compared with by many users, itself first: another tail, popularity, and exponent of
+    the items, which the popularity goes along with.
 
-    >>> [len(line) for line in near(SpectralFilter(rank=768, popularity=0.5, tail=0.0))]
-    [2, 5, 3, 2]
+    >>> len(near(SpectralFilter(tail=0.0))), len(near(SpectralFilter(tail=0.4)))
+    (30, 45)
+    """
+    found = []
+    for gamma, popularity, tail in product((0.0, -0.1, 0.1), (0.0, -0.1, -0.05, 0.05, 0.1), (0.0, -0.2, 0.2)):
+        values = {
+            "gamma_item": filter.gamma_item + gamma,
+            "popularity": filter.popularity + gamma + popularity,
+            "tail": filter.tail + tail,
+        }
+        if filter.tail + tail >= 0:
+            found.append({name: round(value, 2) for name, value in values.items()})
+    return found
+
+
+def ranks_near(filter: SpectralFilter) -> list[dict[str, float]]:
+    """Its own rank and those beside it.
+
+    >>> ranks_near(SpectralFilter(rank=768))
+    [{'rank': 768}, {'rank': 512}]
     """
     ranks = [int(values["rank"]) for values in FILTERS[0]]
     place = min(range(len(ranks)), key=lambda at: abs(ranks[at] - filter.rank))
-    tails = (round(filter.tail + by, 2) for by in (-0.2, 0.2))
-
-    def moved(by: float, *names: str) -> dict[str, float]:
-        return {name: round(getattr(filter, name) + by, 2) for name in names}
-
-    lines: tuple[list[dict[str, float]], ...] = (
-        [{"rank": rank} for rank in ranks[max(place - 1, 0) : place + 2] if rank != filter.rank],
-        [moved(by, "popularity") for by in (-0.1, -0.05, 0.05, 0.1)],
-        [moved(by, "gamma_item", "popularity") for by in (-0.1, 0.1)],
-        [{"tail": tail} for tail in tails if tail >= 0],
-    )
-    return tuple(({}, *line) for line in lines)
+    beside = [rank for rank in ranks[max(place - 1, 0) : place + 2] if rank != filter.rank]
+    return [{"rank": rank} for rank in (filter.rank, *beside)]
 
 
 def held_out(
-    train: Interactions, how: str | None, seed: int, most: int, whole: bool = False, first: int = 0
+    train: Interactions, how: str | None, seed: int, most: int, whole: bool = False
 ) -> tuple[Interactions, Interactions, str]:
-    """What teachers are fitted to, what they are asked for, of about ``most`` users, and how it was drawn. Other users
-    are asked with another ``first``.
+    """What teachers are fitted to, what they are asked for, of about ``most`` users, and how it was drawn.
 
     "time" takes what came last, of users and items that were there before, and leaves nothing as late to be fitted to;
     "random" a tenth of every user's items, "cluster" some that are unlike the others. A ``whole`` cluster part is
@@ -196,7 +177,7 @@ def held_out(
             return fit, asked(held, most), "time"
     how = how or "random"
     fit, held = split(train, how, fraction=0.15 if how == "cluster" else HELD, seed=seed)
-    held = asked(held, most, first)
+    held = asked(held, most)
     if whole and how == "cluster":
         # what a user turns to next, others have turned to: left in the graph it tells the answer
         return fit, held, how
@@ -232,10 +213,15 @@ def latest(train: Interactions, number: int = 0) -> tuple[Interactions, Interact
     return fit, held.select((fit.user_degrees[held.users] > 0) & (fit.item_degrees[held.items] > 0))
 
 
-def asked(held: Interactions, most: int, first: int = 0) -> Interactions:
-    """Of about ``most`` users, spread over all, the one at place ``first`` ahead."""
+def asked(held: Interactions, most: int) -> Interactions:
+    """Of about ``most`` users, spread over all."""
+    return held.select(np.isin(held.users, _some(held, most)))
+
+
+def _some(held: Interactions, most: int) -> np.ndarray:
+    """About ``most`` users of it, spread over all."""
     users = np.flatnonzero(held.user_degrees)
-    return held.select(np.isin(held.users, users[first :: max(len(users) // max(most, 1), 1)]))
+    return users[:: max(len(users) // max(most, 1), 1)]
 
 
 def _filters(line: Sequence[dict[str, float]], most: int, best: Teacher) -> list[Teacher]:

@@ -18,8 +18,9 @@ import numpy as np
 
 from l2q.errors import L2QError
 from l2q.fitted.filter import SpectralFilter
-from l2q.fitted.shortcuts import Trials, most_asked
+from l2q.fitted.shortcuts import most_asked
 from l2q.fitted.teacher import CosineEmbeddings, Teacher
+from l2q.fitted.trials import Trials
 from l2q.fitted.tuning import FEWEST, FILTERS, _filters, asked, held_out, latest
 from l2q.interactions import Interactions
 
