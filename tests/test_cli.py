@@ -248,6 +248,15 @@ def test_the_folder_of_a_run_is_told_its_index(folder, tmp_path, capsys):
     assert f"(No such file or directory); {folder} is one" in capsys.readouterr().err
 
 
+def test_an_option_that_a_command_does_not_have_shows_those_that_it_has(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["recommend", "--index", "x", "--user", "3", "--bogus", "\x1b[2J"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("usage: python -m l2q recommend [-h] --index DIR")
+    assert said.endswith("error: unrecognized arguments: --bogus \\x1b[2J\n")
+
+
 def test_as_a_program(folder):
     command = [sys.executable, "-m", "l2q", "recommend", "--index", folder, "--user", "Ada"]
     done = subprocess.run(command, capture_output=True, text=True)

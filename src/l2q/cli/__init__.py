@@ -39,8 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0, 2 after one line on stderr about input that cannot be used, or, as a shell says it,
     128 and the number of the signal that ended it: 130 by Ctrl-C, 141 where nobody reads on, as behind ``| head``."""
     print_anything()
-    arguments = vars(_parser().parse_args(argv))
-    run = arguments.pop("run")
+    known, unknown = _parser().parse_known_args(argv)
+    arguments = vars(known)
+    run, refuse = arguments.pop("run"), arguments.pop("refuse")
+    if unknown:  # the parser of all commands would show how these are called, and not the options of this one
+        refuse(f"unrecognized arguments: {' '.join(map(printable, unknown))}")
     try:
         with interruptible(), unhidden(), piped():
             run(**arguments)
@@ -61,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, command in _commands():
         added = commands.add_parser(name, help=command.HELP, description=command.HELP)
         command.add_arguments(added)
-        added.set_defaults(run=command.run)
+        added.set_defaults(run=command.run, refuse=added.error)
     return parser
 
 
