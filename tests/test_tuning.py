@@ -149,6 +149,22 @@ def test_all_users_decide_about_what_is_near_to_the_best(train, monkeypatch, how
         np.testing.assert_allclose(again.kept["tries"], parts.kept["tries"], rtol=1e-6)
 
 
+def test_where_embeddings_are_tried_the_first_users_alone_decide(train, monkeypatch):
+    monkeypatch.setattr(tuning, "FILTERS", (({"rank": 6}, {"rank": 9}),))
+    found = []
+    for many in (2, 99):
+        monkeypatch.setattr(tuning, "MANY", many)
+        parts = Kept()
+        learned = embeddings(weight=None, dim=8, steps=20)
+        found.append(
+            (
+                choose_teacher(train, embeddings=learned, how="random", sample=30, parts=parts),
+                parts.kept["tries"],
+            )
+        )
+    assert found[0] == found[1]
+
+
 class Kept(Nowhere):
     def __init__(self, **kept: Any) -> None:
         self.kept = kept

@@ -65,13 +65,15 @@ def choose_teacher(
     best = Teacher(filter or SpectralFilter(), replace(embeddings, weight=weight or 0.0))
     if filter is not None and weight is not None:
         return best
-    drawn = MOST if np.count_nonzero(train.user_degrees) >= MANY * sample else sample
-    fit, held, how = held_out(train, how, seed, drawn, whole=True)
+    fit, held, how = held_out(train, how, seed, sample, whole=True)
     if not len(held):
         log.warning(nothing_held(how))
         return best
     weight = tried_weight(weight, how)
-    kinds = [how, "random"] if how == "cluster" else [how]
+    many = filter is None and weight == 0 and np.count_nonzero(train.user_degrees) >= MANY * sample
+    drawn, kinds = MOST if many else sample, [how, "random"] if how == "cluster" else [how]
+    if many:
+        fit, held, _ = held_out(train, how, seed, drawn, whole=True)
     draws = [(fit, held), *(held_out(train, kind, seed, drawn)[:2] for kind in kinds[1:])]
     most = min(train.num_users, train.num_items)
     tried: dict[tuple[Teacher, int], float] = {}  # by a teacher and by how many users
@@ -115,7 +117,7 @@ def choose_teacher(
             best = best_of(line(best))
             progress(number + 1, len(grid) * ROUNDS, "choosing the teacher")
         more = [each.asking(_some(held, MOST)) for each, (_, held) in zip(trials, draws, strict=True)]
-        if filter is None and learned is None and len(more[0].asked) > len(trials[0].asked):
+        if many and len(more[0].asked) > len(trials[0].asked):
             trials = more
             best = best_of(_filters(near(best.filter), most, best), "choosing by more users")
             best = best_of(_filters(ranks_near(best.filter), most, best), "choosing the rank")
