@@ -176,7 +176,7 @@ def test_the_codes_keep_what_the_readme_says_of_their_teacher():
     for path in (ROOT / "outputs" / "results").glob("*/l2q_plus_*.json"):
         run = json.loads(path.read_text())
         pair = run["test/recall_20"], run["test/teacher/recall_20"]
-        found.setdefault((path.parent.name, path.name.split("_")[2]), []).append(pair)
+        found.setdefault((path.parent.name, path.name.split("_seed")[0]), []).append(pair)
     assert len({name for name, _ in found}) == 7
     kept = [np.divide(*np.mean(pairs, axis=0)) for pairs in found.values()]
     assert min(kept) >= 0.98
