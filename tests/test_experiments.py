@@ -23,6 +23,7 @@ CHOICES = (
     "protocol=",
     "annealing=",
     "dataset.verify=",
+    "model.bits=",
     "model.effort=",
     "model.embedding_dim=",
     "objective.teacher.effort=",
