@@ -37,10 +37,8 @@ WEIGHTS = (0.0, 0.5, 1.0, 2.0)  # of the embeddings
 HELD, FEWEST = 0.1, 50  # of train is held out; by fewer users than so many nothing can be chosen
 ROUNDS = 2  # in the second, every line is tried beside the best of the others
 ASKED = 4000  # users decide at first
-MANY, MOST = (
-    3,
-    32_000,
-)  # from so many times as many on about all of them, or so many, decide about what is near
+# From so many times as many users on, about all of them, or so many, decide about what is near to the best.
+MANY, MOST = 3, 32_000
 
 
 def choose_teacher(
