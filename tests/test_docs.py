@@ -169,18 +169,21 @@ def test_the_figures_of_the_readme_are_those_of_the_stored_results():
 
 
 def test_the_codes_keep_what_the_readme_says_of_their_teacher():
-    """98 to 100 % of the test Recall@20, means over seeds, of every set and width of the stored results."""
+    """96 to 100 % of the test Recall@20, means over seeds, of every set and width of the stored results, 98 and more on
+    six sets of seven."""
     readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
-    assert "On seven data sets the codes of our best recipe keep 98 to 100 % of the test Recall@20" in readme
+    assert "On seven data sets the codes of our best recipe keep 96 to 100 % of the test Recall@20" in readme
+    assert "that they are fitted to, 98 % or more on six." in readme
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for path in (ROOT / "outputs" / "results").glob("*/l2q_plus_*.json"):
         run = json.loads(path.read_text())
         pair = run["test/recall_20"], run["test/teacher/recall_20"]
         found.setdefault((path.parent.name, path.name.split("_seed")[0]), []).append(pair)
     assert len({name for name, _ in found}) == 7
-    kept = [np.divide(*np.mean(pairs, axis=0)) for pairs in found.values()]
-    assert min(kept) >= 0.98
-    assert round(max(kept), 2) == 1
+    kept = {key: float(np.divide(*np.mean(pairs, axis=0))) for key, pairs in found.items()}
+    assert min(kept.values()) >= 0.96
+    assert round(max(kept.values()), 2) == 1
+    assert len({name for (name, _), part in kept.items() if part < 0.98}) == 1
 
 
 @pytest.fixture(scope="module")
