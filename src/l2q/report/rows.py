@@ -198,9 +198,9 @@ def _split(run: Run) -> str:
 
 
 def _names(runs: Sequence[Run], part: str) -> list[str]:
-    """The model, and what its command says: on test, what not all commands of this model with as many bits say, and
-    the options that all of its commands give, each with its own value; on validation, what most of the table's commands
-    do not."""
+    """The model, and what its command says: on test, what not all commands of this model with as many bits say, an
+    experiment that not all of its commands name, and the options that all of them give, each with its own value; on
+    validation, what most of the table's commands do not."""
     common: dict[tuple[str, int | None], frozenset[str]] = {}
     swept: dict[str, frozenset[str]] = {}
     for run in runs:
@@ -219,7 +219,8 @@ def _names(runs: Sequence[Run], part: str) -> list[str]:
             own |= {
                 word
                 for word in settings_of(run) - common[model, None]
-                if word.partition("=")[0] in swept[model] and not word.startswith(("experiment=", *elsewhere))
+                if word.startswith("experiment=")
+                or (word.partition("=")[0] in swept[model] and not word.startswith(elsewhere))
             }
             words = [word for word in words_of(run) if word in own]
         else:
