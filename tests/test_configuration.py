@@ -155,6 +155,11 @@ WHOLE, COUNT, SWITCH = ("must be a whole number of at least 0", "must be a whole
             "dataset.test_fraction=1 must be a number of at least 0 and below 1",
         ),
         ("dataset=gowalla dataset.dir=/nowhere", "no train.txt and no test.txt in /nowhere; put"),
+        # of each other
+        (
+            "objective=softmax batch_size=512 objective.num_negatives=513",
+            "objective.num_negatives=513: a batch draws one item for each of its batch_size=512 pairs",
+        ),
         # files
         ("ckpt_path=/nowhere/last.ckpt", "ckpt_path=/nowhere/last.ckpt is not a file; give a checkpoint"),
         ("ckpt_path=/nowhere/last.ckpt fit=false", "ckpt_path=/nowhere/last.ckpt is not a file; give"),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.autograd import gradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from l2q.kernels.log_sums import log_sums
 
@@ -57,21 +58,32 @@ def test_a_row_without_columns_is_minus_infinity_and_has_no_gradient(block):
     assert gradients[0][2].tolist() == [0] * 4
 
 
-def test_no_more_than_a_block_of_scores_is_made(monkeypatch):
-    """Forward and backward, by the sizes of all products with the items."""
-    made = []
-    addmm = torch.addmm
+class _Matrices(TorchDispatchMode):
+    """Keeps what any operation returns with at least so many numbers."""
 
-    def watched(*arguments):
-        made.append(addmm(*arguments))
-        return made[-1]
+    def __init__(self, size: int):
+        super().__init__()
+        self.size, self.made = size, []
 
-    monkeypatch.setattr(torch, "addmm", watched)
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.numel() >= self.size:
+            self.made.append(made)
+        return made
+
+    @property
+    def memories(self) -> dict[int, int]:
+        """Bytes by address; what is kept shares no address with what came later."""
+        storages = [made.untyped_storage() for made in self.made]
+        return {storage.data_ptr(): storage.nbytes() for storage in storages}
+
+
+@pytest.mark.parametrize(("block", "memories"), [(1000, 2 * [4000]), (4000, [16000])])
+def test_no_more_than_a_block_of_scores_is_in_memory(block, memories):
+    """One block of forward and one of backward, or one for both where all scores fit."""
     X, Y, bias = (side.requires_grad_() for side in (torch.ones(100, 2), torch.ones(40, 2), torch.zeros(40)))
     none = torch.empty(0, dtype=torch.long)
-    log_sums(X, Y, bias, none, none, 1000).sum().backward()
-    assert [len(scores) for scores in made] == 2 * [25, 25, 25, 25]
-    made.clear()
-    log_sums(X, Y, bias, none, none, 4000).sum().backward()
-    assert [len(scores) for scores in made] == [100]  # kept for the backward
-    torch.testing.assert_close(bias.grad, torch.full((40,), 2 * 100 / 40))
+    with _Matrices(25 * 40) as matrices:
+        log_sums(X, Y, bias, none, none, block).sum().backward()
+    assert list(matrices.memories.values()) == memories
+    torch.testing.assert_close(bias.grad, torch.full((40,), 100 / 40))

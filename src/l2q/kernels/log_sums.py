@@ -26,7 +26,8 @@ def log_sums(
 
     X (n, D), Y (m, D), ``bias`` (m,); the pairs (rows_b, columns_b) may repeat. A row without any column is -inf. Up to
     ``block`` scores are in memory at once (``BLOCK``), and at least one row's. Where more are asked for, the backward
-    computes them anew. ``total`` makes scores of the products of X and Y, where these are a part of their columns.
+    computes them anew. ``total`` makes scores of the products of X and Y, where these are a part of their columns; as
+    many products are in memory beside the scores then.
 
     >>> X, Y = torch.ones(2, 1), torch.tensor([[1.0], [2.0], [3.0]])
     >>> left_out = torch.tensor([0, 1, 1]), torch.tensor([2, 0, 2])
@@ -75,23 +76,30 @@ class _LogSums(torch.autograd.Function):
             blocks = _blocks(X, Y, bias, rows, columns, ctx.block, ctx.total_of)
         for part, scores in blocks:
             shares = kept if scores is None else scores.sub_(lowest[part].unsqueeze(1)).exp_()
-            shares = shares * grad[part].unsqueeze(1)
+            # g goes to the narrow sides, so that no second matrix of shares is made
             torch.mm(shares, Y, out=dX[part])
-            dY.addmm_(shares.T, X[part])
-            dbias += shares.sum(0)
+            dY.addmm_(shares.T, grad[part].unsqueeze(1) * X[part])
+            dbias.addmv_(shares.T, grad[part])
+        dX *= grad.unsqueeze(1)
         return dX, dY, dbias, None, None, None, None
 
 
 def _blocks(
     X: Tensor, Y: Tensor, bias: Tensor, rows: Tensor, columns: Tensor, block: int, total_of: Total | None
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of X and their scores, (rows, m), -inf for pairs; the pairs' ``rows`` ascend."""
+    """Rows of X and their scores, (rows, m), -inf for pairs; the pairs' ``rows`` ascend. A block is written over the
+    one before it."""
     size = _rows_at_once(Y, block)
+    memory = X.new_empty(min(size, len(X)), len(Y))
     starts = range(0, len(X), size)
     ends = torch.searchsorted(rows, torch.tensor([*starts, len(X)], device=rows.device)).tolist()
     for number, start in enumerate(starts):
         part = X[start : start + size]
-        scores = torch.addmm(bias, part, Y.T) if total_of is None else total_of(part @ Y.T).add_(bias)
+        scores = memory[: len(part)]
+        if total_of is None:
+            torch.addmm(bias, part, Y.T, out=scores)
+        else:
+            scores = total_of(torch.mm(part, Y.T, out=scores)).add_(bias)
         pairs = slice(ends[number], ends[number + 1])
         scores[rows[pairs] - start, columns[pairs]] = -torch.inf
         yield slice(start, start + size), scores

@@ -88,6 +88,12 @@ def check(config: dict[str, Any]) -> None:
     processes.check()
     if config.get("debug") and config["test"]:
         raise L2QError(f"test=true: debug={config['debug']} leaves test unread; leave one of them out")
+    asked, drawn = (config.get("objective") or {}).get("num_negatives"), config["batch_size"]
+    if isinstance(asked, int) and asked > drawn:
+        raise L2QError(
+            f"objective.num_negatives={asked}: a batch draws one item for each of its batch_size={drawn} pairs; "
+            f"give at most {drawn}, or a larger batch_size"
+        )
     if not config["fit"] and not config["ckpt_path"]:
         raise L2QError("fit=false evaluates a checkpoint: name it with ckpt_path=FILE")
 
