@@ -1,7 +1,9 @@
-"""Pictures of trainings: what annealing does and quality against seconds, on the embedded set; what parts add.
+"""Pictures of trainings: what annealing does and quality against seconds, on the embedded set; what parts add; and
+quality against seconds of the rows of the tables.
 
     python benchmarks/curves.py --runs outputs/curves --annealing docs/annealing.png --seconds docs/seconds.png
     python benchmarks/curves.py --parts docs/parts.png       # of the stored metrics of outputs/ablations
+    python benchmarks/curves.py --rows docs/rows.png         # of the stored metrics of outputs/results
 
 Each training of the first line is one call of `train.py`, on one thread, that leaves test unread; those that
 `--runs` has already are not run again. Seconds are those of training, validation left out; beside other work they are
@@ -49,7 +51,11 @@ PARTS = {
     "debian, softmax over whole users, 864 bits": "debian_l2q_anl_softmax",
     "Gowalla, BPR, 384 bits": "gowalla_l2q_anl",
 }
-OUTPUTS = Path(__file__).parents[1] / "outputs" / "ablations"
+OUTPUTS = Path(__file__).parents[1] / "outputs"
+# Recall@20 on test of the 1-bit model and of its float teacher, by the authors' logs; the epoch was chosen on test
+BIGEAR = {"gowalla": (0.1867, 0.1885), "yelp2018": (0.0682, 0.0711), "movielens_1m": (0.2679, 0.2738)}
+BIGEAR_SECONDS = 2 * 3600, 6 * 3600  # of a GPU
+COLORS = {"lightgcn": "tab:blue", "l2q_anl": "tab:orange", "l2q": "tab:green", "l2q_plus": "tab:red"}
 LEAST = -20  # per cent, that are drawn
 RECIPE = "the recipe, by seed"
 
@@ -62,6 +68,7 @@ def main() -> None:
     parser.add_argument("--annealing", type=Path, help="the picture of what annealing does")
     parser.add_argument("--seconds", type=Path, help="the picture of quality against seconds")
     parser.add_argument("--parts", type=Path, help="the picture of what parts add")
+    parser.add_argument("--rows", type=Path, help="the picture of the rows of three sets")
     options = parser.parse_args()
     if options.annealing:
         draw_annealing(options.runs, options.annealing)
@@ -69,6 +76,8 @@ def main() -> None:
         draw_seconds(options.runs, options.seconds)
     if options.parts:
         draw_parts(options.parts)
+    if options.rows:
+        draw_rows(options.rows)
 
 
 def trained(folder: Path, words: list[str]) -> tuple[list[dict[str, str]], float]:
@@ -90,7 +99,7 @@ def series(rows: list[dict[str, str]], key: str) -> tuple[list[int], list[float]
 
 def draw_annealing(runs: Path, path: Path) -> None:
     panels = {
-        "strength p": "anneal/strength",
+        "strength t": "anneal/strength",
         "signs that changed\nsince two epochs before": "codes/flip_ratio",
         "spread of the items' scales": "codes/scale_spread",
         "Recall@20 of hard codes,\nvalidation": "val/recall_20",
@@ -99,7 +108,8 @@ def draw_annealing(runs: Path, path: Path) -> None:
     for name, curve in ANNEALING.items():
         rows, _ = trained(runs / f"annealing_{curve}", ["model=l2q_anl", f"annealing={curve}", *BPR])
         for axis, key in zip(axes.flat, panels.values(), strict=True):
-            axis.plot(*series(rows, key), label=name, linewidth=1.5)
+            drawn = "steps-post" if key == "anneal/strength" else "default"
+            axis.plot(*series(rows, key), label=name, linewidth=1.5, drawstyle=drawn)
     for axis, title in zip(axes.flat, panels, strict=True):
         axis.set_ylabel(title)
         axis.grid(alpha=0.3)
@@ -138,7 +148,8 @@ def draw_parts(path: Path) -> None:
             mean, ends = np.mean(changes[name]), np.maximum([min(changes[name]), max(changes[name])], LEAST)
             color = "tab:blue" if name != RECIPE else "black"
             axis.plot(ends, [place, place], color=color, linewidth=2, alpha=0.5)
-            axis.plot(max(mean, LEAST), place, "o", color=color, markersize=5)
+            face = "white" if len(changes[name]) == 1 else color
+            axis.plot(max(mean, LEAST), place, "o", color=color, markerfacecolor=face, markersize=5)
             if mean < LEAST:
                 axis.annotate(
                     f"{mean:.0f} %", (LEAST, place), (6, 0), textcoords="offset points", va="center"
@@ -148,15 +159,48 @@ def draw_parts(path: Path) -> None:
         axis.set_xlim(LEAST - 1, 6)
         axis.set_title(title, fontsize=10, loc="left")
         axis.grid(axis="x", alpha=0.3)
-    figure.supxlabel("change of validation Recall@20, %: means, and bars from seed to seed", fontsize=9)
+    said = "change of validation Recall@20, %: means, with bars from seed to seed; hollow: one seed"
+    figure.supxlabel(said, fontsize=9)
+    figure.savefig(path, dpi=130)
+
+
+def draw_rows(path: Path) -> None:
+    """Every stored row of the trained and fitted models: means over seeds, as floats or as codes."""
+    figure, axes = plt.subplots(1, 3, figsize=(11, 4), layout="constrained")
+    for axis, (name, (bits, floats)) in zip(axes, BIGEAR.items(), strict=True):
+        rows: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        for file in sorted((OUTPUTS / "results" / name).glob("*.json")):
+            run = json.loads(file.read_text())
+            if run["model"] in COLORS:
+                point = run["start_seconds"] + run["fit_seconds"], run["test/packed/recall_20"]
+                rows.setdefault((run["model"], file.stem.rpartition("_seed")[0]), []).append(point)
+        for (model, _), points in rows.items():
+            face = "white" if model == "lightgcn" else COLORS[model]
+            axis.plot(*np.mean(points, axis=0), "o", color=COLORS[model], markerfacecolor=face)
+        axis.plot(BIGEAR_SECONDS, [bits, bits], color="black", linewidth=2)
+        axis.plot(BIGEAR_SECONDS, [floats, floats], color="black", linewidth=1, linestyle="dashed")
+        axis.set_xscale("log")
+        axis.minorticks_off()
+        axis.set_xticks(*zip((60, "1 min"), (600, "10 min"), (3600, "1 h"), (18000, "5 h"), strict=True))
+        axis.set_xlim(20, 4e4)
+        axis.set_title(name, fontsize=10, loc="left")
+        axis.grid(alpha=0.3)
+    for model, color in COLORS.items():
+        face = "white" if model == "lightgcn" else color
+        axes[0].plot([], [], "o", color=color, markerfacecolor=face, label=model)
+    axes[0].plot([], [], color="black", linewidth=2, label="BiGeaR++, one bit, published")
+    axes[0].plot([], [], color="black", linewidth=1, linestyle="dashed", label="its float teacher")
+    figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=9)
+    axes[0].set_ylabel("Recall@20, test")
+    figure.supxlabel("time, the start included: ours of one or two threads, theirs of a GPU", fontsize=9)
     figure.savefig(path, dpi=130)
 
 
 def changes_of(folder: str) -> dict[str, list[float]]:
     """How far Recall@20 is from that of ``base.json`` with the same seed, %, by the options that differ. Widths, which
     hold the bits equal, are left out."""
-    runs = [json.loads(path.read_text()) for path in sorted((OUTPUTS / folder).glob("*.json"))]
-    base = json.loads((OUTPUTS / folder / "base.json").read_text())
+    runs = [json.loads(path.read_text()) for path in sorted((OUTPUTS / "ablations" / folder).glob("*.json"))]
+    base = json.loads((OUTPUTS / "ablations" / folder / "base.json").read_text())
     usual = set(base["command"].split())
     found: dict[str, dict[int, float]] = {}
     for run in runs:

@@ -51,6 +51,7 @@ def test_a_benchmark_runs_and_keeps_what_it_has_measured(tmp_path, name):
         ("first_stage", "--json {}/first_stage.json --plot drawn.png"),
         ("fitting", "--json {}/fitting.jsonl --plot drawn.png"),
         ("curves", "--parts drawn.png"),
+        ("curves", "--rows drawn.png"),
     ],
 )
 def test_a_picture_is_drawn_of_stored_records(tmp_path, name, words):
